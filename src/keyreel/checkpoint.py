@@ -1,0 +1,224 @@
+"""The files of a model: which there are, whether they are whole, and what they hold. Needs no torch."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+
+from keyreel.canvas import Grid
+from keyreel.errors import ModelError
+from keyreel.media.atomic import replacing
+
+Layout = Literal["diffusers", "single-file"]
+
+PARTS = ("transformer", "vae", "text_encoder")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+WEIGHT_TYPES = {"F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Numbers of weights."""
+
+    transformer: int
+    vae: int
+    text_encoder: int
+
+    @property
+    def total(self) -> int:
+        return self.transformer + self.vae + self.text_encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model's files.
+
+    name: for people; where a path was given, its last part.
+    path: the folder (diffusers' layout) or file (Lightricks'). None until downloaded.
+    text: the folder with `text_encoder` and `tokenizer`, which single files lack. None until downloaded.
+    repo: where on the hub the files that are not here come from.
+    """
+
+    name: str
+    layout: Layout
+    grid: Grid
+    path: Path | None
+    text: Path | None
+    repo: str | None
+
+    @property
+    def is_present(self) -> bool:
+        return self.path is not None and self.text is not None
+
+
+def files(checkpoint: Checkpoint) -> dict[str, Path]:
+    """The files that make up the model, there or not, under names that do not depend on where they lie."""
+    if checkpoint.path is None or checkpoint.text is None:
+        return {}
+    if checkpoint.layout == "single-file":
+        found = {"model.safetensors": checkpoint.path}
+    else:
+        found = part_files(checkpoint.path / "transformer") | part_files(checkpoint.path / "vae")
+    text = part_files(checkpoint.text / "text_encoder")
+    return found | text | tokenizer_files(checkpoint.text / "tokenizer")
+
+
+def check_files(checkpoint: Checkpoint) -> None:
+    """Raises ModelError unless every file is here, whole, and of weights that Keyreel can compute with."""
+    for path in files(checkpoint).values():
+        if not path.is_file():
+            raise ModelError(f"Model {checkpoint.name!r} is incomplete: {path} is missing.")
+        if path.suffix == ".safetensors":
+            _check_types(path)
+
+
+def fingerprint(checkpoint: Checkpoint, cache_dir: Path) -> str:
+    """SHA-256 that names the content of the model's files. The same weights elsewhere have the same one."""
+    total = hashlib.sha256()
+    for name, path in sorted(files(checkpoint).items()):
+        total.update(f"{name} {_content_hash(path, cache_dir)}\n".encode())
+    return total.hexdigest()
+
+
+def size_on_disk(checkpoint: Checkpoint) -> int:
+    """Bytes."""
+    return sum(path.stat().st_size for path in files(checkpoint).values() if path.is_file())
+
+
+def count_parameters(checkpoint: Checkpoint) -> Parameters:
+    """Reads only the files' headers."""
+    counts = dict.fromkeys(PARTS, 0)
+    for name, path in files(checkpoint).items():
+        if path.suffix == ".safetensors":
+            for key, number in _tensor_sizes(path):
+                counts[_part(name, key)] += number
+    return Parameters(**counts)
+
+
+def diffusers_grid(path: Path) -> Grid:
+    """The grid that an autoencoder's config.json describes. Raises ModelError."""
+    config = _read_json(path)
+    try:
+        space, time = _halvings(config)
+        return Grid(
+            spatial=config.get("spatial_compression_ratio") or config["patch_size"] * 2**space,
+            temporal=config.get("temporal_compression_ratio") or config["patch_size_t"] * 2**time,
+        )
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{path} is not the configuration of LTX-Video's autoencoder.") from error
+
+
+def original_grid(vae: dict[str, Any]) -> Grid:
+    """The grid that Lightricks' configuration of the autoencoder describes. Raises ModelError."""
+    try:
+        blocks = [name for name, _ in vae["encoder_blocks"]]
+        space = sum(name.startswith(("compress_space", "compress_all")) for name in blocks)
+        time = sum(name.startswith(("compress_time", "compress_all")) for name in blocks)
+        return Grid(spatial=vae["patch_size"] * 2**space, temporal=2**time)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError("The autoencoder in this file is older than LTX-Video 0.9.5.") from error
+
+
+def single_file_config(path: Path) -> dict[str, Any]:
+    """What Lightricks' files say of themselves: `transformer`, `vae`, `scheduler`. Raises ModelError."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            config: dict[str, Any] = json.loads((file.metadata() or {})["config"])
+            kind = config["vae"]["_class_name"], config["transformer"]["_class_name"]
+    except (SafetensorError, OSError) as error:
+        raise _broken(path, error) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} does not say what model it holds: no `config` in its metadata.") from error
+    if kind != ("CausalVideoAutoencoder", "Transformer3DModel"):
+        raise ModelError(f"{path} holds another model than LTX-Video: {', '.join(map(str, kind))}.")
+    return config
+
+
+def part_files(folder: Path) -> dict[str, Path]:
+    """Configuration and weights of one part, in one file or in the shards that its index lists."""
+    stem = "model" if folder.name == "text_encoder" else "diffusion_pytorch_model"
+    index = folder / f"{stem}.safetensors.index.json"
+    names = [f"{stem}.safetensors"]
+    if index.is_file():
+        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    return {f"{folder.name}/{name}": folder / name for name in ["config.json", *names]}
+
+
+def tokenizer_files(folder: Path) -> dict[str, Path]:
+    paths = sorted(path for path in folder.glob("[!.]*") if path.is_file())
+    # Without any, the name of the one that every tokenizer has says what is missing.
+    return {f"tokenizer/{path.name}": path for path in paths or [folder / "tokenizer_config.json"]}
+
+
+def _halvings(config: dict[str, Any]) -> tuple[int, int]:
+    """How often the encoder halves (space, time). diffusers' own count takes each stage for both."""
+    scaling = config["spatio_temporal_scaling"]
+    kinds = config.get("downsample_type") or ["conv"] * len(scaling)
+    used = [kind for kind, scales in zip(kinds, scaling, strict=False) if scales]
+    return sum(kind != "temporal" for kind in used), sum(kind != "spatial" for kind in used)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Cannot read {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"Cannot read {path}: it holds no JSON object.")
+    return value
+
+
+def _part(file: str, key: str) -> str:
+    if file != "model.safetensors":
+        return file.split("/")[0]
+    return "vae" if key.startswith("vae.") else "transformer"
+
+
+def _tensor_sizes(path: Path) -> Iterator[tuple[str, int]]:
+    with safe_open(path, framework="numpy") as file:
+        for key in file.keys():  # noqa: SIM118 (a file is no mapping)
+            number = 1
+            for length in file.get_slice(key).get_shape():
+                number *= length
+            yield key, number
+
+
+def _check_types(path: Path) -> None:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            types = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _broken(path, error) from error
+    if any(kind.startswith("F8") for kind in types):
+        raise ModelError(
+            f"{path} holds fp8 weights. They give noise without their own matrix kernels; use the bf16 file."
+        )
+    if odd := types - WEIGHT_TYPES:
+        raise ModelError(f"{path} holds {', '.join(sorted(odd))} weights. Keyreel reads F32, F16 and BF16.")
+
+
+def _broken(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"{path} is damaged or cut short ({error}). Download it again.")
+
+
+def _content_hash(path: Path, cache_dir: Path) -> str:
+    """SHA-256 of a file, read once per version of it. The hub's cache names large files by it already."""
+    blob = path.resolve()
+    if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name):
+        return blob.name
+    stat = blob.stat()
+    version = hashlib.sha256(f"{blob} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
+    known = cache_dir / "hashes" / version
+    if known.is_file():
+        return known.read_text()
+    with blob.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    known.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(known) as partial:
+        partial.write_text(digest)
+    return digest

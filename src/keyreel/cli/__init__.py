@@ -1,0 +1,37 @@
+"""The `keyreel` command."""
+
+from typing import Annotated
+
+import typer
+
+from keyreel import __version__
+from keyreel.cli.doctor import doctor
+from keyreel.cli.generate import generate
+from keyreel.cli.models import models
+
+app = typer.Typer(
+    name="keyreel",
+    help="A prompt, pictures, clips and LoRAs in, a video out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"keyreel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def keyreel(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A prompt, pictures, clips and LoRAs in, a video out."""
+
+
+app.command()(generate)
+app.command()(models)
+app.command()(doctor)

@@ -1,0 +1,200 @@
+"""`keyreel doctor`: what this machine has, and which models run on it."""
+
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from av.codec import Codec
+from av.codec.codec import UnknownCodecError
+from huggingface_hub import constants
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from keyreel import catalogue
+from keyreel.catalogue import CATALOGUE, ModelCard
+from keyreel.checkpoint import Parameters, check_files, count_parameters
+from keyreel.cli.models import gib
+from keyreel.errors import ModelError
+
+PACKAGES = ("torch", "diffusers", "transformers")
+NO_ENGINE = "the engine is not installed: pip install 'keyreel[engine]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """memory: bytes in all. weight_size: bytes of one weight in the type that Keyreel computes in there."""
+
+    name: str
+    description: str
+    memory: int
+    weight_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a model runs on this machine, and why or where."""
+
+    model: str
+    runs: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """versions: of the engine's packages, None where not installed. disk_free: bytes for downloads."""
+
+    python: str
+    keyreel: str
+    versions: dict[str, str | None]
+    engine_problem: str | None
+    devices: tuple[Device, ...]
+    h264: str | None
+    disk_free: int
+    models: tuple[Verdict, ...]
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Check this machine: the engine, its devices, the video encoder, and which models run here.
+
+    Ends with status 1 when none does.
+    """
+    report = examine()
+    console = Console()
+    if json:
+        console.print_json(data=asdict(report))
+    else:
+        console.print(_facts(report), _verdicts(report.models))
+    if not any(verdict.runs for verdict in report.models):
+        raise typer.Exit(1)
+
+
+def examine() -> Report:
+    versions = {package: _version(package) for package in PACKAGES}
+    devices, problem = _devices() if all(versions.values()) else ((), NO_ENGINE)
+    h264 = _h264()
+    disk_free = _disk_free(Path(constants.HF_HUB_CACHE))
+    problem_here = problem or (None if h264 else "PyAV has no H.264 encoder (libx264): pip install av")
+    return Report(
+        python=platform.python_version(),
+        keyreel=version("keyreel"),
+        versions=versions,
+        engine_problem=problem,
+        devices=devices,
+        h264=h264,
+        disk_free=disk_free,
+        models=tuple(
+            Verdict(card.name, runs=False, reason=problem_here) if problem_here else judge(card, devices, disk_free)
+            for card in CATALOGUE.values()
+        ),
+    )
+
+
+def judge(card: ModelCard, devices: Sequence[Device], disk_free: int) -> Verdict:
+    """Whether a model's files are or could be here, and the first device that has room for it."""
+    try:
+        checkpoint = catalogue.find_model(card.name)
+        check_files(checkpoint)
+        parameters = card.parameters or count_parameters(checkpoint)
+    except ModelError as error:
+        return Verdict(card.name, runs=False, reason=str(error))
+    if not checkpoint.is_present and disk_free < card.download_size:
+        reason = f"its download takes {gib(card.download_size)}; {gib(disk_free)} are free on the disk"
+        return Verdict(card.name, runs=False, reason=reason)
+    suffix = "" if checkpoint.is_present else f"; {gib(card.download_size)} to download first"
+    return place(card, parameters, devices, suffix)
+
+
+def place(card: ModelCard, parameters: Parameters, devices: Sequence[Device], suffix: str = "") -> Verdict:
+    needs = [memory_needed(parameters, card.working_memory, device) for device in devices]
+    for index, (device, need) in enumerate(zip(devices, needs, strict=True)):
+        if need <= device.memory:
+            where = f"on {device.name}" if index == 0 else f"with --device {device.name}"
+            reason = f"{where}: takes {gib(need)} of {gib(device.memory)}{suffix}"
+            return Verdict(card.name, runs=True, reason=reason)
+    short = (
+        f"{device.name} has {gib(device.memory)}, it takes {gib(need)}"
+        for device, need in zip(devices, needs, strict=True)
+    )
+    return Verdict(card.name, runs=False, reason="; ".join(short))
+
+
+def memory_needed(parameters: Parameters, working_memory: int, device: Device) -> int:
+    """Bytes for a 720p video of 89 frames. On a GPU, the text encoder leaves before the video is drawn."""
+    size = device.weight_size
+    drawing = (parameters.transformer + parameters.vae) * size
+    text, working = parameters.text_encoder * size, working_memory * size // 2
+    return drawing + (text + working if device.name == "cpu" else max(text, working))
+
+
+def _devices() -> tuple[tuple[Device, ...], str | None]:
+    """Devices, the fastest first; or what is wrong with the engine."""
+    try:
+        import torch
+
+        from keyreel.engine.devices import choose_dtype, device_names, memory
+    except (ImportError, OSError, RuntimeError) as error:
+        return (), f"the engine does not start: {error}"
+    handles = [torch.device(name) for name in device_names()]
+    return tuple(
+        Device(str(handle), _description(str(handle)), memory(handle)[1], choose_dtype(handle).itemsize)
+        for handle in handles
+    ), None
+
+
+def _description(name: str) -> str:
+    import torch
+
+    if name.startswith("cuda"):
+        return torch.cuda.get_device_name(name)
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _h264() -> str | None:
+    """The name of PyAV's H.264 encoder, if it has one."""
+    try:
+        return str(Codec("libx264", "w").long_name)
+    except UnknownCodecError:
+        return None
+
+
+def _disk_free(folder: Path) -> int:
+    """Bytes free where `folder` is or would be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _facts(report: Report) -> Table:
+    table = Table.grid("", "", padding=(0, 2))
+    table.add_row("Keyreel", report.keyreel)
+    table.add_row("Python", report.python)
+    for package, found in report.versions.items():
+        table.add_row(package, found or "not installed")
+    if report.engine_problem:
+        table.add_row("Engine", Text(report.engine_problem, "red"))
+    for device in report.devices:
+        table.add_row(device.name, Text(f"{device.description}, {gib(device.memory)}"))
+    table.add_row("H.264", report.h264 or Text("no encoder", "red"))
+    table.add_row("Disk", f"{gib(report.disk_free)} free for models")
+    return table
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> Table:
+    table = Table("Model", "Runs here", "Why")
+    for verdict in verdicts:
+        runs = Text("yes", "green") if verdict.runs else Text("no", "red")
+        table.add_row(verdict.model, runs, Text(verdict.reason))
+    return table

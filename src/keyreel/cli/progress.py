@@ -1,0 +1,82 @@
+"""Events as progress bars."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from keyreel.events import Event, Notice, Stage, Step
+
+TITLES = {
+    "inputs": "Fetching inputs",
+    "model": "Loading model",
+    "conditions": "Encoding conditions",
+    "denoise": "Denoising",
+    "decode": "Decoding frames",
+}
+
+
+class SecondsPerStep(ProgressColumn):
+    """Seconds per step, over all steps so far."""
+
+    def render(self, task: Task) -> Text:
+        if not task.completed or task.elapsed is None:
+            return Text("")
+        return Text(f"{task.elapsed / task.completed:.2f} s/step", style="progress.data.speed")
+
+
+class EventBars:
+    """One bar per stage."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+
+    def show(self, event: Event) -> None:
+        match event:
+            case Notice(message):
+                self._progress.console.print(message)
+            case Stage(name, steps):
+                self.finish()
+                self._task = self._progress.add_task(TITLES[name], total=steps or None)
+                if self._progress.disable:
+                    self._progress.console.print(f"{TITLES[name]} ...")
+            case Step(done) if self._task is not None:
+                self._progress.update(self._task, completed=done)
+            case _:
+                pass
+
+    def finish(self) -> None:
+        """A stage that reported no steps is whole when the next begins."""
+        if self._task is not None:
+            task = self._progress.tasks[self._task]
+            total = task.total or 1
+            self._progress.update(self._task, total=total, completed=total)
+
+
+@contextmanager
+def event_bars(console: Console) -> Iterator[EventBars]:
+    """Bars on a terminal; in a log, where nothing can be drawn over, a line per stage."""
+    with Progress(
+        TextColumn("{task.description:<20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        SecondsPerStep(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield EventBars(progress)

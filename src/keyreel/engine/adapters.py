@@ -1,0 +1,114 @@
+"""LoRAs as low-rank branches beside the model's own weights.
+
+The weights themselves are never touched: a merge that is undone in bf16 leaves rounding behind, and a video
+must not depend on which LoRAs ran before it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import LTXVideoTransformer3DModel
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from keyreel.errors import Loc, RequestError
+from keyreel.lora_keys import LowRank, check_lora, first_names
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """The update of one linear layer: gain * b @ a. a: (rank, in), b: (out, rank), as the file has them."""
+
+    a: Tensor
+    b: Tensor
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA that fits a model. `scale`: how strongly it acts, on top of each branch's gain."""
+
+    name: str
+    branches: Mapping[str, Branch]
+    scale: float
+
+
+def linear_shapes(transformer: LTXVideoTransformer3DModel) -> dict[str, tuple[int, int]]:
+    """(out, in) features of each linear layer, by module path, as `check_lora` needs them."""
+    return {
+        path: (module.out_features, module.in_features)
+        for path, module in transformer.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+
+
+def read_adapter(path: Path, transformer: LTXVideoTransformer3DModel, scale: float, loc: Loc, name: str) -> Adapter:
+    """Reads a LoRA into main memory. Raises RequestError unless all of it fits the transformer.
+
+    `loc`: where the request names it, as in `("loras", 0, "path")`; `name`: what to call the file.
+    """
+    layers = check_lora(path, linear_shapes(transformer), loc=loc, name=name)
+    tensors = load_file(path)
+    branches = {module: _branch(layer, tensors) for module, layer in layers.items()}
+    broken = [module for module, branch in branches.items() if not _is_finite(branch)]
+    if broken:
+        message = f"{name} holds infinities or NaNs (layers: {first_names(broken)}): its training went wrong."
+        raise RequestError.at(loc, message, "lora_load_error")
+    return Adapter(name, branches, scale)
+
+
+@contextmanager
+def attached(transformer: LTXVideoTransformer3DModel, adapters: Sequence[Adapter]) -> Iterator[None]:
+    """Within the context each linear layer adds what the adapters say; afterwards nothing of them is left.
+
+    Acts where layers are called (`layer(x)`), not where their weights are read.
+    """
+    with ExitStack() as hooks:
+        for path, branches in _by_module(adapters).items():
+            module = transformer.get_submodule(path)
+            # Not the weight's type: that is a storage format only where weights are kept in fp8.
+            hook = _branch_hook(*_stack(branches, module.weight.device, transformer.dtype))
+            hooks.enter_context(module.register_forward_hook(hook))
+        yield
+
+
+def _branch(layer: LowRank, tensors: Mapping[str, Tensor]) -> Branch:
+    gain = layer.gain if layer.alpha is None else float(tensors[layer.alpha]) / layer.rank
+    return Branch(tensors[layer.a], tensors[layer.b], gain)
+
+
+def _is_finite(branch: Branch) -> bool:
+    numbers = (branch.a.float(), branch.b.float(), torch.tensor(branch.gain))
+    return all(bool(torch.isfinite(number).all()) for number in numbers)
+
+
+def _by_module(adapters: Sequence[Adapter]) -> dict[str, list[tuple[Branch, float]]]:
+    """The branches of each module, with the factor that belongs to each."""
+    modules = defaultdict(list)
+    for adapter in adapters:
+        if adapter.scale == 0:
+            continue
+        for path, branch in adapter.branches.items():
+            modules[path].append((branch, adapter.scale * branch.gain))
+    return modules
+
+
+def _stack(branches: Sequence[tuple[Branch, float]], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """One A: (sum of ranks, in) and one B: (out, sum of ranks), factors included, for several branches."""
+    a = torch.cat([branch.a.to(device, dtype) for branch, _ in branches])
+    # Scaled in fp32: a rounded factor would be an error of all weights in the same direction.
+    b = torch.cat([(branch.b.to(device, torch.float32) * factor).to(dtype) for branch, factor in branches], dim=1)
+    return a, b
+
+
+def _branch_hook(a: Tensor, b: Tensor) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
+    def add(_module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        # In place: the output was just made and nobody else has it yet.
+        return output.add_(functional.linear(functional.linear(inputs[0], a), b))
+
+    return add

@@ -1,0 +1,114 @@
+"""Pictures and clips to latents, extra tokens, strengths and coordinates.
+
+A condition at frame 0 is mixed into the first latent frames of the grid. A later one becomes extra tokens in front of
+the sequence, whose coordinates say at which frame they lie: a picture one latent frame, a clip two (the first latent
+frame of a clip holds a single frame and so fits nowhere in the grid); the rest of a clip is mixed into the grid. This
+is the token logic of LTX-Video's `prepare_conditioning` and of diffusers' LTXConditionPipeline.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLLTXVideo
+
+from keyreel.canvas import Grid, Size, margins
+from keyreel.engine import latents, noise
+from keyreel.engine.autoencoder import encode
+from keyreel.engine.latents import LatentShape
+from keyreel.job import Condition, Pixels
+
+PREFIX = 2
+"""Latent frames of a later clip that become extra tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedLatents:
+    """A condition as latents (1, C, F, H, W), normalised, fp32, on the CPU."""
+
+    latents: torch.Tensor
+    start: int
+    strength: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSequence:
+    """What is denoised.
+
+    tokens: (1, N, C) fp32 as they are at sigma 1; the first `extra` are conditions, the rest the video's grid.
+    pinned: (N,) how strongly each token is held, from 0 (free) to 1 (never changes).
+    coordinates: (3, N) frame, y and x in pixels.
+    """
+
+    tokens: torch.Tensor
+    pinned: torch.Tensor
+    coordinates: torch.Tensor
+    extra: int
+
+    @classmethod
+    def joined(cls, parts: Sequence["TokenSequence"]) -> "TokenSequence":
+        """The parts one behind the other; all but the last are extra tokens."""
+        return cls(
+            torch.cat([part.tokens for part in parts], dim=1),
+            torch.cat([part.pinned for part in parts]),
+            torch.cat([part.coordinates for part in parts], dim=1),
+            sum(part.tokens.shape[1] for part in parts[:-1]),
+        )
+
+
+def encode_condition(vae: AutoencoderKLLTXVideo, condition: Condition, drawn: Size) -> PinnedLatents:
+    """Encodes a condition on the autoencoder's device. `drawn` is the size that the model draws."""
+    pixels = torch.from_numpy(_with_margins(condition.pixels, drawn)).permute(3, 0, 1, 2)[None]
+    video = pixels.to(vae.device, vae.dtype) / 127.5 - 1
+    encoded = latents.normalise(encode(vae, video).float(), vae)
+    return PinnedLatents(encoded.cpu(), condition.start, condition.strength)
+
+
+def token_sequence(
+    pins: Sequence[PinnedLatents], shape: LatentShape, channels: int, grid: Grid, seed: int
+) -> TokenSequence:
+    """The initial noise with all conditions in place."""
+    frames, height, width = shape
+    # Drawn per token, frame after frame: a longer video begins with the noise of a shorter one.
+    tokens = noise.draw(seed, "latents", 0, (1, frames * height * width, channels))
+    x = latents.unpack(tokens, shape).clone()
+    pinned = torch.zeros(shape)
+    extras = []
+    for index, pin in enumerate(pins):
+        prefix, body, at = _split(pin, grid)
+        end = at + body.shape[2]
+        x[:, :, at:end] = x[:, :, at:end].lerp(body, pin.strength)
+        pinned[at:end] = pin.strength
+        if prefix.shape[2]:
+            extras.append(_extra_tokens(prefix, pin, grid, noise_of=(seed, index)))
+    video = TokenSequence(latents.pack(x), pinned.flatten(), latents.coordinates(shape, grid), 0)
+    return TokenSequence.joined([*extras, video])
+
+
+def _split(pin: PinnedLatents, grid: Grid) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """(latents that become extra tokens, latents that go into the grid, the latent frame where the latter begin)."""
+    count = 0 if pin.start == 0 else min(PREFIX, pin.latents.shape[2])
+    at = pin.start // grid.temporal + count if pin.latents.shape[2] > count else 0
+    return pin.latents[:, :, :count], pin.latents[:, :, count:], at
+
+
+def _extra_tokens(prefix: torch.Tensor, pin: PinnedLatents, grid: Grid, noise_of: tuple[int, int]) -> TokenSequence:
+    seed, index = noise_of
+    tokens = latents.pack(prefix)
+    blank = noise.draw(seed, "condition", index, tuple(tokens.shape))
+    shape = (prefix.shape[2], prefix.shape[3], prefix.shape[4])
+    return TokenSequence(
+        blank.lerp(tokens, pin.strength),
+        torch.full((tokens.shape[1],), pin.strength),
+        latents.coordinates(shape, grid, pin.start),
+        0,
+    )
+
+
+def _with_margins(pixels: Pixels, drawn: Size) -> Pixels:
+    """Extends pixels of the video's size to the drawn size by their edges; the margin is cut off again at the end."""
+    height, width = pixels.shape[1:3]
+    left, top = margins(drawn, Size(width, height))
+    right, bottom = drawn.width - width - left, drawn.height - height - top
+    return np.pad(pixels, ((0, 0), (top, bottom), (left, right), (0, 0)), mode="edge")

@@ -1,0 +1,50 @@
+"""Latents: their layouts, coordinates and normalisation (plain functions).
+
+A video's latents are a grid (1, C, F, H, W); the transformer sees them as a sequence of tokens (1, F*H*W, C).
+"""
+
+import torch
+from diffusers import AutoencoderKLLTXVideo
+
+from keyreel.canvas import Grid
+
+LatentShape = tuple[int, int, int]
+
+
+def pack(grid: torch.Tensor) -> torch.Tensor:
+    """(1, C, F, H, W) -> (1, F*H*W, C)."""
+    return grid.flatten(2).transpose(1, 2)
+
+
+def unpack(tokens: torch.Tensor, shape: LatentShape) -> torch.Tensor:
+    """(1, F*H*W, C) -> (1, C, F, H, W) for shape (F, H, W)."""
+    return torch.unflatten(tokens.transpose(1, 2), 2, shape)
+
+
+def coordinates(shape: LatentShape, grid: Grid, start: int = 0) -> torch.Tensor:
+    """(3, F*H*W) fp32: frame, y and x of each token, in pixels of the video, for latents that start at frame `start`.
+
+    The first latent frame holds one frame, each later one `grid.temporal`: latent frame i begins at max(0, 8i - 7).
+    """
+    frame, y, x = (torch.arange(length, dtype=torch.float32) for length in shape)
+    frame = (frame * grid.temporal + 1 - grid.temporal).clamp(min=0) + start
+    mesh = torch.meshgrid(frame, y * grid.spatial, x * grid.spatial, indexing="ij")
+    return torch.stack(mesh).flatten(1)
+
+
+def normalise(latents: torch.Tensor, vae: AutoencoderKLLTXVideo) -> torch.Tensor:
+    """The autoencoder's latents (1, C, F, H, W) to the scale that the transformer was trained on."""
+    mean, std = _statistics(latents, vae)
+    return (latents - mean) / std
+
+
+def denormalise(latents: torch.Tensor, vae: AutoencoderKLLTXVideo) -> torch.Tensor:
+    """The inverse of `normalise`."""
+    mean, std = _statistics(latents, vae)
+    return latents * std + mean
+
+
+def _statistics(latents: torch.Tensor, vae: AutoencoderKLLTXVideo) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, C, 1, 1, 1) each."""
+    mean, std = (value.to(latents).view(1, -1, 1, 1, 1) for value in (vae.latents_mean, vae.latents_std))
+    return mean, std / vae.config.scaling_factor

@@ -1,0 +1,130 @@
+"""One request from start to end, in this process: `keyreel.generate` and `keyreel.stream`."""
+
+import asyncio
+import json
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from keyreel import __version__, catalogue
+from keyreel.events import Done, Event, Frames, Notice, Stage
+from keyreel.fetch import AddressPolicy, Fetcher
+from keyreel.media.mp4 import Mp4Writer
+from keyreel.prepare import Prepared, prepare
+from keyreel.schema import File, Output, Request, parse_request
+from keyreel.settings import Settings
+
+if TYPE_CHECKING:
+    from keyreel.canvas import Grid
+    from keyreel.engine.models import Model
+
+NO_CHECKER = "No safety checker is configured: the video is not checked."
+
+
+def generate(
+    request: Request | Mapping[str, Any] | None = None,
+    *,
+    model: "str | Model" = "demo",
+    device: str | None = None,
+    out: Path | str | None = None,
+    base: Path | str = ".",
+    **fields: Any,
+) -> Output:
+    """Makes a video and returns the endpoint's output; `video.url` is the file's `file://` URL.
+
+    The request is an object of the endpoint's input, or its fields as keywords. See `stream` for the rest.
+    """
+    for event in stream(request, model=model, device=device, out=out, base=base, **fields):
+        if isinstance(event, Done):
+            return event.output
+    raise AssertionError("a stream ends with Done or raises")
+
+
+def stream(
+    request: Request | Mapping[str, Any] | None = None,
+    *,
+    model: "str | Model" = "demo",
+    device: str | None = None,
+    out: Path | str | None = None,
+    base: Path | str = ".",
+    **fields: Any,
+) -> Generator[Event]:
+    """Makes a video and yields what happens; the last event is Done. Closing the iterator stops it and leaves no file.
+
+    model: a name, folder, file or hub repository, or a model loaded with `keyreel.load_model` (to make several videos).
+    out: the MP4 to write; `keyreel-<seed>.mp4` by default. base: where relative paths in the request start.
+    Raises RequestError for a request that cannot be met, ModelError for a model that cannot run here.
+    """
+    given = request if isinstance(request, Request) else parse_request({**(request or {}), **fields})
+    settings = Settings()
+    if given.enable_safety_checker:
+        yield Notice(NO_CHECKER)
+    yield Stage("inputs")
+    prepared = asyncio.run(_prepare(given, _grid(model), Path(base), settings))
+    yield Stage("model")
+    loaded = _load(model, device, settings)
+    target = Path(out or f"keyreel-{prepared.job.seed}.mp4").absolute()
+    yield from _write(given, prepared, loaded, target)
+
+
+def _grid(model: "str | Model") -> "Grid":
+    return catalogue.find_model(model).grid if isinstance(model, str) else model.grid
+
+
+def _load(model: "str | Model", device: str | None, settings: Settings) -> "Model":
+    """The engine (and with it torch) is imported only now: a wrong request is answered before that takes its time."""
+    from keyreel.engine.models import load_model
+
+    return load_model(model, device, settings.cache_dir) if isinstance(model, str) else model
+
+
+async def _prepare(request: Request, grid: "Grid", base: Path, settings: Settings) -> Prepared:
+    # The user asks for himself here, with his own rights: any address and any file is his to name.
+    async with Fetcher(
+        settings.cache_dir / "inputs", AddressPolicy.everything(), settings.fetch_timeout, local_base=base
+    ) as fetcher:
+        return await prepare(request, grid, fetcher, settings)
+
+
+def _write(request: Request, prepared: Prepared, model: "Model", target: Path) -> Iterator[Event]:
+    from keyreel.engine.pipeline import run
+
+    job = prepared.job
+    metadata = {"comment": json.dumps(_provenance(request, prepared, model), ensure_ascii=False, sort_keys=True)}
+    with Mp4Writer(target, job.size, job.frame_rate, metadata) as writer:
+        for event in run(model, job):
+            if isinstance(event, Frames):
+                writer.write(event.pixels)
+            yield event
+    video = File(
+        url=target.as_uri(),
+        content_type="video/mp4",
+        file_name=target.name,
+        file_size=target.stat().st_size,
+    )
+    yield Done(Output(prompt=job.prompt, seed=job.seed, video=video))
+
+
+def _provenance(request: Request, prepared: Prepared, model: "Model") -> dict[str, Any]:
+    """What made the video, for the file's metadata: enough to make it again, nothing that should stay private."""
+    fields = request.model_dump(exclude_defaults=True) | {"seed": prepared.job.seed}
+    for kind, key in (("images", "image_url"), ("videos", "video_url"), ("loras", "path")):
+        for item in fields.get(kind, ()):
+            item[key] = _without_secrets(item[key])
+    sampling = prepared.job.sampling
+    return {
+        "generator": f"Keyreel {__version__}",
+        "request": fields,
+        "inputs": prepared.inputs,
+        "model": {"name": model.name, "sha256": model.fingerprint},
+        "sampling": {name: getattr(sampling, name) for name in sampling.__slots__},
+    }
+
+
+def _without_secrets(source: str) -> str:
+    """A link without its query, where signatures and tokens are; of a data URI or a path only what it is called."""
+    parts = urlsplit(source)
+    if parts.scheme in ("http", "https"):
+        return f"{parts.scheme}://{parts.hostname}{parts.path}"
+    return "data:" if parts.scheme == "data" else Path(source).name if Path(source).is_absolute() else source

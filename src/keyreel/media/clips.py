@@ -1,0 +1,235 @@
+"""Frames from video files that nobody vouches for, as pixels of the size that is asked for."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import SideData
+from av.video.reformatter import Colorspace, Interpolation
+from numpy.typing import NDArray
+from PIL import Image
+
+from keyreel.canvas import Size
+from keyreel.errors import Loc, RequestError
+from keyreel.media.images import cover
+from keyreel.media.limits import Limits
+
+EXTENSIONS = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".gif")
+SIGNATURES = {
+    "mov": re.compile(rb"....(ftyp|moov|mdat|wide|free|skip)", re.DOTALL),
+    "matroska": re.compile(rb"\x1aE\xdf\xa3"),
+    "gif": re.compile(rb"GIF8"),
+}
+"""How a file starts, by FFmpeg's demuxer for it. Playlists, which name other files, are not among them."""
+
+COUNTED_PACKETS = 1024
+"""Clips of up to so many packets are decoded to count their frames. Longer ones outlast any video of ours."""
+
+UNSPECIFIED_COLORSPACE = 2
+EXACT = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+"""Conversion between RGB and YUV with full chroma detail, and with the same result on every processor."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipInfo:
+    """A clip as displayed: its rotation and the shape of its pixels are part of `size`."""
+
+    size: Size
+    frames: int
+    seconds: float
+
+
+def clip_info(path: Path, limits: Limits, loc: Loc) -> ClipInfo:
+    """Looks through the whole file, since headers may lie.
+
+    `frames` is the number that can be decoded: not every packet holds a picture. Only of a long clip, whose
+    end nobody will see, are the packets counted instead.
+    """
+    with _open(path, limits, loc) as (container, stream):
+        packets, seconds = _survey(container, stream)
+    _check_duration(seconds, limits, loc)
+    with _open(path, limits, loc) as (container, stream):
+        frames = _frames(container, stream)
+        first = next(frames, None)
+        if first is None:
+            raise _damaged(loc)
+        count = packets if packets > COUNTED_PACKETS else 1 + sum(1 for _ in frames)
+        return ClipInfo(_display_size(first, _pixel_aspect(stream)), count, seconds)
+
+
+def read_clip(path: Path, size: Size, frames: int, limits: Limits, loc: Loc) -> NDArray[np.uint8]:
+    """The first `frames` frames in the order they are shown, whatever the frame rate.
+
+    Each is cropped centrally and scaled as it is decoded. A file with fewer frames is an error.
+    Returns (frames, height, width, 3), RGB.
+    """
+    clip = np.empty((frames, size.height, size.width, 3), np.uint8)
+    count = 0
+    with _open(path, limits, loc) as (container, stream):
+        aspect = _pixel_aspect(stream)
+        for frame in islice(_frames(container, stream), frames):
+            clip[count] = _pixels(frame, aspect, size)
+            count += 1
+    if count < frames:
+        raise _damaged(loc, f"Only {count} of the clip's {frames} frames can be read.")
+    return clip
+
+
+@contextmanager
+def _open(path: Path, limits: Limits, loc: Loc) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """The file and its video stream. Whatever the block finds wrong with it becomes a RequestError."""
+    # The demuxer is chosen here, not probed by FFmpeg: no file can pass for a playlist that opens others.
+    demuxer = _demuxer(path, loc)
+    options = {"protocol_whitelist": "file", "max_pixels": str(limits.pixels)}
+    try:
+        with av.open(f"file:{path}", format=demuxer, options=options, metadata_errors="replace") as container:
+            stream = _video_stream(container, loc)
+            _check_pixels(stream, limits, loc)
+            stream.codec_context.options = {"max_pixels": str(limits.pixels)}
+            stream.thread_type = "AUTO"
+            yield container, stream
+    except (av.FFmpegError, ValueError) as error:
+        raise _damaged(loc) from error
+
+
+def _demuxer(path: Path, loc: Loc) -> str:
+    with path.open("rb") as file:
+        head = file.read(16)
+    for name, signature in SIGNATURES.items():
+        if signature.match(head):
+            return name
+    raise _unsupported(loc, "The file is not a video in a format that is read here.")
+
+
+def _video_stream(container: InputContainer, loc: Loc) -> av.VideoStream:
+    for stream in container.streams.video:
+        # Cover art of a song is a video stream of one picture.
+        if stream.codec_context is not None and not stream.disposition & stream.disposition.attached_pic:
+            return stream
+    raise _unsupported(loc, "The file has no video stream that can be decoded.")
+
+
+def _survey(container: InputContainer, stream: av.VideoStream) -> tuple[int, float]:
+    """Packets that are shown, and the seconds from the first to the end of the last."""
+    shown = [
+        (packet.pts, packet.pts + (packet.duration or 0))
+        for packet in container.demux(stream)
+        if packet.pts is not None and not packet.is_discard
+    ]
+    if not shown or stream.time_base is None:
+        return 0, 0.0
+    ticks = max(end for _, end in shown) - min(start for start, _ in shown)
+    return len(shown), float(ticks * stream.time_base)
+
+
+def _frames(container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Frames in the order they are shown, up to the first that cannot be decoded."""
+    try:
+        for packet in container.demux(stream):
+            yield from packet.decode()
+    except av.FFmpegError:
+        # The decoder works on several frames at once: those before the broken one are still in it.
+        with suppress(av.FFmpegError):
+            yield from stream.codec_context.decode(None)
+
+
+def _pixels(frame: av.VideoFrame, pixel_aspect: float, size: Size) -> NDArray[np.uint8]:
+    """One frame upright, cropped and scaled: (height, width, 3)."""
+    a, b, c, d = _orientation(frame)
+    turned = abs(b) > abs(a)
+    rgb = Image.fromarray(rgb_pixels(frame))
+    fitted = np.asarray(cover(rgb, Size(size.height, size.width) if turned else size, pixel_aspect))
+    x, y = (c, b) if turned else (a, d)
+    if turned:
+        fitted = fitted.swapaxes(0, 1)
+    return fitted[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
+
+
+def rgb_pixels(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """The whole frame as stored, in RGB through its own matrix and range: (height, width, 3)."""
+    matrix = None
+    if frame.colorspace == UNSPECIFIED_COLORSPACE and not frame.format.is_rgb:
+        # What players do with an untagged file.
+        high_definition = frame.width >= 1280 or frame.height > 576
+        matrix = Colorspace.ITU709 if high_definition else Colorspace.ITU601
+    rgb = frame.reformat(format="rgb24", src_colorspace=matrix, interpolation=EXACT, threads=1)
+    return np.asarray(rgb.to_ndarray(), np.uint8)
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """(a, b, c, d) of the display matrix: pixel (x, y) is shown at (ax + cy, bx + dy)."""
+    try:
+        side_data = cast("Mapping[str, SideData]", frame.side_data)
+        matrix = side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # PyAV lacks a name for some other side data. It tells the angle all the same, but not the mirroring.
+        angle = math.radians(-frame.rotation)
+        a, b = round(math.cos(angle)), round(math.sin(angle))
+        return a, b, -b, a
+    if matrix is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
+    return a, b, c, d
+
+
+def _display_size(frame: av.VideoFrame, pixel_aspect: float) -> Size:
+    width, height = max(1, round(frame.width * pixel_aspect)), frame.height
+    a, b, *_ = _orientation(frame)
+    return Size(height, width) if abs(b) > abs(a) else Size(width, height)
+
+
+def _pixel_aspect(stream: av.VideoStream) -> float:
+    return float(stream.sample_aspect_ratio or 1)
+
+
+def _check_pixels(stream: av.VideoStream, limits: Limits, loc: Loc) -> None:
+    if stream.width * stream.height > limits.pixels:
+        raise RequestError.at(
+            loc,
+            f"The clip's frames have {stream.width}x{stream.height} pixels, more than the "
+            f"{limits.pixels} allowed here. Scale it down.",
+            "image_too_large",
+            max_pixels=limits.pixels,
+        )
+
+
+def _check_duration(seconds: float, limits: Limits, loc: Loc) -> None:
+    if seconds > limits.video_seconds:
+        raise RequestError.at(
+            loc,
+            f"The clip lasts {seconds:.1f} seconds; at most {limits.video_seconds:g} are allowed. Cut it.",
+            "video_duration_too_long",
+            max_duration=limits.video_seconds,
+            provided_duration=seconds,
+        )
+
+
+def _unsupported(loc: Loc, message: str) -> RequestError:
+    return RequestError.at(
+        loc,
+        f"{message} Send MP4, MOV, WebM, MKV or GIF.",
+        "unsupported_video_format",
+        supported_formats=EXTENSIONS,
+    )
+
+
+def _damaged(loc: Loc, message: str = "The clip cannot be decoded.") -> RequestError:
+    return RequestError.at(
+        loc,
+        f"{message} The file is damaged or incomplete: send it again, or convert it anew.",
+        "video_load_error",
+    )

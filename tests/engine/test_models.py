@@ -1,0 +1,171 @@
+"""Loading models in both layouts."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import LTXVideoTransformer3DModel
+from safetensors.torch import load_file, save_file
+from sentencepiece import SentencePieceTrainer
+from torch import nn
+
+from keyreel.canvas import Grid
+from keyreel.engine.models import Model, load_model
+from keyreel.errors import ModelError
+from tests.checkpoints import single_file, tiny_checkpoint
+
+CPU = torch.device("cpu")
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(original, tmp_path / "tiny")
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[[Path], Model]:
+    return lambda path: load_model(str(path), "cpu", tmp_path / "cache")
+
+
+def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def modules(model: Model) -> list[nn.Module]:
+    return [model.transformer, model.vae, model.prompts.encoder]
+
+
+def assert_same_weights(a: Model, b: Model) -> None:
+    for one, other in zip(modules(a), modules(b), strict=True):
+        ours, theirs = one.state_dict(), other.state_dict()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_folder(folder: Path, load: Callable[[Path], Model]) -> None:
+    model = load(folder)
+    assert (model.name, model.grid, model.device, model.dtype) == ("tiny", Grid(32, 8), CPU, torch.float32)
+    assert len(model.fingerprint) == 64
+    for module in modules(model):
+        assert not module.training
+        assert not any(weight.requires_grad for weight in module.parameters())
+    assert model.prompts.tokenizer("a red star").input_ids[-1] == model.prompts.tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("spatial", [32, 64])
+def test_layouts_hold_the_same_model(tmp_path: Path, load: Callable[[Path], Model], spatial: int) -> None:
+    folder = tiny_checkpoint(tmp_path / "tiny", spatial=spatial)
+    whole, single = load(folder), load(single_file(folder, folder / "tiny.safetensors"))
+    assert_same_weights(whole, single)
+    assert whole.grid == single.grid == Grid(spatial, 8)
+    for name in ("transformer", "vae"):
+        ours, theirs = getattr(single, name).config, getattr(whole, name).config
+        assert {key: plain(ours[key]) for key in theirs if not key.startswith("_")} == {
+            key: plain(theirs[key]) for key in theirs if not key.startswith("_")
+        }
+
+
+def plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_shards(folder: Path, load: Callable[[Path], Model]) -> None:
+    whole = load(folder)
+    transformer = LTXVideoTransformer3DModel.from_pretrained(folder / "transformer")
+    (folder / WEIGHTS).unlink()
+    transformer.save_pretrained(folder / "transformer", max_shard_size="100KB")
+    assert len(list((folder / "transformer").glob("*.safetensors"))) > 1
+    assert_same_weights(whole, load(folder))
+    (folder / "transformer").joinpath("diffusion_pytorch_model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"00002-of-00003.safetensors is missing"):
+        load(folder)
+
+
+def test_bf16_weights_are_computed_with_in_fp32(tmp_path: Path, load: Callable[[Path], Model]) -> None:
+    model = load(tiny_checkpoint(tmp_path / "half", dtype=torch.bfloat16))
+    assert {weight.dtype for module in modules(model) for weight in module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        (torch.float8_e4m3fn, "fp8 weights.*use the bf16 file"),
+        (torch.float8_e5m2, "fp8 weights"),
+        (torch.int8, "I8 weights"),
+    ],
+)
+def test_weights_of_other_types(folder: Path, load: Callable[[Path], Model], dtype: torch.dtype, message: str) -> None:
+    def convert(weights: dict[str, torch.Tensor]) -> None:
+        weights["proj_out.weight"] = weights["proj_out.weight"].to(dtype)
+
+    rewrite(folder / WEIGHTS, convert)
+    with pytest.raises(ModelError, match=message):
+        load(folder)
+    with pytest.raises(ModelError, match=message):
+        load(single_file(folder, folder / "tiny.safetensors"))
+
+
+def test_truncated(folder: Path, load: Callable[[Path], Model]) -> None:
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelError, match="damaged or cut short"):
+        load(folder)
+
+
+def test_missing_weight(folder: Path, load: Callable[[Path], Model]) -> None:
+    rewrite(folder / WEIGHTS, lambda weights: weights.pop("proj_out.bias"))
+    with pytest.raises(ModelError, match=r"missing_keys.*proj_out.bias"):
+        load(folder)
+
+
+def test_unknown_weight(folder: Path, load: Callable[[Path], Model]) -> None:
+    rewrite(folder / "text_encoder" / "model.safetensors", lambda weights: weights.update(x=torch.ones(1)))
+    with pytest.raises(ModelError, match=r"text_encoder does not fit.*unexpected_keys \['x'\]"):
+        load(folder)
+
+
+def test_weights_of_another_width(folder: Path, load: Callable[[Path], Model]) -> None:
+    config = folder / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_attention_heads": 4}))
+    with pytest.raises(ModelError, match=r"Cannot load .*transformer"):
+        load(folder)
+
+
+def test_tokenizer_as_published(folder: Path, load: Callable[[Path], Model]) -> None:
+    """T5's tokenizer lies on the hub as a SentencePiece model, not as `tokenizer.json`."""
+    shutil.rmtree(folder / "tokenizer")
+    (folder / "tokenizer").mkdir()
+    with (folder / "tokenizer" / "spiece.model").open("wb") as file:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(["a red circle moves over the sky", "the star moves left"]),
+            model_writer=file,
+            vocab_size=100,
+            hard_vocab_limit=False,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            minloglevel=2,
+        )
+    config = {"tokenizer_class": "T5Tokenizer", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = load(folder).prompts.tokenizer
+    tokens = tokenizer("a star moves").input_ids
+    assert tokenizer.decode(tokens, skip_special_tokens=True) == "a star moves"
+    assert tokens[-1] == tokenizer.eos_token_id == 1
+
+
+def test_unknown_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model 'sora'. Choose demo or ltxv-13b-0.9.7-dev"):
+        load_model("sora", None, tmp_path)

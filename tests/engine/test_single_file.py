@@ -1,0 +1,165 @@
+"""Lightricks' layout against diffusers' own reading of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.loaders.single_file_utils import (
+    convert_ltx_transformer_checkpoint_to_diffusers,
+    convert_ltx_vae_checkpoint_to_diffusers,
+)
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from keyreel.engine.single_file import build, load_single_file, transformer_weights, vae_config, vae_weights
+from keyreel.errors import ModelError
+from tests.checkpoints import (
+    original_transformer_config,
+    original_transformer_key,
+    original_vae_config,
+    original_vae_key,
+    single_file,
+    tiny_checkpoint,
+)
+
+Weights = dict[str, torch.Tensor]
+
+TRANSFORMER_13B = {
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "attention_head_dim": 128,
+    "caption_channels": 4096,
+    "cross_attention_dim": 4096,
+    "in_channels": 128,
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-6,
+    "num_attention_heads": 32,
+    "num_layers": 48,
+    "out_channels": 128,
+}
+VAE_097 = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 128,
+    "block_out_channels": [128, 256, 512, 1024, 2048],
+    "down_block_types": ["LTXVideo095DownBlock3D"] * 4,
+    "downsample_type": ["spatial", "temporal", "spatiotemporal", "spatiotemporal"],
+    "layers_per_block": [4, 6, 6, 2, 2],
+    "spatio_temporal_scaling": [True] * 4,
+    "decoder_block_out_channels": [256, 512, 1024],
+    "decoder_layers_per_block": [5, 5, 5, 5],
+    "decoder_spatio_temporal_scaling": [True] * 3,
+    "decoder_inject_noise": [False] * 4,
+    "upsample_residual": [True] * 3,
+    "upsample_factor": [2] * 3,
+    "timestep_conditioning": True,
+    "patch_size": 4,
+    "encoder_causal": True,
+    "decoder_causal": False,
+    "spatial_compression_ratio": 32,
+    "temporal_compression_ratio": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("single file") / "tiny")
+    return single_file(folder, folder / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def full_size() -> tuple[Any, Any]:
+    """LTX-Video 0.9.7 (13B) from its published configuration, without memory for its weights."""
+    config = {
+        "transformer": original_transformer_config(TRANSFORMER_13B),
+        "vae": original_vae_config(VAE_097),
+    }
+    return build(config)
+
+
+def rewritten(original: Path, path: Path, change: Callable[[Weights], object]) -> Path:
+    """The file with other weights and the same configuration."""
+    weights = load_file(original)
+    change(weights)
+    with safe_open(original, framework="pt") as file:
+        save_file(weights, path, metadata=file.metadata())
+    return path
+
+
+def test_vae_configuration() -> None:
+    assert vae_config(original_vae_config(VAE_097)) == VAE_097
+
+
+def test_full_size(full_size: tuple[Any, Any]) -> None:
+    transformer, vae = full_size
+    assert sum(weight.numel() for weight in transformer.parameters()) == 13_042_569_344
+    assert sum(weight.numel() for weight in vae.parameters()) == 1_246_913_522
+    assert (vae.spatial_compression_ratio, vae.temporal_compression_ratio) == (32, 8)
+
+
+def test_transformer_keys_are_those_of_diffusers(full_size: tuple[Any, Any]) -> None:
+    names = [f"model.diffusion_model.{original_transformer_key(key)}" for key in full_size[0].state_dict()]
+    weights = dict.fromkeys(names, torch.empty(0))
+    theirs = convert_ltx_transformer_checkpoint_to_diffusers(dict(weights))
+    assert transformer_weights(weights).keys() == theirs.keys() == full_size[0].state_dict().keys()
+    assert not weights
+
+
+def test_vae_keys_are_those_of_diffusers(full_size: tuple[Any, Any]) -> None:
+    expected = full_size[1].state_dict()
+    weights = {f"vae.{original_vae_key(key)}": tensor for key, tensor in expected.items()}
+    theirs = convert_ltx_vae_checkpoint_to_diffusers(dict(weights))
+    ours = vae_weights(weights)
+    assert ours.keys() == theirs.keys() == expected.keys()
+    assert all(ours[key] is theirs[key] is expected[key] for key in expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_arrive_whole(original: Path, dtype: torch.dtype) -> None:
+    for module in load_single_file(original, dtype):
+        tensors = module.state_dict().values()
+        assert {(tensor.device.type, tensor.dtype) for tensor in tensors} == {("cpu", dtype)}
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("model.diffusion_model.proj_out.bias", "lacks weights of LTXVideoTransformer3DModel: proj_out.bias"),
+        ("vae.decoder.conv_in.conv.bias", "lacks weights of AutoencoderKLLTXVideo: decoder.conv_in.conv.bias"),
+        ("vae.per_channel_statistics.std-of-means", "lacks weights of AutoencoderKLLTXVideo: latents_std"),
+    ],
+)
+def test_missing_weight(original: Path, tmp_path: Path, key: str, message: str) -> None:
+    path = rewritten(original, tmp_path / "short.safetensors", lambda weights: weights.pop(key))
+    with pytest.raises(ModelError, match=message):
+        load_single_file(path, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("model.diffusion_model.audio.bias", "LTXVideoTransformer3DModel does not have: audio.bias"),
+        ("vae.encoder.extra.bias", "AutoencoderKLLTXVideo does not have: encoder.extra.bias"),
+        ("text_encoders.t5xxl.weight", "that Keyreel does not know: text_encoders.t5xxl.weight"),
+    ],
+)
+def test_unknown_weight(original: Path, tmp_path: Path, key: str, message: str) -> None:
+    path = rewritten(original, tmp_path / "more.safetensors", lambda weights: weights.update({key: torch.ones(1)}))
+    with pytest.raises(ModelError, match=message):
+        load_single_file(path, torch.float32)
+
+
+def test_weight_of_another_shape(original: Path, tmp_path: Path) -> None:
+    change = {"model.diffusion_model.proj_out.bias": torch.ones(3)}
+    path = rewritten(original, tmp_path / "other.safetensors", lambda weights: weights.update(change))
+    with pytest.raises(ModelError, match=r"other shapes than its configuration says: proj_out.bias"):
+        load_single_file(path, torch.float32)
+
+
+@pytest.mark.parametrize("blocks", [[("res_x", {}), ("compress_all", {})], [("res_x_y", {})]])
+def test_autoencoder_before_095(blocks: list[tuple[str, dict[str, Any]]]) -> None:
+    config = original_vae_config(VAE_097) | {"encoder_blocks": blocks}
+    with pytest.raises(ModelError, match=r"not that of LTX-Video 0.9.5 or later"):
+        vae_config(config)

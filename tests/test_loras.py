@@ -1,0 +1,279 @@
+"""The hub is not reachable from a test: a small server speaks the part of its protocol that is needed."""
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from huggingface_hub import HfApi, close_session, constants
+
+from keyreel.addresses import AddressPolicy
+from keyreel.errors import Problem, RequestError
+from keyreel.fetch import Fetched, Fetcher
+from keyreel.loras import choose_file, file_url, find_lora
+from keyreel.schema import LoRA
+
+LOC = ("loras", 0, "path")
+WEIGHTS = b"weights " * 1000
+COMMIT = "c0ffee" + 34 * "0"
+ANYWHERE = AddressPolicy.everything()
+
+
+@dataclass
+class Hub:
+    """Repositories by name, each with its files; names starting with `private/` and `gated/` need a token."""
+
+    repositories: dict[str, dict[str, bytes]]
+    endpoint: str = ""
+    downloads: list[str] = field(default_factory=list)
+
+    @property
+    def api(self) -> HfApi:
+        return HfApi(self.endpoint, token=False)
+
+    async def info(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name not in self.repositories or name.startswith("private/"):
+            return web.json_response(status=401, headers={"X-Error-Code": "RepoNotFound"})
+        files = self.repositories[name].items()
+        siblings = [{"rfilename": file, "size": len(data), "lfs": _lfs(file, data)} for file, data in files]
+        return web.json_response({"id": name, "sha": COMMIT, "siblings": siblings})
+
+    async def file(self, request: web.Request) -> web.Response:
+        name, file = request.match_info["name"], request.match_info["file"]
+        if name.startswith("gated/"):
+            return web.Response(status=403, headers={"X-Error-Code": "GatedRepo"})
+        data = self.repositories[name][file]
+        lfs = _lfs(file, data)
+        etag = hashlib.sha1(data, usedforsecurity=False).hexdigest() if lfs is None else lfs["sha256"]
+        if request.method == "GET":
+            self.downloads.append(file)
+        return web.Response(body=data, headers={"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+
+
+def _lfs(file: str, data: bytes) -> dict[str, object] | None:
+    """The hub keeps large files by SHA-256, small ones as git does, by SHA-1."""
+    if file.startswith("small"):
+        return None
+    return {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+
+
+@pytest.fixture
+async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub = Hub({})
+    app = web.Application()
+    app.router.add_get("/api/models/{name:[^/]+/[^/]+}", hub.info)
+    app.router.add_get("/{name:[^/]+/[^/]+}/resolve/main/{file:.+}", hub.file)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    hub.endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield hub
+    close_session()
+    await runner.cleanup()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the command line's user is."""
+    path = tmp_path / "here"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Fetcher]:
+    """A fetcher as the server has it: without local files."""
+    async with Fetcher(tmp_path / "cache", ANYWHERE, 10) as fetcher:
+        yield fetcher
+
+
+@pytest.fixture
+async def command_line(tmp_path: Path, folder: Path) -> AsyncIterator[Fetcher]:
+    async with Fetcher(tmp_path / "cache", ANYWHERE, 10, local_base=folder) as fetcher:
+        yield fetcher
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    yield
+    close_session()
+
+
+async def find(lora: LoRA, fetcher: Fetcher, hub: Hub, max_bytes: int = 10**6) -> Fetched:
+    return await find_lora(lora, fetcher, max_bytes=max_bytes, loc=LOC, hub=hub.api)
+
+
+async def fault(lora: LoRA, fetcher: Fetcher, hub: Hub, max_bytes: int = 10**6) -> Problem:
+    with pytest.raises(RequestError) as caught:
+        await find(lora, fetcher, hub, max_bytes)
+    (problem,) = caught.value.problems
+    return problem
+
+
+class TestChoice:
+    @pytest.mark.parametrize(
+        ("names", "weight_name", "chosen"),
+        [
+            (["README.md", "style.safetensors", "style.bin"], None, "style.safetensors"),
+            (["a.safetensors", "b.safetensors"], "b.safetensors", "b.safetensors"),
+            (["v1/a.safetensors", "v2/a.safetensors"], "v2/a.safetensors", "v2/a.safetensors"),
+            (["a.safetensors", "pytorch_lora_weights.safetensors"], None, "pytorch_lora_weights.safetensors"),
+            (["style.safetensors", "style_comfy.safetensors"], None, "style.safetensors"),
+            (["style.safetensors", "ComfyUI_style.safetensors"], None, "style.safetensors"),
+            (["style.safetensors", "comfy/comfyui_style.safetensors"], None, "style.safetensors"),
+            (["style_comfy.safetensors"], None, "style_comfy.safetensors"),
+        ],
+    )
+    def test_clear(self, names: list[str], weight_name: str | None, chosen: str) -> None:
+        assert choose_file(names, weight_name, loc=LOC, source="ann/style") == chosen
+
+    @pytest.mark.parametrize("names", [[], ["pytorch_lora_weights.bin"]])
+    def test_nothing_to_choose(self, names: list[str]) -> None:
+        with pytest.raises(RequestError, match=re.escape("loras.0.path: ann/style holds no .safetensors file.")):
+            choose_file(names, None, loc=LOC, source="ann/style")
+
+    @pytest.mark.parametrize("weight_name", [None, "c.safetensors", "../a.safetensors", "a"])
+    def test_unclear(self, weight_name: str | None) -> None:
+        with pytest.raises(RequestError) as caught:
+            choose_file(["b.safetensors", "a.safetensors"], weight_name, loc=LOC, source="ann/style")
+        (problem,) = caught.value.problems
+        assert problem.loc == ("loras", 0, "weight_name")
+        assert problem.type == "one_of"
+        assert problem.context == {"expected": ["a.safetensors", "b.safetensors"]}
+        assert "a.safetensors, b.safetensors" in problem.message
+
+
+class TestHub:
+    @pytest.mark.parametrize("name", ["style.safetensors", "small.safetensors"])
+    async def test_downloads_once(self, name: str, server: Fetcher, hub: Hub) -> None:
+        hub.repositories["ann/style"] = {"README.md": b"#", name: WEIGHTS}
+        for _ in range(2):
+            found = await find(LoRA(path="ann/style"), server, hub)
+        assert found.path.read_bytes() == WEIGHTS
+        assert found.sha256 == hashlib.sha256(WEIGHTS).hexdigest()
+        assert found.name == name
+        assert hub.downloads == [name]
+
+    async def test_weight_name(self, server: Fetcher, hub: Hub) -> None:
+        hub.repositories["ann/styles"] = {"a.safetensors": b"a", "old/b.safetensors": WEIGHTS}
+        found = await find(LoRA(path="ann/styles", weight_name="old/b.safetensors"), server, hub)
+        assert (found.name, found.path.read_bytes()) == ("b.safetensors", WEIGHTS)
+
+    async def test_too_large(self, server: Fetcher, hub: Hub) -> None:
+        hub.repositories["ann/style"] = {"style.safetensors": WEIGHTS}
+        problem = await fault(LoRA(path="ann/style"), server, hub, max_bytes=len(WEIGHTS) - 1)
+        assert (problem.type, problem.context) == ("file_too_large", {"max_size": len(WEIGHTS) - 1})
+        assert hub.downloads == []
+
+    @pytest.mark.parametrize(
+        ("path", "what"),
+        [
+            ("ann/missing", "ann/missing is not on the hub, or private: check the name, or set HF_TOKEN."),
+            ("private/style", "private/style is not on the hub, or private"),
+            ("gated/style", "gated/style is gated: accept its terms on the hub"),
+            ("ann/a--b", "'ann/a--b' is not a possible name of a hub repository."),
+        ],
+    )
+    async def test_closed_doors(self, path: str, what: str, server: Fetcher, hub: Hub) -> None:
+        hub.repositories |= {name: {"style.safetensors": WEIGHTS} for name in ("private/style", "gated/style")}
+        problem = await fault(LoRA(path=path), server, hub)
+        assert (problem.loc, problem.type) == (LOC, "file_download_error")
+        assert what in problem.message
+        assert "\n" not in problem.message
+
+    async def test_unreachable(self, server: Fetcher, hub: Hub) -> None:
+        hub.endpoint = "http://127.0.0.1:1"
+        problem = await fault(LoRA(path="ann/style"), server, hub)
+        assert problem.message == "ann/style could not be downloaded from the hub (ConnectError): try again."
+
+    async def test_offline_takes_what_is_there(
+        self, server: Fetcher, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hub.repositories["ann/style"] = {"style.safetensors": WEIGHTS}
+        online = await find(LoRA(path="ann/style"), server, hub)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert await find(LoRA(path="ann/style"), server, hub) == online
+        problem = await fault(LoRA(path="ann/other"), server, hub)
+        assert problem.message == "ann/other is not in the hub's cache, and HF_HUB_OFFLINE forbids to download it."
+
+    @pytest.mark.usefixtures("offline")
+    async def test_offline_without_a_cache(self, server: Fetcher, hub: Hub) -> None:
+        assert "not in the hub's cache" in (await fault(LoRA(path="ann/style"), server, hub)).message
+
+
+class TestOtherSources:
+    @pytest.mark.parametrize(
+        ("url", "file"),
+        [
+            (
+                "https://huggingface.co/ann/style/blob/main/v1/a.safetensors",
+                "https://huggingface.co/ann/style/resolve/main/v1/a.safetensors",
+            ),
+            ("https://example.com/ann/style/blob/a.safetensors", "https://example.com/ann/style/blob/a.safetensors"),
+        ],
+    )
+    def test_page_of_a_file(self, url: str, file: str) -> None:
+        assert file_url(url) == file
+
+    async def test_url(self, server: Fetcher, hub: Hub) -> None:
+        hub.repositories["ann/style"] = {"style.safetensors": WEIGHTS}
+        url = f"{hub.endpoint}/ann/style/resolve/main/style.safetensors"
+        found = await find(LoRA(path=url), server, hub)
+        assert found.path.read_bytes() == WEIGHTS
+        assert found.sha256 == hashlib.sha256(WEIGHTS).hexdigest()
+
+    async def test_data_uri(self, server: Fetcher, hub: Hub) -> None:
+        found = await find(LoRA(path="data:application/octet-stream;base64,d2VpZ2h0cw=="), server, hub)
+        assert found.path.read_bytes() == b"weights"
+
+    @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://localhost/style.safetensors"])
+    async def test_other_urls(self, url: str, server: Fetcher, hub: Hub) -> None:
+        assert (await fault(LoRA(path=url), server, hub)).type == "file_download_error"
+
+    async def test_local_file(self, command_line: Fetcher, folder: Path, hub: Hub) -> None:
+        (folder / "style.safetensors").write_bytes(WEIGHTS)
+        for path in ("style.safetensors", str(folder / "style.safetensors")):
+            assert (await find(LoRA(path=path), command_line, hub)).path.read_bytes() == WEIGHTS
+
+    async def test_a_relative_base(
+        self, tmp_path: Path, folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder / "style.safetensors").write_bytes(WEIGHTS)
+        monkeypatch.chdir(tmp_path)
+        async with Fetcher(tmp_path / "cache", ANYWHERE, 10, local_base=Path(folder.name)) as fetcher:
+            assert (await find(LoRA(path="style.safetensors"), fetcher, hub)).path.read_bytes() == WEIGHTS
+
+    async def test_local_folder(self, command_line: Fetcher, folder: Path, hub: Hub) -> None:
+        (folder / "runs" / "one").mkdir(parents=True)
+        (folder / "runs" / "one" / "a.safetensors").write_bytes(WEIGHTS)
+        (folder / "runs" / "b.safetensors").write_bytes(b"b")
+        found = await find(LoRA(path="runs", weight_name="one/a.safetensors"), command_line, hub)
+        assert found.path.read_bytes() == WEIGHTS
+        problem = await fault(LoRA(path="runs"), command_line, hub)
+        assert problem.context == {"expected": ["b.safetensors", "one/a.safetensors"]}
+
+    async def test_a_local_folder_comes_before_the_hub_only_where_local_files_are_open(
+        self, command_line: Fetcher, server: Fetcher, folder: Path, hub: Hub
+    ) -> None:
+        hub.repositories["ann/style"] = {"style.safetensors": b"of the hub"}
+        assert (await find(LoRA(path="ann/style"), command_line, hub)).path.read_bytes() == b"of the hub"
+        (folder / "ann" / "style").mkdir(parents=True)
+        (folder / "ann" / "style" / "style.safetensors").write_bytes(b"local")
+        assert (await find(LoRA(path="ann/style"), command_line, hub)).path.read_bytes() == b"local"
+        assert (await find(LoRA(path="ann/style"), server, hub)).path.read_bytes() == b"of the hub"
+
+    @pytest.mark.parametrize("path", ["", "style", "/etc/passwd", "a/b/c", "my/style.safetensors", "../x", "a\0b"])
+    async def test_neither(self, path: str, server: Fetcher, hub: Hub) -> None:
+        problem = await fault(LoRA(path=path), server, hub)
+        assert problem.message == f"{path!r} is no URL, data URI or hub repository (owner/name)."
+
+    @pytest.mark.parametrize("path", ["", "style", "my/style.safetensors", "x" * 1000, "a\0b"])
+    async def test_missing_local_file(self, path: str, command_line: Fetcher, hub: Hub) -> None:
+        problem = await fault(LoRA(path=path), command_line, hub)
+        assert "is no URL, data URI, an existing file or folder or hub repository" in problem.message
