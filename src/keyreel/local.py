@@ -92,6 +92,7 @@ def _write(request: Request, prepared: Prepared, model: "Model", target: Path) -
 
     job = prepared.job
     metadata = {"comment": json.dumps(_provenance(request, prepared, model), ensure_ascii=False, sort_keys=True)}
+    target.parent.mkdir(parents=True, exist_ok=True)
     with Mp4Writer(target, job.size, job.frame_rate, metadata) as writer:
         for event in run(model, job):
             if isinstance(event, Frames):

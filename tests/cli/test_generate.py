@@ -111,6 +111,12 @@ def test_errors_are_one_line(folder: Path, checkpoint: Path, arguments: list[str
     assert {path.name for path in set(folder.iterdir()) - before} <= {"cache"}
 
 
+def test_a_place_that_cannot_be_written_to_is_said_before_the_work(folder: Path, checkpoint: Path) -> None:
+    code, out, err = run(folder, checkpoint, "x", *FAST, "--out", "text.png/v.mp4")
+    assert "text.png" in complaint(code, out, err)
+    assert "Denoising" not in err
+
+
 def test_ctrl_c_stops_at_the_next_step_and_leaves_nothing(folder: Path, checkpoint: Path) -> None:
     flags = ["--resolution", "480p", "--number-of-frames", "161", "--number-of-steps", "50", "--out", "v.mp4"]
     process = start(folder, checkpoint, "a red circle", *flags)

@@ -76,9 +76,13 @@ def generate(
         fields = _read(request, console) | flags | {name: items for name, items in lists.items() if items}
         output = _make(fields, model, device, out, request.parent if request else Path(), console)
         if sheet:
+            sheet.parent.mkdir(parents=True, exist_ok=True)
             contact_sheet(_path(output), sheet)
     except KeyreelError as error:
         _complain(error)
+        raise typer.Exit(REFUSED) from None
+    except OSError as error:
+        typer.echo(f"keyreel: {error.filename or 'The file'} cannot be written: {error.strerror}.", err=True)
         raise typer.Exit(REFUSED) from None
     _report(output, sheet, as_json)
 

@@ -32,9 +32,10 @@ class SecondsPerStep(ProgressColumn):
     """Seconds per step, over all steps so far."""
 
     def render(self, task: Task) -> Text:
-        if not task.completed or task.elapsed is None:
+        elapsed = task.finished_time or task.elapsed
+        if not elapsed or not task.completed or (task.total or 0) < 2:
             return Text("")
-        return Text(f"{task.elapsed / task.completed:.2f} s/step", style="progress.data.speed")
+        return Text(f"{elapsed / task.completed:.2f} s/step", style="progress.data.speed")
 
 
 class EventBars:
