@@ -8,6 +8,7 @@ from keyreel import __version__
 from keyreel.cli.doctor import doctor
 from keyreel.cli.generate import generate
 from keyreel.cli.models import models
+from keyreel.cli.wrap import wrap
 
 app = typer.Typer(
     name="keyreel",
@@ -35,3 +36,4 @@ def keyreel(
 app.command()(generate)
 app.command()(models)
 app.command()(doctor)
+app.command()(wrap)

@@ -1,0 +1,32 @@
+"""`keyreel wrap`: a program that knows only fal.ai, against this server."""
+
+import asyncio
+import os
+from typing import Annotated
+
+import typer
+
+from keyreel.wrap.proxy import parse_server
+from keyreel.wrap.run import NOT_FOUND, run_wrapped
+
+REFUSED = 2
+
+
+def wrap(
+    command: Annotated[list[str], typer.Argument(help="The program and its arguments, after `--`.")],
+    server: Annotated[str, typer.Option(help="Where the Keyreel server listens.")] = "http://127.0.0.1:8000",
+) -> None:
+    """Run a program that calls fal.ai against a Keyreel server: keyreel wrap -- python app.py
+
+    Takes Python programs and others that honour HTTPS_PROXY, and Node's fetch. The program uses its own FAL_KEY, which
+    must be a key of the server. Connections to other hosts are left alone.
+    """
+    try:
+        address = parse_server(server)
+    except ValueError as error:
+        typer.echo(f"keyreel: {error}", err=True)
+        raise typer.Exit(REFUSED) from None
+    status = asyncio.run(run_wrapped(address, command, os.environ))
+    if status == NOT_FOUND:
+        typer.echo(f"keyreel: cannot run {command[0]!r}", err=True)
+    raise typer.Exit(status if status >= 0 else 128 - status)
