@@ -1,11 +1,15 @@
 """Every setting, once. Each is read from the environment as KEYREEL_<NAME>."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
+DAY = 86_400.0
+
+BaseURL = Annotated[str, AfterValidator(lambda url: url.rstrip("/"))]
 
 
 class Settings(BaseSettings):
@@ -15,6 +19,32 @@ class Settings(BaseSettings):
 
     cache_dir: Path = Field(
         default=Path.home() / ".cache" / "keyreel", description="Fetched inputs and LoRAs, by content."
+    )
+
+    # The server.
+    data_dir: Path = Field(
+        default=Path.home() / ".local" / "share" / "keyreel",
+        description="The database and the files of `keyreel serve`.",
+    )
+    database_url: str | None = Field(
+        default=None, description="`postgresql://...`; an SQLite file in the data folder when absent."
+    )
+    object_store: str | None = Field(
+        default=None, description="`s3://bucket/folder` for inputs and videos; a folder in the data folder when absent."
+    )
+    public_url: BaseURL | None = Field(
+        default=None, description="How clients reach this server: the start of every URL that it hands out."
+    )
+    admin_key: str | None = Field(
+        default=None, repr=False, description="`id:secret` of a key that is set at the start."
+    )
+    allow_hosts: str = Field(
+        default="", description="Private addresses (CIDRs) and names, comma-separated, open to fetches and webhooks."
+    )
+    max_body_bytes: int = Field(default=128 * MIB, gt=0, description="Largest JSON body, data URIs included.")
+    retention: float = Field(default=DAY, gt=0, description="Seconds for which an outcome can be read.")
+    input_lifetime: float = Field(
+        default=30 * DAY, gt=0, description="Seconds for which a file sent as a data URI is kept."
     )
 
     # How the model is sampled. Part of what makes two videos equal, so part of the file's metadata.

@@ -1,0 +1,27 @@
+"""The database's clock: the only one that the store reads."""
+
+from typing import Any
+
+from sqlalchemy import Double
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import ColumnElement
+
+
+class DatabaseTime(ColumnElement[float]):
+    """Seconds since 1970, the same throughout a statement."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(DatabaseTime, "sqlite")
+def _sqlite(_element: DatabaseTime, _compiler: SQLCompiler, **_: Any) -> str:
+    # unixepoch('subsec') would need SQLite 3.42.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(DatabaseTime, "postgresql")
+def _postgresql(_element: DatabaseTime, _compiler: SQLCompiler, **_: Any) -> str:
+    # Not now(), which stands still for a transaction that waits for a lock.
+    return "CAST(extract(epoch FROM statement_timestamp()) AS DOUBLE PRECISION)"

@@ -1,0 +1,60 @@
+"""Which files the object store holds, whose they are and until when.
+
+A file's row is written before its object and removed after it: whatever happens in between, the sweeper finds the
+object.
+"""
+
+from uuid import uuid4
+
+from sqlalchemy import delete, insert, or_, select, update
+
+from keyreel.store.database import Database
+from keyreel.store.records import File, NewFile
+from keyreel.store.tables import file
+
+_COLUMNS = [file.c[name] for name in File.__slots__]
+
+
+class Files:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._now = database.now
+
+    async def add(self, new: NewFile) -> File:
+        statement = insert(file).values(
+            id=str(uuid4()),
+            key_id=new.key_id,
+            object=new.object,
+            name=new.name,
+            content_type=new.content_type,
+            size=new.size,
+            acl=new.acl,
+            created=self._now,
+            expires_at=None if new.lifetime is None else self._now + new.lifetime,
+        )
+        async with self._database.write() as connection:
+            return File(*(await connection.execute(statement.returning(*_COLUMNS))).one())
+
+    async def uploaded(self, file_id: str, size: int) -> None:
+        """The object is there, and so many bytes long."""
+        async with self._database.write() as connection:
+            await connection.execute(update(file).where(file.c.id == file_id).values(size=size))
+
+    async def get(self, file_id: str) -> File | None:
+        """The file, unless it has expired."""
+        fresh = or_(file.c.expires_at.is_(None), file.c.expires_at > self._now)
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(*_COLUMNS).where(file.c.id == file_id, fresh))).one_or_none()
+        return File(*row) if row else None
+
+    async def expired(self, limit: int = 100) -> list[File]:
+        """Files whose objects are to be deleted, the oldest first."""
+        statement = (
+            select(*_COLUMNS).where(file.c.expires_at <= self._now).order_by(file.c.expires_at, file.c.id).limit(limit)
+        )
+        async with self._database.read() as connection:
+            return [File(*row) for row in await connection.execute(statement)]
+
+    async def remove(self, file_id: str) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(delete(file).where(file.c.id == file_id))

@@ -1,0 +1,63 @@
+"""API keys. The database holds no secret: only the SHA-256 of one."""
+
+import hashlib
+import secrets
+from hmac import compare_digest
+from uuid import uuid4
+
+from sqlalchemy import delete, insert, select, update
+
+from keyreel.store.database import Database
+from keyreel.store.records import Key, NewKey
+from keyreel.store.tables import AnyRow, api_key
+
+_COLUMNS = [api_key.c[name] for name in Key.__slots__]
+_NO_HASH = bytes(32)
+
+
+class Keys:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._now = database.now
+
+    async def create(self, name: str, *, admin: bool = False) -> NewKey:
+        """Makes a key with a secret of 32 random bytes, which is shown this once."""
+        secret = secrets.token_hex(32)
+        return NewKey(await self.put(str(uuid4()), secret, name, admin=admin), secret)
+
+    async def put(self, key_id: str, secret: str, name: str, *, admin: bool = False) -> Key:
+        """Sets a key that the operator chose, in place of one with the same id."""
+        values = {"id": key_id, "secret_hash": _hash(secret), "name": name, "admin": admin, "created": self._now}
+        async with self._database.write() as connection:
+            await connection.execute(delete(api_key).where(api_key.c.id == key_id))
+            row = (await connection.execute(insert(api_key).values(**values).returning(*_COLUMNS))).one()
+        return _key(row)
+
+    async def verify(self, key_id: str, secret: str) -> Key | None:
+        """The key, if it is one and the secret is its own."""
+        statement = select(api_key.c.secret_hash, *_COLUMNS).where(api_key.c.id == key_id, api_key.c.revoked.is_(None))
+        async with self._database.read() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        # The same work for an unknown id: the time taken tells nothing.
+        right = compare_digest(row.secret_hash if row else _NO_HASH, _hash(secret))
+        return _key(row) if row and right else None
+
+    async def list(self) -> list[Key]:
+        statement = select(*_COLUMNS).order_by(api_key.c.created, api_key.c.id)
+        async with self._database.read() as connection:
+            return [_key(row) for row in await connection.execute(statement)]
+
+    async def revoke(self, key_id: str) -> bool:
+        """False: there is no such key, or it was revoked before."""
+        valid = (api_key.c.id == key_id) & api_key.c.revoked.is_(None)
+        async with self._database.write() as connection:
+            revoked = await connection.execute(update(api_key).where(valid).values(revoked=self._now))
+        return revoked.rowcount > 0
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "replace")).digest()
+
+
+def _key(row: AnyRow) -> Key:
+    return Key(row.id, row.name, row.admin, row.created, row.revoked)

@@ -1,0 +1,93 @@
+"""Requests as their clients see them: reads only."""
+
+from sqlalchemy import case, func, select, tuple_
+
+from keyreel.store.database import Database
+from keyreel.store.records import Depth, Failure, Level, LogEntry, Outcome, State, Status, Success
+from keyreel.store.tables import AnyRow, event, request
+
+_ahead = request.alias("ahead")
+_count_ahead = (
+    select(func.count())
+    .select_from(_ahead)
+    .where(
+        _ahead.c.state == State.IN_QUEUE,
+        _ahead.c.pool == request.c.pool,
+        tuple_(_ahead.c.priority, _ahead.c.seq) < tuple_(request.c.priority, request.c.seq),
+    )
+    .scalar_subquery()
+)
+position = case((request.c.state == State.IN_QUEUE, _count_ahead))
+"""Of one request: how many go before it, while it waits."""
+
+# The same for all at once, in one pass over the queue.
+_rank = (
+    func.row_number().over(partition_by=(request.c.state, request.c.pool), order_by=(request.c.priority, request.c.seq))
+    - 1
+)
+_positions = case((request.c.state == State.IN_QUEUE, _rank))
+
+outcome_columns = (request.c.result, request.c.error, request.c.error_type, request.c.error_detail)
+# Not the input: it may be long, and there may be many rows.
+_OWN = ("state", "position", "outcome")
+_columns = (
+    request.c.state,
+    *outcome_columns,
+    *(request.c[name] for name in Status.__slots__ if name not in _OWN),
+)
+
+
+class Requests:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def status(self, request_id: str) -> Status | None:
+        """Everything about one request, its outcome included."""
+        statement = select(*_columns, position.label("position")).where(request.c.id == request_id)
+        async with self._database.read() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return _status(row) if row else None
+
+    async def live(self) -> list[Status]:
+        """Every request that is not completed, in the order in which they go."""
+        statement = (
+            select(*_columns, _positions.label("position"))
+            .where(request.c.state.in_([State.IN_QUEUE, State.IN_PROGRESS]))
+            .order_by(request.c.priority, request.c.seq)
+        )
+        async with self._database.read() as connection:
+            return [_status(row) for row in await connection.execute(statement)]
+
+    async def log(self, request_id: str, after: int = 0) -> list[LogEntry]:
+        """The lines that came after the one numbered `after`."""
+        columns = (event.c.seq, event.c.attempt, event.c.time, event.c.level, event.c.message)
+        statement = select(*columns).where(event.c.request_id == request_id, event.c.seq > after).order_by(event.c.seq)
+        async with self._database.read() as connection:
+            return [
+                LogEntry(row.seq, row.attempt, row.time, Level(row.level), row.message)
+                for row in await connection.execute(statement)
+            ]
+
+    async def depths(self) -> list[Depth]:
+        """How much is live in each pool, for the metrics."""
+        oldest = self._database.now - func.min(request.c.created)
+        statement = (
+            select(request.c.pool, request.c.state, func.count(), oldest)
+            .where(request.c.state.in_([State.IN_QUEUE, State.IN_PROGRESS]))
+            .group_by(request.c.pool, request.c.state)
+            .order_by(request.c.pool, request.c.state)
+        )
+        async with self._database.read() as connection:
+            rows = await connection.execute(statement)
+            return [Depth(pool, State(state), count, age) for pool, state, count, age in rows]
+
+
+def outcome_of(row: AnyRow) -> Outcome | None:
+    if row.error is not None:
+        return Failure(row.error, row.error_type, row.error_detail)
+    return Success(row.result) if row.result is not None else None
+
+
+def _status(row: AnyRow) -> Status:
+    plain = {name: getattr(row, name) for name in Status.__slots__ if name not in _OWN}
+    return Status(state=State(row.state), position=row.position, outcome=outcome_of(row), **plain)

@@ -1,0 +1,37 @@
+"""Which workers there are. For people to look at: who owns a request is the lease's business."""
+
+from dataclasses import asdict
+
+from sqlalchemy import delete, insert, select, update
+
+from keyreel.store.database import Database
+from keyreel.store.records import Worker
+from keyreel.store.tables import worker
+
+SILENCE = 30.0
+"""Seconds without a report after which a worker counts as gone."""
+
+_COLUMNS = [worker.c[name] for name in Worker.__slots__]
+
+
+class Workers:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._now = database.now
+
+    async def report(self, status: Worker) -> None:
+        """A worker says how it is. Its name is its own."""
+        values = {**asdict(status), "seen": self._now}
+        async with self._database.write() as connection:
+            known = await connection.execute(update(worker).where(worker.c.name == status.name).values(**values))
+            if not known.rowcount:
+                await connection.execute(insert(worker).values(**values))
+
+    async def alive(self) -> list[Worker]:
+        statement = select(*_COLUMNS).where(worker.c.seen > self._now - SILENCE).order_by(worker.c.name)
+        async with self._database.read() as connection:
+            return [Worker(*row) for row in await connection.execute(statement)]
+
+    async def remove(self, name: str) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(delete(worker).where(worker.c.name == name))

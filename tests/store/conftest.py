@@ -1,0 +1,102 @@
+"""A store on each database, and a clock that the test moves."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Column, Double, MetaData, Table, delete, insert, make_url, select, text, update
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from keyreel.store import Store, open_store
+from keyreel.store.database import Database
+from keyreel.store.tables import metadata
+
+SERVER = "KEYREEL_TEST_POSTGRES"
+_clock = Table("test_clock", MetaData(), Column("now", Double, nullable=False))
+
+
+class Clock:
+    """Time as the statements of a store under test see it: a row that the test moves."""
+
+    start = 1_000_000.0
+    now = select(_clock.c.now).scalar_subquery()
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def advance(self, seconds: float) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(update(_clock).values(now=_clock.c.now + seconds))
+
+
+@contextmanager
+def new_database(kind: str, folder: Path) -> Iterator[str]:
+    """The URL of an empty database, which is gone at the end."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder / 'keyreel.db'}"
+        return
+    if SERVER not in os.environ:
+        pytest.skip(f"{SERVER} names no PostgreSQL server (postgresql://user@host:port/postgres)")
+    server = make_url(os.environ[SERVER]).set(drivername="postgresql+asyncpg")
+    name = f"keyreel_test_{secrets.token_hex(6)}"
+    asyncio.run(_execute(server, f"CREATE DATABASE {name}"))
+    yield server.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+    asyncio.run(_execute(server, f"DROP DATABASE {name}"))
+
+
+async def _execute(server: URL, statement: str) -> None:
+    engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text(statement))
+    await engine.dispose()
+
+
+async def wipe(database: Database) -> None:
+    """No rows, and the clock at its start."""
+    async with database.write() as connection:
+        await connection.run_sync(_clock.create, checkfirst=True)
+        for table in (*reversed(metadata.sorted_tables), _clock):
+            await connection.execute(delete(table))
+        await connection.execute(insert(_clock).values(now=Clock.start))
+
+
+@asynccontextmanager
+async def empty_store(url: str) -> AsyncIterator[Store]:
+    async with open_store(url, Clock.now) as store:
+        await wipe(store.database)
+        yield store
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def url(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The database that most tests share, one after the other."""
+    with new_database(kind, tmp_path_factory.mktemp("store")) as url:
+        yield url
+
+
+@pytest.fixture
+def new_url(kind: str, tmp_path: Path) -> Iterator[str]:
+    """A database without a table."""
+    with new_database(kind, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    async with empty_store(url) as store:
+        yield store
+
+
+@pytest.fixture
+def clock(store: Store) -> Clock:
+    return Clock(store.database)

@@ -1,0 +1,93 @@
+"""What SQLite is made to promise, and what a caller who goes away leaves behind."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from keyreel.store import Store, open_store
+from keyreel.store.records import StoreInUseError
+from tests.store.steps import new_request, submit
+
+
+@pytest.fixture
+def file_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'keyreel.db'}"
+
+
+async def test_an_sqlite_file_belongs_to_one_process(file_url: str) -> None:
+    async with open_store(file_url):
+        with pytest.raises(StoreInUseError, match=f"keyreel.db is in use by process {os.getpid()}. "):
+            async with open_store(file_url):
+                pass
+    async with open_store(file_url) as store:
+        assert await store.requests.live() == []
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+async def test_no_queue_in_memory(url: str) -> None:
+    with pytest.raises(ValueError, match="needs a file"):
+        async with open_store(url):
+            pass
+
+
+async def test_no_other_database() -> None:
+    with pytest.raises(ValueError, match="not on mysql"):
+        async with open_store("mysql://host/keyreel"):
+            pass
+
+
+async def test_the_writer_is_durable(file_url: str) -> None:
+    expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
+    async with open_store(file_url) as store, store.database.write() as connection:
+        for pragma, value in expected.items():
+            assert (await connection.execute(text(f"PRAGMA {pragma}"))).scalar_one() == value
+
+
+async def test_readers_cannot_write(file_url: str) -> None:
+    async with open_store(file_url) as store:
+        with pytest.raises(OperationalError, match="readonly"):
+            async with store.database.read() as connection:
+                await connection.execute(text("DELETE FROM request"))
+
+
+async def test_a_reader_does_not_wait_for_the_writer(file_url: str) -> None:
+    async with open_store(file_url) as store:
+        request_id = await submit(store)
+        async with store.database.write() as connection:
+            await connection.execute(text("DELETE FROM request"))
+            assert await store.requests.status(request_id) is not None
+        assert await store.requests.status(request_id) is None
+
+
+async def test_a_full_disk_is_an_error_and_never_a_lie(file_url: str) -> None:
+    async with open_store(file_url) as store:
+        accepted = {await submit(store)}
+        await _limit_pages(store, "(SELECT page_count FROM pragma_page_count)")
+        with pytest.raises(OperationalError, match="full"):
+            for _ in range(1000):
+                accepted.add(await submit(store, input={"prompt": "x" * 1000}))
+        assert {request.id for request in await store.requests.live()} == accepted
+        await _limit_pages(store, "1000000")
+        accepted.add(await submit(store))
+        assert {request.id for request in await store.requests.live()} == accepted
+
+
+async def _limit_pages(store: Store, pages: str) -> None:
+    async with store.database.write() as connection:
+        count = (await connection.execute(text(f"SELECT {pages}"))).scalar_one()
+        await connection.execute(text(f"PRAGMA max_page_count = {count}"))
+
+
+async def test_callers_that_go_away_leave_the_store_usable(store: Store) -> None:
+    for fraction in range(25):
+        leaving = asyncio.create_task(store.queue.submit(new_request()))
+        await asyncio.wait([leaving], timeout=fraction * 0.0004)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+    before = len(await store.requests.live())
+    await submit(store)
+    assert len(await store.requests.live()) == before + 1

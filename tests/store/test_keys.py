@@ -1,0 +1,48 @@
+"""API keys."""
+
+from sqlalchemy import select
+
+from keyreel.store import Store
+from keyreel.store.tables import api_key
+from tests.store.conftest import Clock
+
+
+async def test_a_key_opens_with_its_own_secret_only(store: Store) -> None:
+    one, other = await store.keys.create("one"), await store.keys.create("other", admin=True)
+    assert await store.keys.verify(one.key.id, one.secret) == one.key
+    assert await store.keys.verify(other.key.id, other.secret) == other.key
+    assert (one.key.admin, other.key.admin) == (False, True)
+    for key_id, secret in [(one.key.id, other.secret), ("nobody", one.secret), (one.key.id, ""), ("\0", "\ud83d")]:
+        assert await store.keys.verify(key_id, secret) is None
+
+
+async def test_the_secret_is_nowhere_in_the_database(store: Store) -> None:
+    new = await store.keys.create("one")
+    async with store.database.read() as connection:
+        row = (await connection.execute(select(api_key))).one()
+    assert len(bytes.fromhex(new.secret)) == 32
+    assert len(row.secret_hash) == 32
+    assert bytes.fromhex(new.secret) != row.secret_hash
+    assert new.secret not in str(row)
+    assert new.secret not in repr(new)
+
+
+async def test_a_revoked_key_opens_nothing(store: Store, clock: Clock) -> None:
+    new = await store.keys.create("one")
+    await clock.advance(5)
+    assert await store.keys.revoke(new.key.id)
+    assert not await store.keys.revoke(new.key.id)
+    assert not await store.keys.revoke("nobody")
+    assert await store.keys.verify(new.key.id, new.secret) is None
+    [listed] = await store.keys.list()
+    assert (listed.name, listed.created, listed.revoked) == ("one", Clock.start, Clock.start + 5)
+
+
+async def test_the_operators_own_key_can_be_set_again(store: Store) -> None:
+    await store.keys.put("operator", "first secret", "from the environment", admin=True)
+    await store.keys.put("operator", "second secret", "from the environment", admin=True)
+    assert await store.keys.verify("operator", "first secret") is None
+    found = await store.keys.verify("operator", "second secret")
+    assert found is not None
+    assert found.admin
+    assert len(await store.keys.list()) == 1

@@ -1,0 +1,54 @@
+"""The tables that the migrations make are those that the code expects."""
+
+import asyncio
+from typing import Any
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect
+
+from keyreel.store import open_store
+from keyreel.store.records import NewRequest
+from keyreel.store.tables import metadata
+
+
+def differences(connection: Connection) -> list[Any]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+    return list(compare_metadata(context, metadata))
+
+
+def checks(connection: Connection) -> dict[str, set[tuple[str | None, str]]]:
+    """Alembic does not compare these."""
+    inspector = inspect(connection)
+    return {
+        table: {(check["name"], check["sqltext"]) for check in inspector.get_check_constraints(table)}
+        for table in metadata.tables
+    }
+
+
+async def test_the_migrations_make_the_tables_of_the_code(new_url: str) -> None:
+    async with open_store(new_url) as store, store.database.write() as connection:
+        assert await connection.run_sync(differences) == []
+        migrated = await connection.run_sync(checks)
+        await connection.run_sync(metadata.drop_all)
+        await connection.run_sync(metadata.create_all)
+        assert await connection.run_sync(checks) == migrated
+        assert len(migrated["request"]) == 4
+
+
+async def test_opening_again_changes_nothing(new_url: str) -> None:
+    async with open_store(new_url) as store:
+        new = NewRequest(endpoint="endpoint", key_id="key", input={}, seed=1)
+        submitted = await store.queue.submit(new)
+    async with open_store(new_url) as store:
+        assert [request.id for request in await store.requests.live()] == [submitted.id]
+
+
+async def test_gateways_may_start_together(new_url: str, kind: str) -> None:
+    async def start() -> None:
+        async with open_store(new_url) as store:
+            await store.requests.live()
+
+    for _ in range(2):
+        # SQLite has one process only: there they come one after the other.
+        await asyncio.gather(*(start() for _ in range(4 if kind == "postgresql" else 1)))

@@ -1,0 +1,51 @@
+"""What clients see of their requests."""
+
+from keyreel.store import Store
+from keyreel.store.records import Depth, Priority, State, Success
+from tests.store.conftest import Clock
+from tests.store.steps import claim, running, status, submit
+
+
+async def test_the_status_of_a_request_from_its_submit_to_its_end(store: Store, clock: Clock) -> None:
+    request_id = await submit(store)
+    waiting = await status(store, request_id)
+    assert (waiting.state, waiting.position, waiting.started, waiting.key_id) == (State.IN_QUEUE, 0, None, "key")
+    await clock.advance(1)
+    lease = await claim(store)
+    runs = await status(store, request_id)
+    assert (runs.state, runs.position, runs.started) == (State.IN_PROGRESS, None, Clock.start + 1)
+    await clock.advance(1)
+    await store.queue.finish(lease, Success({"seed": 7}))
+    ended = await status(store, request_id)
+    assert (ended.state, ended.finished, ended.outcome) == (State.COMPLETED, Clock.start + 2, Success({"seed": 7}))
+
+
+async def test_an_unknown_request(store: Store) -> None:
+    assert await store.requests.status("no such request") is None
+    assert await store.requests.log("no such request") == []
+
+
+async def test_live_requests_are_those_that_status_shows_one_by_one(store: Store) -> None:
+    await running(store)
+    await store.queue.finish(await running(store), Success({}))
+    for pool, priority in [("default", Priority.LOW), ("large", Priority.NORMAL), ("default", Priority.NORMAL)] * 3:
+        await submit(store, pool=pool, priority=priority)
+    live = await store.requests.live()
+    assert live == [await status(store, request.id) for request in live]
+    assert [request.position for request in live if request.pool == "default"] == [None, 0, 1, 2, 3, 4, 5]
+    assert [request.position for request in live if request.pool == "large"] == [0, 1, 2]
+
+
+async def test_depths_for_the_metrics(store: Store, clock: Clock) -> None:
+    assert await store.requests.depths() == []
+    await running(store)
+    await clock.advance(5)
+    await submit(store)
+    await submit(store, pool="large")
+    await clock.advance(1)
+    await submit(store)
+    assert await store.requests.depths() == [
+        Depth("default", State.IN_PROGRESS, requests=1, oldest=6.0),
+        Depth("default", State.IN_QUEUE, requests=2, oldest=1.0),
+        Depth("large", State.IN_QUEUE, requests=1, oldest=1.0),
+    ]

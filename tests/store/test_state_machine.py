@@ -1,0 +1,309 @@
+"""The queue against a small model of it, under random interleavings of workers, clients, the reaper and the clock."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import select
+
+from keyreel.store import Store
+from keyreel.store.queue import LEASE, MAX_FAILURES, RETRY_PAUSE
+from keyreel.store.records import (
+    CANCELLED,
+    START_TIMEOUT,
+    WORKER_LOST,
+    Cancellation,
+    Failure,
+    Lease,
+    LeaseLostError,
+    LogLine,
+    Outcome,
+    Priority,
+    Standing,
+    State,
+    Success,
+)
+from keyreel.store.tables import delivery, event
+from keyreel.store.tables import request as request_table
+from tests.store.conftest import Clock, empty_store, wipe
+from tests.store.steps import WEBHOOK, new_request
+
+T = TypeVar("T")
+RETENTION = 100.0
+BROKEN = Failure("CUDA error", "internal_error")
+
+
+@dataclass
+class Model:
+    """A request as it should be. Times are seconds since the start."""
+
+    order: tuple[Priority, int]
+    webhook: bool
+    max_failures: int
+    start_deadline: float | None
+    not_before: float
+    state: State = State.IN_QUEUE
+    attempt: int = 0
+    failures: int = 0
+    lease_until: float = 0.0
+    cancel_requested: bool = False
+    checkpoint: str | None = None
+    progress: object = None
+    lines: list[str] = field(default_factory=list)
+    outcome: Outcome | None = None
+    finished: float = 0.0
+
+    def holds(self, attempt: int) -> bool:
+        return self.state is State.IN_PROGRESS and self.attempt == attempt
+
+    def startable(self, now: float) -> bool:
+        on_time = self.start_deadline is None or now < self.start_deadline
+        return self.state is State.IN_QUEUE and self.not_before <= now and on_time
+
+    def complete(self, outcome: Outcome, now: float) -> None:
+        assert self.state is not State.COMPLETED
+        self.state, self.outcome, self.finished, self.checkpoint = State.COMPLETED, outcome, now, None
+
+    def release(self, failure: Failure | None, now: float, pause: float) -> None:
+        if self.cancel_requested:
+            self.complete(CANCELLED, now)
+        elif failure and self.failures + 1 == self.max_failures:
+            self.complete(failure, now)
+        else:
+            self.state, self.not_before = State.IN_QUEUE, now + pause
+            self.failures += failure is not None
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Leases stay in their bundle after they are lost: each rule that draws one may play the late worker."""
+
+    ids = Bundle("ids")
+    leases = Bundle("leases")
+
+    def __init__(self, runner: asyncio.Runner, store: Store) -> None:
+        super().__init__()
+        self.runner, self.store, self.clock = runner, store, Clock(store.database)
+        self.now = 0.0
+        self.submitted = 0
+        self.models: dict[str, Model] = {}
+        self.run(wipe(store.database))
+
+    def run(self, action: Awaitable[T]) -> T:
+        async def wait() -> T:
+            return await action
+
+        return self.runner.run(wait())
+
+    def held(self, lease: Lease) -> Model | None:
+        model = self.models.get(lease.id)
+        return model if model and model.holds(lease.attempt) else None
+
+    def holder(self, lease: Lease, action: Awaitable[None]) -> Model | None:
+        """Does what only the holder of the lease may do, and checks that nobody else may."""
+        model = self.held(lease)
+        if model:
+            self.run(action)
+        else:
+            with pytest.raises(LeaseLostError):
+                self.run(action)
+        return model
+
+    @rule(
+        target=ids,
+        priority=st.sampled_from(Priority),
+        webhook=st.booleans(),
+        retry=st.booleans(),
+        start_timeout=st.sampled_from([None, 20.0]),
+    )
+    def submit(self, priority: Priority, webhook: bool, retry: bool, start_timeout: float | None) -> str:
+        model = Model(
+            (priority, self.submitted),
+            webhook,
+            MAX_FAILURES if retry else 1,
+            None if start_timeout is None else self.now + start_timeout,
+            self.now,
+        )
+        request = new_request(
+            priority=priority,
+            webhook_url=WEBHOOK if webhook else None,
+            retry=retry,
+            start_timeout=start_timeout,
+            retention=RETENTION,
+            seed=self.submitted,
+        )
+        answer = self.run(self.store.queue.submit(request))
+        assert answer.position == sum(
+            other.state is State.IN_QUEUE and other.order < model.order for other in self.models.values()
+        )
+        self.submitted += 1
+        self.models[answer.id] = model
+        return answer.id
+
+    @rule(target=leases, worker=st.sampled_from("ab"))
+    def claim(self, worker: str) -> object:
+        lease = self.run(self.store.queue.claim(worker))
+        startable = {key: model for key, model in self.models.items() if model.startable(self.now)}
+        if not startable:
+            assert lease is None
+            return multiple()
+        assert lease is not None
+        request_id, model = min(startable.items(), key=lambda item: item[1].order)
+        model.state, model.attempt, model.start_deadline = State.IN_PROGRESS, model.attempt + 1, None
+        model.lease_until = self.now + LEASE
+        assert (lease.id, lease.attempt, lease.checkpoint) == (request_id, model.attempt, model.checkpoint)
+        assert lease.seed == model.order[1]
+        return lease
+
+    @rule(lease=leases, progress=st.none() | st.integers(0, 30), lines=st.lists(st.text(max_size=3), max_size=2))
+    def beat(self, lease: Lease, progress: int | None, lines: list[str]) -> None:
+        report = None if progress is None else {"done": progress}
+        standing = self.run(self.store.queue.beat(lease, report, [LogLine(line) for line in lines]))
+        model = self.held(lease)
+        if not model:
+            assert standing is Standing.LOST
+            return
+        assert standing is (Standing.CANCELLED if model.cancel_requested else Standing.CONTINUE)
+        model.lease_until = self.now + LEASE
+        model.progress = report or model.progress
+        model.lines += lines
+
+    @rule(lease=leases)
+    def save_checkpoint(self, lease: Lease) -> None:
+        name = f"{lease.id}/{lease.attempt}"
+        if model := self.holder(lease, self.store.queue.save_checkpoint(lease, name)):
+            model.checkpoint = name
+
+    @rule(lease=leases, failed=st.booleans())
+    def finish(self, lease: Lease, failed: bool) -> None:
+        outcome = BROKEN if failed else Success({"attempt": lease.attempt})
+        model = self.models.get(lease.id)
+        if model and (model.attempt, model.outcome) == (lease.attempt, outcome):
+            self.run(self.store.queue.finish(lease, outcome))  # said before: no harm done
+        elif model := self.holder(lease, self.store.queue.finish(lease, outcome)):
+            model.complete(outcome, self.now)
+
+    @rule(lease=leases)
+    def retry(self, lease: Lease) -> None:
+        if model := self.holder(lease, self.store.queue.retry(lease, BROKEN)):
+            model.release(BROKEN, self.now, RETRY_PAUSE * 2**model.failures)
+
+    @rule(lease=leases)
+    def hand_back(self, lease: Lease) -> None:
+        if model := self.holder(lease, self.store.queue.hand_back(lease)):
+            model.release(None, self.now, 0.0)
+
+    @rule(request_id=ids)
+    def cancel(self, request_id: str) -> None:
+        answer = self.run(self.store.queue.cancel(request_id))
+        model = self.models.get(request_id)
+        if model is None:
+            assert answer is Cancellation.UNKNOWN
+        elif model.state is State.COMPLETED:
+            assert answer is Cancellation.ALREADY_COMPLETED
+        elif model.state is State.IN_PROGRESS:
+            assert answer is Cancellation.REQUESTED
+            model.cancel_requested = True
+        else:
+            assert answer is Cancellation.REMOVED
+            model.complete(CANCELLED, self.now)
+
+    @rule()
+    def reap(self) -> None:
+        self.run(self.store.queue.reap())
+        for model in self.models.values():
+            if model.state is State.IN_PROGRESS and model.lease_until <= self.now:
+                model.release(WORKER_LOST, self.now, 0.0)
+        for model in self.models.values():
+            if model.state is State.IN_QUEUE and model.start_deadline and model.start_deadline <= self.now:
+                model.complete(START_TIMEOUT, self.now)
+        self.models = {key: model for key, model in self.models.items() if not self.gone(model)}
+
+    def gone(self, model: Model) -> bool:
+        """A request with a webhook waits for its delivery, which nobody makes here."""
+        return model.state is State.COMPLETED and model.finished + RETENTION <= self.now and not model.webhook
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, LEASE, RETENTION]))
+    def time_passes(self, seconds: float) -> None:
+        self.run(self.clock.advance(seconds))
+        self.now += seconds
+
+    @rule(request_id=consumes(ids))
+    def forget(self, request_id: str) -> None:
+        """Old ids make room for new ones."""
+
+    @invariant()
+    def everything_is_as_in_the_model(self) -> None:
+        requests, delivered, lines = self.run(self.rows())
+        assert requests == {key: self.expected(model) for key, model in self.models.items()}
+        ended = [key for key, model in self.models.items() if model.state is State.COMPLETED and model.webhook]
+        assert delivered == Counter(ended)
+        written = [(key, line) for key, model in self.models.items() for line in model.lines]
+        assert Counter(lines) == Counter((key, clean(line)) for key, line in written)
+
+    @invariant()
+    def positions_count_up(self) -> None:
+        live = self.run(self.store.requests.live())
+        expected = sorted(
+            (model.order, key) for key, model in self.models.items() if model.state is not State.COMPLETED
+        )
+        assert [status.id for status in live] == [key for _, key in expected]
+        waiting = [status.position for status in live if status.state is State.IN_QUEUE]
+        assert waiting == list(range(len(waiting)))
+
+    async def rows(self) -> tuple[dict[str, object], Counter[str], list[tuple[str, str]]]:
+        columns = request_table.c
+        names = ("attempt", "failures", "cancel_requested", "checkpoint", "progress", "log_lines", "result", "error")
+        chosen = [columns[name] for name in names]
+        async with self.store.database.read() as connection:
+            rows = await connection.execute(select(columns.id, columns.state, *chosen))
+            requests: dict[str, object] = {row.id: tuple(row[1:]) for row in rows}
+            deliveries = await connection.execute(select(delivery.c.request_id))
+            events = await connection.execute(select(event.c.request_id, event.c.message))
+            return requests, Counter(deliveries.scalars()), [(row[0], row[1]) for row in events]
+
+    def expected(self, model: Model) -> object:
+        result = model.outcome.output if isinstance(model.outcome, Success) else None
+        error = model.outcome.message if isinstance(model.outcome, Failure) else None
+        flags = (model.attempt, model.failures, model.cancel_requested, model.checkpoint)
+        return (model.state, *flags, model.progress, len(model.lines), result, error)
+
+
+def clean(line: str) -> str:
+    return line.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+@contextmanager
+def opened(url: str) -> Iterator[tuple[asyncio.Runner, Store]]:
+    """A store for a test that is not itself a coroutine: hypothesis calls the rules one by one."""
+    with asyncio.Runner() as runner:
+        context = empty_store(url)
+        store = runner.run(context.__aenter__())
+        try:
+            yield runner, store
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+
+
+def test_the_queue_does_what_its_model_does(url: str) -> None:
+    with opened(url) as (runner, store):
+
+        class Machine(QueueMachine):
+            def __init__(self) -> None:
+                super().__init__(runner, store)
+
+        run_state_machine_as_test(Machine, settings=settings(max_examples=20, stateful_step_count=40, deadline=None))
