@@ -4,10 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint types clean
+.PHONY: demo serve demo-model test lint types clean
 
 demo: $(VENV)/.engine
 	$(BIN)/keyreel generate --request examples/demo.json --model demo --out out/demo.mp4 --sheet out/demo.png
+
+serve: $(VENV)/.engine
+	$(BIN)/keyreel serve
+
+# Hours on two cores; goes on where it was stopped.
+demo-model: $(VENV)/.engine
+	$(BIN)/python -m training.make_demo --out out/demo-model --state out/demo-state
 
 test: lint types
 	$(BIN)/python -m pytest

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from keyreel.errors import RequestError
-from keyreel.fetch import AddressPolicy, Fetched, Fetcher, _next_hop, _parse_data_uri
+from keyreel.fetch import AddressPolicy, Fetched, Fetcher, _next_hop, parse_data_uri
 from tests.test_addresses import FixedResolver
 
 LOC = ("images", 0, "image_url")
@@ -346,14 +346,14 @@ def test_data_uri_round_trip(content: bytes, media_type: str) -> None:
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         text = encode(content).decode()
         for source in (f"data:{media_type};base64,{text}", f"data:{media_type};base64,{quote(text.rstrip('='))}"):
-            assert _parse_data_uri(source, LIMIT, LOC) == expected
-    assert _parse_data_uri(f"data:{media_type},{quote(content)}", LIMIT, LOC) == expected
+            assert parse_data_uri(source, LIMIT, LOC) == expected
+    assert parse_data_uri(f"data:{media_type},{quote(content)}", LIMIT, LOC) == expected
 
 
 @given(st.text(), st.sampled_from(["", ";base64,", ",", "image/png;base64,"]), st.integers(0, 20))
 def test_data_uri_is_read_or_refused(text: str, head: str, limit: int) -> None:
     try:
-        _, content = _parse_data_uri(f"data:{head}{text}", limit, LOC)
+        _, content = parse_data_uri(f"data:{head}{text}", limit, LOC)
     except RequestError:
         return
     assert len(content) <= limit

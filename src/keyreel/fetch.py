@@ -115,7 +115,7 @@ class Fetcher:
         raise _failed(loc, f"{origin.host} redirects more than {MAX_REDIRECTS} times.")
 
     async def _unpack(self, source: str, max_bytes: int, loc: Loc) -> Fetched:
-        content_type, content = await asyncio.to_thread(_parse_data_uri, source, max_bytes, loc)
+        content_type, content = await asyncio.to_thread(parse_data_uri, source, max_bytes, loc)
         path, sha256 = await self._store(_single(content), max_bytes, loc)
         return Fetched(path, sha256, "data", content_type)
 
@@ -247,7 +247,7 @@ def _content_type(headers: Mapping[str, str]) -> str | None:
     return headers.get("Content-Type", "").partition(";")[0].strip().lower() or None
 
 
-def _parse_data_uri(source: str, max_bytes: int, loc: Loc) -> tuple[str | None, bytes]:
+def parse_data_uri(source: str, max_bytes: int, loc: Loc) -> tuple[str | None, bytes]:
     """Content type and content (RFC 2397). Base64 may lack its padding or use the URL-safe alphabet."""
     head, comma, payload = source.partition(":")[2].partition(",")
     is_base64 = head.lower().endswith(";base64")

@@ -1,17 +1,16 @@
 """One request from start to end, in this process: `keyreel.generate` and `keyreel.stream`."""
 
 import asyncio
-import json
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from keyreel import __version__, catalogue
+from keyreel import catalogue
 from keyreel.events import Done, Event, Frames, Notice, Stage
 from keyreel.fetch import AddressPolicy, Fetcher
 from keyreel.media.mp4 import Mp4Writer
 from keyreel.prepare import Prepared, prepare
+from keyreel.provenance import metadata
 from keyreel.schema import File, Output, Request, parse_request
 from keyreel.settings import Settings
 
@@ -91,9 +90,8 @@ def _write(request: Request, prepared: Prepared, model: "Model", target: Path) -
     from keyreel.engine.pipeline import run
 
     job = prepared.job
-    metadata = {"comment": json.dumps(_provenance(request, prepared, model), ensure_ascii=False, sort_keys=True)}
     target.parent.mkdir(parents=True, exist_ok=True)
-    with Mp4Writer(target, job.size, job.frame_rate, metadata) as writer:
+    with Mp4Writer(target, job.size, job.frame_rate, metadata(request, prepared, model)) as writer:
         for event in run(model, job):
             if isinstance(event, Frames):
                 writer.write(event.pixels)
@@ -105,27 +103,3 @@ def _write(request: Request, prepared: Prepared, model: "Model", target: Path) -
         file_size=target.stat().st_size,
     )
     yield Done(Output(prompt=job.prompt, seed=job.seed, video=video))
-
-
-def _provenance(request: Request, prepared: Prepared, model: "Model") -> dict[str, Any]:
-    """What made the video, for the file's metadata: enough to make it again, nothing that should stay private."""
-    fields = request.model_dump(exclude_defaults=True) | {"seed": prepared.job.seed}
-    for kind, key in (("images", "image_url"), ("videos", "video_url"), ("loras", "path")):
-        for item in fields.get(kind, ()):
-            item[key] = _without_secrets(item[key])
-    sampling = prepared.job.sampling
-    return {
-        "generator": f"Keyreel {__version__}",
-        "request": fields,
-        "inputs": prepared.inputs,
-        "model": {"name": model.name, "sha256": model.fingerprint},
-        "sampling": {name: getattr(sampling, name) for name in sampling.__slots__},
-    }
-
-
-def _without_secrets(source: str) -> str:
-    """A link without its query, where signatures and tokens are; of a data URI or a path only what it is called."""
-    parts = urlsplit(source)
-    if parts.scheme in ("http", "https"):
-        return f"{parts.scheme}://{parts.hostname}{parts.path}"
-    return "data:" if parts.scheme == "data" else Path(source).name if Path(source).is_absolute() else source

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from keyreel.store import Store, open_store
 from keyreel.store.database import Database
 from keyreel.store.tables import metadata
+from tests.store.postgres import find_programs, running_server
 
 SERVER = "KEYREEL_TEST_POSTGRES"
 _clock = Table("test_clock", MetaData(), Column("now", Double, nullable=False))
@@ -35,14 +36,12 @@ class Clock:
 
 
 @contextmanager
-def new_database(kind: str, folder: Path) -> Iterator[str]:
+def new_database(server_url: str | None, folder: Path) -> Iterator[str]:
     """The URL of an empty database, which is gone at the end."""
-    if kind == "sqlite":
+    if not server_url:
         yield f"sqlite:///{folder / 'keyreel.db'}"
         return
-    if SERVER not in os.environ:
-        pytest.skip(f"{SERVER} names no PostgreSQL server (postgresql://user@host:port/postgres)")
-    server = make_url(os.environ[SERVER]).set(drivername="postgresql+asyncpg")
+    server = make_url(server_url).set(drivername="postgresql+asyncpg")
     name = f"keyreel_test_{secrets.token_hex(6)}"
     asyncio.run(_execute(server, f"CREATE DATABASE {name}"))
     yield server.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
@@ -73,21 +72,30 @@ async def empty_store(url: str) -> AsyncIterator[Store]:
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def server_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """A PostgreSQL server: the one that KEYREEL_TEST_POSTGRES names, or one of our own. None stands for SQLite."""
+    if request.param == "sqlite":
+        yield None
+    elif SERVER in os.environ:
+        yield os.environ[SERVER]
+    elif programs := find_programs():
+        with running_server(programs) as url:
+            yield url
+    else:
+        pytest.skip(f"PostgreSQL is not installed, and {SERVER} names no server")
 
 
 @pytest.fixture(scope="session")
-def url(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(server_url: str | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The database that most tests share, one after the other."""
-    with new_database(kind, tmp_path_factory.mktemp("store")) as url:
+    with new_database(server_url, tmp_path_factory.mktemp("store")) as url:
         yield url
 
 
 @pytest.fixture
-def new_url(kind: str, tmp_path: Path) -> Iterator[str]:
+def new_url(server_url: str | None, tmp_path: Path) -> Iterator[str]:
     """A database without a table."""
-    with new_database(kind, tmp_path) as url:
+    with new_database(server_url, tmp_path) as url:
         yield url
 
 

@@ -44,11 +44,11 @@ async def test_opening_again_changes_nothing(new_url: str) -> None:
         assert [request.id for request in await store.requests.live()] == [submitted.id]
 
 
-async def test_gateways_may_start_together(new_url: str, kind: str) -> None:
+async def test_gateways_may_start_together(new_url: str, server_url: str | None) -> None:
     async def start() -> None:
         async with open_store(new_url) as store:
             await store.requests.live()
 
     for _ in range(2):
         # SQLite has one process only: there they come one after the other.
-        await asyncio.gather(*(start() for _ in range(4 if kind == "postgresql" else 1)))
+        await asyncio.gather(*(start() for _ in range(4 if server_url else 1)))

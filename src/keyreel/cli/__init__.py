@@ -7,7 +7,9 @@ import typer
 from keyreel import __version__
 from keyreel.cli.doctor import doctor
 from keyreel.cli.generate import generate
+from keyreel.cli.keys import keys
 from keyreel.cli.models import models
+from keyreel.cli.serve import serve
 from keyreel.cli.wrap import wrap
 
 app = typer.Typer(
@@ -34,6 +36,8 @@ def keyreel(
 
 
 app.command()(generate)
+app.command()(serve)
+app.add_typer(keys, name="keys")
 app.command()(models)
 app.command()(doctor)
 app.command()(wrap)

@@ -1,0 +1,125 @@
+// What programs do with fal's own client, against a server of ours: node scenarios.mjs WAY SCENARIO [ARGUMENT]
+// KEYREEL_URL says where the server is, FAL_KEY holds a key. Each line of output is a JSON object.
+import { createFalClient } from "@fal-ai/client";
+
+const ENDPOINT = "fal-ai/ltx-video-lora/multiconditioning";
+const server = process.env.KEYREEL_URL;
+
+const PREFIXES = {
+  "https://queue.fal.run/": `${server}/queue/`,
+  "https://fal.run/": `${server}/run/`,
+  "https://rest.fal.ai/": `${server}/`,
+};
+
+function ours(url) {
+  const host = Object.keys(PREFIXES).find((prefix) => url.startsWith(prefix));
+  return host ? PREFIXES[host] + url.slice(host.length) : url;
+}
+
+const WAYS = {
+  proxy: { proxyUrl: { url: `${server}/api/fal/proxy`, when: "always" } },
+  middleware: { requestMiddleware: async (request) => ({ ...request, url: ours(request.url) }) },
+  fetch: { fetch: (url, options) => fetch(ours(String(url)), options) },
+};
+
+const [way, scenario, argument] = process.argv.slice(2);
+const fal = createFalClient({ credentials: process.env.FAL_KEY, ...WAYS[way] });
+
+function print(line) {
+  console.log(JSON.stringify(line));
+}
+
+async function subscribe(options) {
+  const result = await fal.subscribe(ENDPOINT, {
+    input: { prompt: "hold", seed: 5 },
+    logs: true,
+    onEnqueue: (id) => print({ enqueued: id }),
+    onQueueUpdate: (update) => print({ update }),
+    ...options,
+  });
+  print({ result });
+}
+
+async function submit(prompt) {
+  const { request_id } = await fal.queue.submit(ENDPOINT, { input: { prompt } });
+  return request_id;
+}
+
+const scenarios = {
+  polling: () => subscribe({ pollInterval: 25 }),
+
+  streaming: () => subscribe({ mode: "streaming" }),
+
+  async queue() {
+    const submitted = await fal.queue.submit(ENDPOINT, { input: { prompt: "a fox" }, priority: "low", hint: "warm" });
+    print({ submitted });
+    const requestId = submitted.request_id;
+    const completed = await fal.queue.subscribeToStatus(ENDPOINT, { requestId, logs: true, pollInterval: 25 });
+    print({ completed, status: await fal.queue.status(ENDPOINT, { requestId }) });
+    print({ result: await fal.queue.result(ENDPOINT, { requestId }) });
+  },
+
+  async cancel() {
+    const running = await submit("hold");
+    const stream = await fal.queue.streamStatus(ENDPOINT, { requestId: running });
+    for await (const { status } of stream) {
+      if (status === "IN_PROGRESS") break;
+    }
+    const queued = await submit("hold");
+    for (const requestId of [queued, running]) {
+      await fal.queue.cancel(ENDPOINT, { requestId });
+      const status = await fal.queue.subscribeToStatus(ENDPOINT, { requestId, pollInterval: 25 });
+      const error = await fal.queue.result(ENDPOINT, { requestId }).catch(described);
+      const again = await fal.queue.cancel(ENDPOINT, { requestId }).catch(described);
+      print({ status, error, again });
+    }
+  },
+
+  // Ends with an error that is printed below.
+  timeout: () => subscribe({ timeout: 300, pollInterval: 25 }),
+
+  // ARGUMENT: {"way": "run" or "subscribe", "inputs": [...]}
+  async outcomes() {
+    const { way, inputs } = JSON.parse(argument);
+    for (const input of inputs) {
+      const options = { input, pollInterval: 25 };
+      await fal[way](ENDPOINT, options).then(
+        (result) => print({ result }),
+        (error) => print({ error: described(error) }),
+      );
+    }
+  },
+
+  async runByGet() {
+    print({ result: await fal.run(ENDPOINT, { input: { prompt: "a fox", seed: 9 }, method: "get" }) });
+  },
+
+  async upload() {
+    const url = await fal.storage.upload(new File(["a clip"], "clip.mp4", { type: "video/mp4" }));
+    const answer = await fetch(url);
+    print({ url, type: answer.headers.get("content-type"), text: await answer.text() });
+  },
+
+  async autoUpload() {
+    const image_url = new Blob(["a picture"], { type: "image/png" });
+    await fal.subscribe(ENDPOINT, { input: { prompt: "a fox", images: [{ image_url }] }, pollInterval: 25 });
+  },
+
+  async otherEndpoint() {
+    await fal.run(argument, { input: {} });
+  },
+};
+
+function described(error) {
+  return {
+    name: error.name,
+    status: error.status,
+    body: error.body,
+    requestId: error.requestId,
+    timeoutType: error.timeoutType,
+    prompt: error.getFieldErrors?.("prompt"),
+    message: error.message,
+  };
+}
+
+await scenarios[scenario]().catch((error) => print({ error: described(error) }));

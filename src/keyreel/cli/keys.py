@@ -1,0 +1,124 @@
+"""`keyreel keys`: who may use the server. Through the server when it runs, else in its database."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Protocol, TypeVar
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from keyreel.cli.local_server import LocalServer
+from keyreel.errors import KeyreelError
+from keyreel.server.startup import database_url
+from keyreel.settings import Settings
+from keyreel.store import open_store
+from keyreel.store.keys import Keys
+from keyreel.store.records import Key, NewKey
+
+T = TypeVar("T")
+
+DataDir = Annotated[Path | None, typer.Option(help="Data folder of the server.")]
+
+keys = typer.Typer(help="Who may use the server.", no_args_is_help=True)
+
+
+@keys.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    admin: Annotated[bool, typer.Option("--admin", help="It may manage keys and see everybody's requests.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it. It cannot be shown again."""
+    with _key_book(data_dir) as book:
+        new = book.create(name, admin)
+    typer.echo(f"{new.key.id}:{new.secret}")
+
+
+@keys.command("list")
+def list_keys(data_dir: DataDir = None) -> None:
+    """List the keys, without their secrets."""
+    with _key_book(data_dir) as book:
+        listed = book.list()
+    table = Table(Column("Id", no_wrap=True), "Name", "Admin", "Created", "Revoked")
+    for key in listed:
+        table.add_row(key.id, key.name, "yes" if key.admin else "", _date(key.created), _date(key.revoked))
+    Console().print(table)
+
+
+@keys.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="Its id, the part before the colon.")], data_dir: DataDir = None
+) -> None:
+    """Refuse a key from now on."""
+    with _key_book(data_dir) as book:
+        book.revoke(key_id)
+    typer.echo(f"{key_id} is revoked.")
+
+
+class KeyBook(Protocol):
+    def create(self, name: str, admin: bool) -> NewKey: ...
+    def revoke(self, key_id: str) -> None: ...
+    def list(self) -> list[Key]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServersKeys:
+    """The server takes note of a change at once."""
+
+    server: LocalServer
+
+    def create(self, name: str, admin: bool) -> NewKey:
+        answer = self.server.call("POST", "/keys", {"name": name, "admin": admin})
+        secret = answer.pop("secret")
+        return NewKey(Key(**answer), secret)
+
+    def revoke(self, key_id: str) -> None:
+        self.server.call("DELETE", f"/keys/{quote(key_id, safe='')}")
+
+    def list(self) -> list[Key]:
+        return [Key(**key) for key in self.server.call("GET", "/keys")]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKeys:
+    url: str
+
+    def create(self, name: str, admin: bool) -> NewKey:
+        return self._do(lambda stored: stored.create(name, admin=admin))
+
+    def revoke(self, key_id: str) -> None:
+        if not self._do(lambda stored: stored.revoke(key_id)):
+            raise KeyreelError("There is no such key, or it was revoked before.")
+
+    def list(self) -> list[Key]:
+        return self._do(lambda stored: stored.list())
+
+    def _do(self, action: Callable[[Keys], Awaitable[T]]) -> T:
+        async def act() -> T:
+            async with open_store(self.url) as store:
+                return await action(store.keys)
+
+        return asyncio.run(act())
+
+
+@contextmanager
+def _key_book(data_dir: Path | None) -> Iterator[KeyBook]:
+    """Errors of the block are printed, and end the command."""
+    settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    server = LocalServer.find(settings.data_dir)
+    try:
+        yield ServersKeys(server) if server and server.answers() else StoredKeys(database_url(settings))
+    except KeyreelError as error:
+        typer.secho(str(error), fg=typer.colors.RED, err=True)
+        raise typer.Exit(1) from None
+
+
+def _date(seconds: float | None) -> str:
+    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"

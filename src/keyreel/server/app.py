@@ -1,0 +1,72 @@
+"""The routes put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from keyreel import __version__
+from keyreel.server import files, health, keys, metrics, openapi, queue, run, storage
+from keyreel.server.dependencies import Services
+from keyreel.server.errors import ERROR_TYPE, REQUEST_ID, Json, install_handlers
+from keyreel.server.hosts import HostDispatch
+from keyreel.server.observe import Observe
+
+EXPOSED = (
+    REQUEST_ID,
+    "x-fal-billable-units",
+    ERROR_TYPE,
+    "X-Fal-Request-Timeout-Type",
+    "X-Fal-Retryable",
+    "Accept-Ranges",
+    "Content-Length",
+    "Content-Range",
+    "ETag",
+)
+
+
+def create_app(services: Services) -> FastAPI:
+    app = FastAPI(
+        title="Keyreel",
+        version=__version__,
+        description="Self-hosted video generation that speaks fal's protocol.",
+        default_response_class=Json,
+        redirect_slashes=False,
+        docs_url="/docs",
+        redoc_url=None,
+        lifespan=_lifespan,
+        middleware=[
+            Middleware(
+                CORSMiddleware,
+                allow_origins=["*"],
+                allow_methods=["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"],
+                allow_headers=["*"],
+                expose_headers=EXPOSED,
+                max_age=86_400,
+            ),
+            Middleware(Observe),
+            Middleware(HostDispatch),
+        ],
+    )
+    app.state.services = services
+    install_handlers(app)
+    _include(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    async with services.snapshot.running():
+        yield
+
+
+def _include(app: FastAPI) -> None:
+    """What is asked most comes first; the queue's own root last, since its paths could be any."""
+    app.include_router(queue.router, prefix="/queue", include_in_schema=False)
+    for module in (files, storage, health, metrics, keys, openapi):
+        app.include_router(module.router)
+    app.include_router(run.router, prefix="/run")
+    app.include_router(queue.router)

@@ -1,0 +1,113 @@
+"""What goes wrong, in the three shapes of fal's error bodies.
+
+model error      {"detail": [{"loc": ["body", ...], "msg": ..., "type": ..., "url": ...}, ...]}
+platform error   {"detail": "...", "error_type": "..."}
+plain            {"detail": "..."}
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from keyreel.errors import RequestError
+from keyreel.failures import PLATFORM_CODES, failure_answer, failure_of
+from keyreel.objects import ObjectStoreError
+from keyreel.store.records import Failure, IdempotencyError, QueueFullError
+
+REQUEST_ID = "x-fal-request-id"
+ERROR_TYPE = "X-Fal-Error-Type"
+
+_log = structlog.get_logger(__name__)
+
+
+class Json(JSONResponse):
+    """Plain ASCII: a prompt may hold half of a surrogate pair, which UTF-8 does not have."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+class PlatformError(HTTPException):
+    """The service refuses, for a reason that fal has a name for."""
+
+    def __init__(self, message: str, error_type: str = "bad_request") -> None:
+        super().__init__(PLATFORM_CODES.get(error_type, 500), message)
+        self.error_type = error_type
+
+
+class RequestNotFoundError(Exception):
+    """There is no such request, or it is not the caller's."""
+
+
+def failure_response(failure: Failure, headers: Mapping[str, str]) -> Json:
+    code, body = failure_answer(failure)
+    return Json(body, code, _error_headers(code, failure.type) | dict(headers))
+
+
+def install_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(StarletteHTTPException, _http_error)
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(RequestNotFoundError, _request_not_found)
+    app.add_exception_handler(QueueFullError, _queue_full)
+    app.add_exception_handler(IdempotencyError, _idempotency)
+    app.add_exception_handler(ObjectStoreError, _unavailable)
+    for database_error in (OperationalError, InterfaceError):
+        app.add_exception_handler(database_error, _unavailable)
+
+
+def _error_headers(code: int, error_type: str) -> dict[str, str]:
+    headers = {ERROR_TYPE: error_type, "X-Fal-Retryable": str(code in (502, 503, 504)).lower()}
+    if error_type == "request_timeout":
+        # fal's clients would try again.
+        headers |= {"X-Fal-Request-Timeout-Type": "user", "X-Fal-Retryable": "false"}
+    return headers | ({"x-fal-billable-units": "0"} if code == 422 else {})
+
+
+async def _http_error(request: Request, error: Exception) -> Json:
+    assert isinstance(error, StarletteHTTPException)  # noqa: S101
+    if isinstance(error, PlatformError):
+        body = {"detail": error.detail, "error_type": error.error_type}
+        return Json(body, error.status_code, _error_headers(error.status_code, error.error_type))
+    unknown = error.status_code == 404 and error.detail == "Not Found"
+    return Json(
+        {"detail": f"Path {request.url.path} not found" if unknown else error.detail}, error.status_code, error.headers
+    )
+
+
+async def _request_error(_request: Request, error: Exception) -> Json:
+    assert isinstance(error, RequestError)  # noqa: S101
+    return failure_response(failure_of(error), {})
+
+
+async def _validation_error(_request: Request, error: Exception) -> Json:
+    """A parameter or body of one of our own routes."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    problems = [{key: item[key] for key in ("loc", "msg", "type")} for item in error.errors()]
+    return Json({"detail": problems}, 422)
+
+
+async def _request_not_found(_request: Request, _error: Exception) -> Json:
+    return Json({"status": "NOT_FOUND"}, 404)
+
+
+async def _queue_full(_request: Request, error: Exception) -> Json:
+    return Json({"detail": str(error)}, 429)
+
+
+async def _idempotency(_request: Request, error: Exception) -> Json:
+    return Json({"detail": str(error), "error_type": "bad_request"}, 400, _error_headers(400, "bad_request"))
+
+
+async def _unavailable(_request: Request, error: Exception) -> Json:
+    """Nothing is promised: what was not committed did not happen."""
+    _log.error("storage unavailable", exc_info=error)
+    return Json({"detail": "The server cannot read or write its data at the moment. Try again later."}, 503)

@@ -1,0 +1,86 @@
+"""From a client's input to a row in the queue."""
+
+import mimetypes
+import secrets
+from collections.abc import Iterator
+from uuid import uuid4
+
+from keyreel.errors import RequestError
+from keyreel.fetch import parse_data_uri
+from keyreel.schema import parse_request
+from keyreel.server.dependencies import Services
+from keyreel.server.endpoints import Endpoint
+from keyreel.server.inputs import Body, Options
+from keyreel.settings import Settings
+from keyreel.store.records import JsonObject, Key, NewFile, NewRequest, Submitted
+
+SHORT_RETENTION = 3600.0
+"""Seconds for which an outcome can be read when the client wants nothing kept: fal's own figure."""
+_SOURCES = (("images", "image_url"), ("videos", "video_url"), ("loras", "path"))
+
+
+async def submit_request(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> Submitted:
+    """Raises QueueFullError or IdempotencyError."""
+    await _store_data_uris(services, key, body.input)
+    new = NewRequest(
+        endpoint=endpoint.id,
+        key_id=key.id,
+        input=body.input,
+        seed=_seed(body.input),
+        priority=options.priority,
+        webhook_url=options.webhook_url,
+        idempotency=options.idempotency(endpoint.id, body.digest),
+        start_timeout=options.start_timeout,
+        max_queue_length=options.max_queue_length,
+        retry=options.retry,
+        retention=_retention(services.settings, options),
+    )
+    return await services.store.queue.submit(new)
+
+
+def _seed(data: JsonObject) -> int:
+    """The request's own, or one drawn here, once: every attempt makes the same video."""
+    try:
+        seed = parse_request(data).seed
+    except RequestError:
+        # The worker finds the same fault, and the client and its webhook get to read it.
+        seed = None
+    return secrets.randbelow(2**32) if seed is None else seed
+
+
+def _retention(settings: Settings, options: Options) -> float:
+    return settings.retention if options.store else min(SHORT_RETENTION, settings.retention)
+
+
+async def _store_data_uris(services: Services, key: Key, data: JsonObject) -> None:
+    """Puts the URL of a file in the place of each data URI: rows stay small."""
+    for item, field in _data_uris(data):
+        try:
+            content_type, content = parse_data_uri(item[field], services.settings.max_body_bytes, ())
+        except RequestError:
+            continue  # the worker says what is wrong with it
+        item[field] = await _store_file(services, key, content_type or "application/octet-stream", content)
+
+
+def _data_uris(data: JsonObject) -> Iterator[tuple[JsonObject, str]]:
+    """Where they are. The input is not validated yet: anything may be anywhere."""
+    for name, field in _SOURCES:
+        items = data.get(name)
+        for item in items if isinstance(items, list) else ():
+            if isinstance(item, dict) and str(item.get(field))[:5].lower() == "data:":
+                yield item, field
+
+
+async def _store_file(services: Services, key: Key, content_type: str, content: bytes) -> str:
+    name = f"input{mimetypes.guess_extension(content_type) or ''}"
+    new = NewFile(
+        key_id=key.id,
+        object=f"in/{uuid4()}/{name}",
+        name=name,
+        content_type=content_type,
+        size=len(content),
+        lifetime=services.settings.input_lifetime,
+    )
+    file = await services.store.files.add(new)
+    await services.objects.put(new.object, content)
+    return services.links.file_url(file)

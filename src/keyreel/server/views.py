@@ -1,0 +1,56 @@
+"""Rows in the JSON forms that fal's clients read."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from keyreel.store.records import Failure, JsonObject, LogEntry, State, Status
+
+
+def queue_urls(public_url: str, endpoint_id: str, request_id: str) -> JsonObject:
+    """As on fal without the endpoint's path: status and result belong to the application."""
+    owner, alias, *_ = endpoint_id.split("/")
+    url = f"{public_url}/queue/{owner}/{alias}/requests/{request_id}"
+    return {"response_url": url, "status_url": f"{url}/status", "cancel_url": f"{url}/cancel"}
+
+
+def status_view(public_url: str, status: Status, lines: Sequence[LogEntry] | None) -> JsonObject:
+    """`lines`: None when the client does not want the log, whose key is there all the same."""
+    common = {
+        "status": status.state,
+        "request_id": status.id,
+        **queue_urls(public_url, status.endpoint, status.id),
+    }
+    logs = None if lines is None else [_log_view(line) for line in lines]
+    match status.state:
+        case State.IN_QUEUE:
+            return common | {"queue_position": status.position}
+        case State.IN_PROGRESS:
+            # Progress is ours; fal's clients ignore it.
+            return common | {"logs": logs, "metrics": {}, "progress": status.progress}
+        case State.COMPLETED:
+            return common | {"logs": logs, "metrics": {"inference_time": _inference_time(status)}} | _error(status)
+
+
+def _log_view(line: LogEntry) -> JsonObject:
+    return {
+        "message": line.message,
+        "level": line.level,
+        "source": "USER",
+        "timestamp": datetime.fromtimestamp(line.time, UTC).isoformat(),
+        "labels": {},
+    }
+
+
+def _inference_time(status: Status) -> float | None:
+    """None for a request that never started."""
+    if status.started is None or status.finished is None:
+        return None
+    return round(status.finished - status.started, 3)
+
+
+def _error(status: Status) -> dict[str, Any]:
+    match status.outcome:
+        case Failure(message, error_type):
+            return {"error": message, "error_type": error_type}
+    return {}

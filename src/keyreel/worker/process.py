@@ -1,0 +1,95 @@
+"""A process that the supervisor started, and the pipe to it."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Self
+
+from keyreel.worker.messages import LENGTH, Message, body_length, decode, encode
+
+CHILD = (sys.executable, "-m", "keyreel.worker.child")
+PREPARER = (sys.executable, "-m", "keyreel.worker.preparer")
+
+
+class ProcessGoneError(Exception):
+    """The process at the other end is no more. The message says how it ended."""
+
+
+class Process:
+    """`gone` is set when nothing will come from it any more."""
+
+    def __init__(
+        self, popen: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.gone = asyncio.Event()
+        self._popen = popen
+        self._reader = reader
+        self._writer = writer
+        self._inbox: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._pump = asyncio.create_task(self._receive_all())
+
+    @classmethod
+    async def start(cls, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Self:
+        """A fresh interpreter, not a fork and not a copy of our main module: the server is none of its business."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            arguments = [*command, str(theirs.fileno()), str(os.getpid())]
+            popen = subprocess.Popen(  # noqa: S603
+                arguments, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL
+            )
+        return cls(popen, *await asyncio.open_unix_connection(sock=ours))
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    async def send(self, message: Message) -> None:
+        """To a process that is gone, nothing happens: `receive` will tell."""
+        with suppress(ConnectionError):
+            self._writer.write(encode(message))
+            await self._writer.drain()
+
+    async def receive(self) -> Message:
+        """Raises ProcessGoneError."""
+        message = await self._inbox.get()
+        if message is None:
+            self._inbox.put_nowait(None)
+            raise ProcessGoneError(await self._ending())
+        return message
+
+    def kill(self) -> None:
+        self.gone.set()
+        self._popen.kill()
+
+    async def close(self) -> None:
+        self.kill()
+        self._pump.cancel()
+        self._writer.close()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
+        await asyncio.to_thread(self._popen.wait)
+
+    async def _receive_all(self) -> None:
+        try:
+            while True:
+                head = await self._reader.readexactly(LENGTH.size)
+                self._inbox.put_nowait(decode(await self._reader.readexactly(body_length(head))))
+        except (EOFError, ConnectionError):
+            pass
+        except ValueError:  # it does not speak our language: it is not what we started any more
+            self._popen.kill()
+        finally:
+            self.gone.set()
+            self._inbox.put_nowait(None)
+
+    async def _ending(self) -> str:
+        """Its end of the pipe closes a moment before the process has ended."""
+        try:
+            status = await asyncio.to_thread(self._popen.wait, 5)
+        except subprocess.TimeoutExpired:
+            return "closed its pipe"
+        return f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"

@@ -1,0 +1,32 @@
+"""One server for the tests of a module."""
+
+import logging
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import structlog
+
+from tests.server.live import LiveServer, live_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet() -> None:
+    """Not configured, structlog draws tracebacks for people, which takes seconds."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with live_server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def http(server: LiveServer) -> Iterator[httpx.Client]:
+    """As the user."""
+    with httpx.Client(base_url=server.url, headers=server.headers, timeout=20, trust_env=False) as client:
+        yield client
+    # What a test left running would keep the worker from the next one.
+    server.worker.paused = False
+    server.cancel_all()

@@ -1,0 +1,61 @@
+"""The server in this process, for tests of files and uploads."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from structlog.testing import capture_logs
+
+from keyreel.server.app import create_app
+from keyreel.server.dependencies import Services
+from keyreel.server.startup import open_services
+from keyreel.settings import Settings
+from keyreel.store.records import File, NewFile, NewKey
+
+URL = "http://keyreel.test"
+
+
+@dataclass
+class Api:
+    app: FastAPI
+    services: Services
+    client: httpx.AsyncClient
+    key: NewKey
+    other: NewKey
+
+    def auth(self, key: NewKey | None = None) -> dict[str, str]:
+        key = key or self.key
+        return {"Authorization": f"Key {key.key.id}:{key.secret}"}
+
+    def later(self, seconds: float) -> None:
+        """So many seconds pass, as signed links see it."""
+        now = self.services.links.clock()
+        links = replace(self.services.links, clock=lambda: now + seconds)
+        self.services = self.app.state.services = replace(self.services, links=links)
+
+    async def add(self, content: bytes, **values: Any) -> str:
+        """The URL of a new file."""
+        fields = {"key_id": self.key.key.id, "object": "a/b", "name": "cat.mp4", "content_type": "video/mp4"}
+        file = await self.services.store.files.add(NewFile(**{**fields, **values}))
+        await self.services.objects.put(file.object, content)
+        return self.services.links.file_url(file)
+
+    async def file(self, url: str) -> File | None:
+        ref = self.services.links.file_of(url)
+        assert ref is not None
+        return await self.services.store.files.get(ref.id)
+
+
+@asynccontextmanager
+async def open_api(folder: Path, **settings: Any) -> AsyncIterator[Api]:
+    chosen = Settings(data_dir=folder, cache_dir=folder / "cache", **settings)
+    with capture_logs():  # not configured, structlog draws tracebacks for people, which takes seconds
+        async with open_services(chosen, URL) as services:
+            app = create_app(services)
+            key, other = await services.store.keys.create("one"), await services.store.keys.create("other")
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=URL) as client:
+                yield Api(app, services, client, key, other)

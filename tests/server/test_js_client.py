@@ -1,0 +1,145 @@
+"""fal's own JavaScript client, unmodified, in the ways that it can be pointed at a server."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.server.live import LiveServer
+
+JS = Path(__file__).parents[2] / "clients" / "js"
+WAYS = ["proxy", "middleware", "fetch"]
+FOX = {"prompt": "a fox", "seed": 3}
+ERRORS = {
+    "refuse file_download_error": ("ValidationError", 422),
+    "refuse content_policy_violation": ("ValidationError", 422),
+    "refuse downstream_service_error": ("ApiError", 400),
+    "refuse internal_server_error": ("ApiError", 500),
+    "fail internal_error": ("ApiError", 500),
+    "fail request_timeout": ("ApiError", 504),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("node and npm are not installed: @fal-ai/client is not tried")
+    if not (JS / "node_modules" / "@fal-ai").is_dir():
+        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=JS, check=True, capture_output=True, timeout=100)
+
+
+def outcomes(server: LiveServer, way: str, call: str, *inputs: Any, credentials: str = "") -> list[Any]:
+    return lines(server, way, "outcomes", json.dumps({"way": call, "inputs": inputs}), credentials)
+
+
+@contextmanager
+def started(server: LiveServer, way: str, scenario: str, argument: str, credentials: str) -> Iterator[Iterator[Any]]:
+    """The lines that the program prints."""
+    environment = {"PATH": os.environ["PATH"], "KEYREEL_URL": server.url, "FAL_KEY": credentials}
+    command = ["node", "scenarios.mjs", way, scenario, argument]
+    with subprocess.Popen(command, cwd=JS, env=environment, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout
+        yield map(json.loads, program.stdout)
+    assert program.returncode == 0
+
+
+def lines(server: LiveServer, way: str, scenario: str, argument: str = "", credentials: str = "") -> list[Any]:
+    with started(server, way, scenario, argument, credentials or server.credentials) as printed:
+        return list(printed)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", ["polling", "streaming"])
+def test_subscribe(server: LiveServer, way: str, mode: str) -> None:
+    updates = []
+    with started(server, way, mode, "", server.credentials) as printed:
+        enqueued = next(printed)["enqueued"]
+        for line in printed:
+            if "result" in line:
+                break
+            updates.append(line["update"])
+            if updates[-1].get("logs") and updates[-1]["status"] == "IN_PROGRESS":
+                server.release()
+    assert line["result"]["requestId"] == enqueued
+    assert line["result"]["data"]["seed"] == 5
+    assert updates[-1]["status"] == "COMPLETED"
+    assert [entry["message"] for entry in updates[-1]["logs"]] == ["Holding", "Released"]
+    assert {update["status"] for update in updates} <= {"IN_QUEUE", "IN_PROGRESS", "COMPLETED"}
+    assert {update["request_id"] for update in updates} == {enqueued}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_submit_status_result(server: LiveServer, way: str) -> None:
+    submitted, completed, result = lines(server, way, "queue")
+    request_id = submitted["submitted"]["request_id"]
+    assert submitted["submitted"]["status"] == "IN_QUEUE"
+    assert completed["completed"]["status"] == completed["status"]["status"] == "COMPLETED"
+    assert [line["message"] for line in completed["completed"]["logs"]] == ["Denoising, step 1 of 2", "Decoding"]
+    assert completed["status"]["logs"] is None
+    assert result["result"]["requestId"] == request_id
+    assert result["result"]["data"]["video"]["content_type"] == "video/mp4"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_cancel_queued_and_running(server: LiveServer, way: str) -> None:
+    for cancelled in lines(server, way, "cancel"):
+        assert cancelled["status"]["error_type"] == "client_cancelled"
+        assert (cancelled["error"]["name"], cancelled["error"]["status"]) == ("ApiError", 499)
+        assert (cancelled["again"]["status"], cancelled["again"]["body"]) == (400, {"status": "ALREADY_COMPLETED"})
+
+
+def test_a_timeout_of_the_client_cancels(server: LiveServer) -> None:
+    printed = lines(server, "proxy", "timeout")
+    (error,) = (line["error"] for line in printed if "error" in line)
+    assert "timed out" in error["message"]
+    status = server.call(server.services.snapshot.completed(printed[0]["enqueued"]))
+    assert getattr(status.outcome, "type", None) == "client_cancelled"
+
+
+@pytest.mark.parametrize("call", ["subscribe", "run"])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_output_and_every_class_of_error(server: LiveServer, way: str, call: str) -> None:
+    """Whether the worker found a mistake or the server: the same error."""
+    fox, missing, *others = outcomes(server, way, call, FOX, {}, *({"prompt": prompt} for prompt in ERRORS))
+    assert fox["result"]["data"]["seed"] == 3
+    assert fox["result"]["requestId"]
+    assert (missing["error"]["name"], missing["error"]["status"]) == ("ValidationError", 422)
+    assert missing["error"]["prompt"][0]["type"] == "missing"
+    assert missing["error"]["requestId"]
+    found = [(line["error"]["name"], line["error"]["status"]) for line in others]
+    assert found == list(ERRORS.values())
+    assert others[-1]["error"]["timeoutType"] == "user"
+
+
+def test_run_by_get(server: LiveServer) -> None:
+    (line,) = lines(server, "proxy", "runByGet")
+    assert line["result"]["data"]["seed"] == 9
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_upload(server: LiveServer, way: str) -> None:
+    (line,) = lines(server, way, "upload")
+    assert line["url"].startswith(server.url)
+    assert (line["type"], line["text"]) == ("video/mp4", "a clip")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_blob_in_the_input_is_uploaded(server: LiveServer, way: str) -> None:
+    assert lines(server, way, "autoUpload") == []
+    (image,) = server.worker.seen[-1].input["images"]
+    assert image["image_url"].startswith(f"{server.url}/files/")
+
+
+def test_unknown_keys_and_endpoints(server: LiveServer) -> None:
+    error = outcomes(server, "proxy", "run", FOX, credentials="no:body")[-1]["error"]
+    assert (error["status"], error["body"]) == (401, {"detail": "No user found for Key ID and Secret"})
+    error = lines(server, "proxy", "otherEndpoint", "fal-ai/flux/dev")[-1]["error"]
+    assert error["status"] == 404
+    error = lines(server, "proxy", "otherEndpoint", "fal-ai/ltx-video-lora/more")[-1]["error"]
+    assert error["body"] == {"detail": "Path /more not found"}

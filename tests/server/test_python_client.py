@@ -1,0 +1,155 @@
+"""fal's own Python client, unmodified but for where it finds its hosts."""
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import fal_client
+import pytest
+from fal_client import client as hosts
+
+from tests.server.live import APP, ENDPOINT, LiveServer
+
+
+@pytest.fixture(autouse=True)
+def pointed(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/compatibility.md tells users who cannot have TLS."""
+    monkeypatch.setattr(hosts, "QUEUE_URL_FORMAT", f"{server.url}/queue/")
+    monkeypatch.setattr(hosts, "RUN_URL_FORMAT", f"{server.url}/run/")
+    monkeypatch.setattr(hosts, "REST_URL", server.url)
+    monkeypatch.setattr(hosts, "CDN_URL", server.url)
+
+
+@pytest.fixture
+def client(server: LiveServer) -> Iterator[fal_client.SyncClient]:
+    client = fal_client.SyncClient(key=server.credentials)
+    yield client
+    client._client.close()
+    server.cancel_all()
+
+
+def subscribe(client: fal_client.SyncClient, arguments: dict[str, Any], **options: Any) -> Any:
+    return client.subscribe(ENDPOINT, arguments, interval=0.02, **options)
+
+
+def test_subscribe_with_logs_and_updates(client: fal_client.SyncClient, server: LiveServer) -> None:
+    updates: list[fal_client.Status] = []
+    enqueued: list[str] = []
+
+    def on_update(update: fal_client.Status) -> None:
+        updates.append(update)
+        if isinstance(update, fal_client.InProgress) and update.logs:
+            server.release()
+
+    arguments = {"prompt": "hold", "seed": 5}
+    output = subscribe(client, arguments, with_logs=True, on_enqueue=enqueued.append, on_queue_update=on_update)
+    assert output["seed"] == 5
+    assert len(enqueued) == 1
+    last = updates[-1]
+    assert isinstance(last, fal_client.Completed)
+    assert [line["message"] for line in last.logs or ()] == ["Holding", "Released"]
+    assert last.metrics["inference_time"] >= 0
+
+
+def test_submit_status_result(client: fal_client.SyncClient) -> None:
+    handle = client.submit(ENDPOINT, {"prompt": "a fox"}, priority="low", hint="warm", start_timeout=60)
+    assert handle.get(interval=0.02)["prompt"] == "a fox"
+    assert isinstance(handle.status(), fal_client.Completed)
+    # By the id alone, with URLs that the client makes itself.
+    assert isinstance(client.status(ENDPOINT, handle.request_id, with_logs=True), fal_client.Completed)
+    assert client.result(APP, handle.request_id) == handle.get()
+
+
+def test_cancel_queued_and_running(client: fal_client.SyncClient) -> None:
+    running = client.submit(ENDPOINT, {"prompt": "hold"})
+    for status in running.iter_events(interval=0.02):
+        if isinstance(status, fal_client.InProgress):
+            break
+    queued = client.submit(ENDPOINT, {"prompt": "hold"})
+    assert isinstance(queued.status(), fal_client.Queued)
+    for handle in (queued, running):
+        handle.cancel()
+        with pytest.raises(fal_client.FalClientHTTPError) as caught:
+            handle.get(interval=0.02)
+        assert (caught.value.status_code, caught.value.error_type) == (499, "client_cancelled")
+        with pytest.raises(fal_client.FalClientHTTPError) as caught:
+            handle.cancel()
+        assert caught.value.status_code == 400
+
+
+def test_a_timeout_of_the_client_cancels(client: fal_client.SyncClient, server: LiveServer) -> None:
+    with pytest.raises(fal_client.FalClientTimeoutError) as caught:
+        subscribe(client, {"prompt": "hold"}, client_timeout=1.1)
+    assert caught.value.request_id
+    status = server.call(server.services.snapshot.completed(caught.value.request_id))
+    assert getattr(status.outcome, "type", None) == "client_cancelled"
+
+
+@pytest.mark.parametrize("way", ["subscribe", "run"])
+def test_a_missing_prompt(client: fal_client.SyncClient, way: str) -> None:
+    """Whether the worker found it or the server: the same error."""
+    with pytest.raises(fal_client.FalClientHTTPError) as caught:
+        subscribe(client, {}) if way == "subscribe" else client.run(ENDPOINT, {})
+    assert (caught.value.status_code, caught.value.error_type) == (422, "missing")
+    (problem,) = cast("list[Any]", caught.value.message)
+    assert problem["loc"] == ["body", "prompt"]
+    assert caught.value.response_headers["x-fal-request-id"]
+
+
+@pytest.mark.parametrize("way", ["subscribe", "run"])
+@pytest.mark.parametrize(
+    ("prompt", "code"),
+    [
+        ("refuse file_too_large", 422),
+        ("refuse generation_timeout", 504),
+        ("refuse downstream_service_unavailable", 500),
+        ("fail runner_disconnected", 503),
+        ("fail runner_incomplete_response", 502),
+        ("fail runner_server_error", 500),
+        ("fail request_timeout", 504),
+        ("fail unheard_of", 500),
+    ],
+)
+def test_every_class_of_error(client: fal_client.SyncClient, way: str, prompt: str, code: int) -> None:
+    with pytest.raises(fal_client.FalClientHTTPError) as caught:
+        subscribe(client, {"prompt": prompt}) if way == "subscribe" else client.run(ENDPOINT, {"prompt": prompt})
+    assert (caught.value.status_code, caught.value.error_type) == (code, prompt.split()[1])
+
+
+def test_run(client: fal_client.SyncClient) -> None:
+    assert client.run(ENDPOINT, {"prompt": "a fox", "seed": 3})["seed"] == 3
+
+
+# fal's client does not close the connection that it uploads through.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_a_file_is_uploaded_and_a_data_uri_moved(
+    client: fal_client.SyncClient, server: LiveServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "clip.mp4"
+    file.write_bytes(b"a clip")
+    uploaded, inline = client.upload_file(file), fal_client.encode_file(file)
+    gc.collect()
+    subscribe(client, {"prompt": "a fox", "videos": [{"video_url": uploaded}, {"video_url": inline}]})
+    kept, moved = (video["video_url"] for video in server.worker.seen[-1].input["videos"])
+    assert kept == uploaded
+    for url in (kept, moved):
+        assert url.startswith(f"{server.url}/files/")
+
+
+def test_a_wrong_key(server: LiveServer) -> None:
+    client = fal_client.SyncClient(key=f"{server.user.key.id}:wrong")
+    with client._client, pytest.raises(fal_client.FalClientHTTPError) as caught:
+        client.submit(ENDPOINT, {"prompt": "a fox"})
+    assert caught.value.status_code == 401
+
+
+async def test_the_async_client(server: LiveServer) -> None:
+    client = fal_client.AsyncClient(key=server.credentials)
+    async with await client._client:
+        updates: list[fal_client.Status] = []
+        output = await client.subscribe(
+            ENDPOINT, {"prompt": "a fox"}, with_logs=True, interval=0.02, on_queue_update=updates.append
+        )
+        assert output["prompt"] == "a fox"
+        assert isinstance(updates[-1], fal_client.Completed)

@@ -1,0 +1,107 @@
+"""Polling from memory, and waiting for what is committed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from keyreel.server.endpoints import MULTICONDITIONING
+from keyreel.server.snapshot import Snapshot
+from keyreel.store import Store, open_store
+from keyreel.store.records import LogLine, NewRequest, State, Success
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_store(f"sqlite:///{tmp_path / 'keyreel.db'}") as store:
+        yield store
+
+
+def reads(store: Store) -> list[str]:
+    """The statements that are read with, as they come."""
+    statements: list[str] = []
+
+    @event.listens_for(store.database._reader.sync_engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement != "BEGIN":
+            statements.append(statement)
+
+    return statements
+
+
+async def submit(store: Store) -> str:
+    new = NewRequest(endpoint=MULTICONDITIONING.id, key_id="a", input={"prompt": "a fox"}, seed=1)
+    return (await store.queue.submit(new)).id
+
+
+async def test_live_requests_are_read_from_memory(store: Store) -> None:
+    snapshot, ids = Snapshot(store), [await submit(store) for _ in range(3)]
+    await snapshot.refresh()
+    statements = reads(store)
+    found = [await snapshot.status(request_id) for request_id in ids * 100]
+    assert [status.position for status in found[:3] if status] == [0, 1, 2]
+    assert statements == []
+    # One that came after the refresh is known all the same.
+    assert await snapshot.status(await submit(store))
+    assert await snapshot.status("nobody") is None
+
+
+async def test_each_line_of_a_log_is_read_once(store: Store) -> None:
+    snapshot, request_id = Snapshot(store), await submit(store)
+    lease = await store.queue.claim("w")
+    assert lease
+    statements = reads(store)
+    for number in range(1, 4):
+        await store.queue.beat(lease, None, [LogLine(f"line {number}")])
+        await snapshot.refresh()
+        statements.clear()
+        status = await snapshot.status(request_id)
+        assert status
+        logs = await asyncio.gather(*(snapshot.log(status) for _ in range(5)))
+        assert [line.message for line in logs[0]] == [f"line {n}" for n in range(1, number + 1)]
+        assert len(statements) == 1
+    await store.queue.finish(lease, Success({}))
+    await snapshot.refresh()
+    over = await snapshot.status(request_id)
+    assert over
+    assert over.state is State.COMPLETED
+    assert len(await snapshot.log(over)) == 3
+
+
+async def test_whoever_waits_is_woken(store: Store) -> None:
+    snapshot = Snapshot(store)
+    async with snapshot.running(), asyncio.timeout(10):
+        for _ in range(5):
+            request_id = await submit(store)
+            waiting = asyncio.create_task(snapshot.completed(request_id))
+            # Too short for a refresh to see it: nobody may wait for ever.
+            lease = await store.queue.claim("w")
+            assert lease
+            await store.queue.finish(lease, Success({}))
+            assert (await waiting).outcome == Success({})
+        with pytest.raises(LookupError):
+            await snapshot.completed("nobody")
+
+
+async def test_the_database_may_be_away_for_a_while(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keyreel.server.snapshot.RECOVERY", 0.0)
+    snapshot, live, failures = Snapshot(store), store.requests.live, 0
+
+    async def unreliable() -> Any:
+        nonlocal failures
+        if failures == 3:
+            return await live()
+        failures += 1
+        raise OSError("away")
+
+    request_id = await submit(store)
+    async with snapshot.running(), asyncio.timeout(10):
+        monkeypatch.setattr(store.requests.__class__, "live", lambda _self: unreliable())
+        changed = snapshot.changed
+        await store.queue.cancel(request_id)
+        await changed.wait()
+        assert failures == 3
+        assert (await snapshot.completed(request_id)).state is State.COMPLETED

@@ -1,0 +1,48 @@
+"""A PostgreSQL server of the tests' own, from the programs on this machine."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+INSTALLED = "/usr/lib/postgresql"
+SETTINGS = ("fsync=off", "listen_addresses=", "max_connections=200")
+
+
+def find_programs() -> Path | None:
+    """The folder of `initdb` and `pg_ctl`, the newest version first; Debian does not put them on the PATH."""
+    on_path = shutil.which("initdb")
+    folders = sorted(Path(INSTALLED).glob("*/bin"), key=lambda folder: int(folder.parent.name), reverse=True)
+    return Path(on_path).parent if on_path else next((path for path in folders if (path / "initdb").is_file()), None)
+
+
+@contextmanager
+def running_server(programs: Path) -> Iterator[str]:
+    """The URL of a fresh server, reached through a socket in a folder that vanishes with it."""
+    # A short path: that of a socket may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="pg-") as name:
+        folder, owner = Path(name), _owner()
+        if owner:
+            shutil.chown(folder, owner)
+        _run(programs / "initdb", "-D", folder / "data", "-U", "keyreel", "--auth=trust", "--no-sync", user=owner)
+        options = " ".join(f"-c {setting}" for setting in (*SETTINGS, f"unix_socket_directories={folder}"))
+        control = (programs / "pg_ctl", "-D", folder / "data", "-w")
+        _run(*control, "-o", options, "-l", folder / "log", "start", user=owner)
+        try:
+            yield f"postgresql://keyreel@/postgres?host={folder}"
+        finally:
+            _run(*control, "-m", "immediate", "stop", user=owner)
+
+
+def _owner() -> str | None:
+    """PostgreSQL refuses to run as root."""
+    return "postgres" if os.geteuid() == 0 else None
+
+
+def _run(*command: str | Path, user: str | None) -> None:
+    options: dict[str, Any] = {"user": user} if user else {}
+    subprocess.run(command, check=True, capture_output=True, cwd="/", stdin=subprocess.DEVNULL, **options)

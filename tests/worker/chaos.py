@@ -1,0 +1,82 @@
+"""Kills the child again and again, at random moments: `python -m tests.worker.chaos --rounds 200`.
+
+Each request must complete, once, and with the same bytes as without any of this.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from keyreel.store.records import Success
+from keyreel.worker.process import CHILD
+from tests.worker.conftest import FAKE_CHILD, Bench, open_bench
+from tests.worker.processes import children
+
+LONGEST = 1.2
+"""Seconds from the submit to the kill, at most: the moment may fall before, into and after the work."""
+WORK: dict[str, Any] = {"prompt": "pace=0.02", "number_of_steps": 40}
+
+
+async def chaos(bench: Bench, rounds: int, *, seed: int = 0, model: str | None = None) -> dict[str, int]:
+    """Runs the rounds one after the other and says how they went. `model`: a real one; a fake engine when absent."""
+    moments = random.Random(seed)  # noqa: S311
+    child = CHILD if model else FAKE_CHILD
+    counts = {"rounds": rounds, "killed": 0, "second attempts": 0}
+    async with bench.worker(model=model or "fake", child=child):
+        undisturbed = await _content(bench, await bench.submit(**WORK))
+        for _ in range(rounds):
+            request = await bench.submit(**WORK)
+            await asyncio.sleep(moments.uniform(0, LONGEST))
+            counts["killed"] += _kill(child[-1])
+            assert await _content(bench, request) == undisturbed
+            await _check_completed_once(bench, request)
+            counts["second attempts"] += (await bench.completed(request)).attempt > 1
+    return counts
+
+
+def _kill(module: str) -> int:
+    """How many there were to be killed: none, when the last one's successor has not been started yet."""
+    pids = children(module)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(pids)
+
+
+async def _content(bench: Bench, request: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return await bench.video(request, Path(folder) / "video.mp4")
+
+
+async def _check_completed_once(bench: Bench, request: str) -> None:
+    status = await bench.completed(request)
+    assert isinstance(status.outcome, Success)
+    log = await bench.log(request)
+    assert sum(line.startswith("Finished") for line in log) == 1, log
+    out = Path(bench.context.spool.parent) / "objects" / "out" / request
+    assert [path.name for path in out.iterdir()] == [str(status.attempt)]
+
+
+async def _main(rounds: int, seed: int, model: str | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_bench(Path(folder)) as bench:
+            started = time.monotonic()
+            counts = await chaos(bench, rounds, seed=seed, model=model)
+            print(", ".join(f"{number} {what}" for what, number in counts.items()), end=": ")
+            print(f"each completed once, with the same bytes, in {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", help="a real model instead of the fake engine")
+    arguments = parser.parse_args()
+    asyncio.run(_main(arguments.rounds, arguments.seed, arguments.model))

@@ -1,0 +1,47 @@
+"""A web server with inputs, and ways to make them."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from PIL import Image
+
+
+class Site:
+    """Serves `files` by path; `asked` is set as soon as somebody has got one."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.asked = asyncio.Event()
+        app = web.Application()
+        app.router.add_get("/{path}", self._answer)
+        self.server = TestServer(app)
+
+    def add(self, path: str, content: bytes) -> str:
+        self.files[path] = content
+        return self.url(path)
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server.port}/{path}"
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.asked.set()
+        content = self.files.get(request.match_info["path"])
+        return web.Response(status=404) if content is None else web.Response(body=content)
+
+
+@asynccontextmanager
+async def open_site() -> AsyncIterator[Site]:
+    site = Site()
+    async with site.server:
+        yield site
+
+
+def picture(colour: tuple[int, int, int] = (200, 30, 30), size: int = 64) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((size, size, 3), colour, np.uint8)).save(file, "PNG")
+    return file.getvalue()
