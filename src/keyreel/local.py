@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyreel import catalogue
+from keyreel.errors import ModelError
 from keyreel.events import Done, Event, Frames, Notice, Stage
 from keyreel.fetch import AddressPolicy, Fetcher
 from keyreel.media.mp4 import Mp4Writer
@@ -62,7 +63,7 @@ def stream(
     yield Stage("inputs")
     prepared = asyncio.run(_prepare(given, _grid(model), Path(base), settings))
     yield Stage("model")
-    loaded = _load(model, device, settings)
+    loaded = load_model(model, device) if isinstance(model, str) else model
     target = Path(out or f"keyreel-{prepared.job.seed}.mp4").absolute()
     yield from _write(given, prepared, loaded, target)
 
@@ -71,11 +72,16 @@ def _grid(model: "str | Model") -> "Grid":
     return catalogue.find_model(model).grid if isinstance(model, str) else model.grid
 
 
-def _load(model: "str | Model", device: str | None, settings: Settings) -> "Model":
-    """The engine (and with it torch) is imported only now: a wrong request is answered before that takes its time."""
-    from keyreel.engine.models import load_model
-
-    return load_model(model, device, settings.cache_dir) if isinstance(model, str) else model
+def load_model(name: str = "demo", device: str | None = None) -> "Model":
+    """Loads a model once, to make several videos with it (`generate(..., model=...)`). Raises ModelError."""
+    # The engine, and with it torch, is imported only now: a wrong request is answered before that takes its time.
+    try:
+        from keyreel.engine.models import load_model as load
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"The engine is not installed ({error.name} is missing): pip install 'keyreel[engine]'"
+        ) from None
+    return load(name, device, Settings().cache_dir)
 
 
 async def _prepare(request: Request, grid: "Grid", base: Path, settings: Settings) -> Prepared:

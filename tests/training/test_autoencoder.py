@@ -1,0 +1,33 @@
+import torch
+from training.autoencoder import (
+    cells_of_frames,
+    encode_cells,
+    new_autoencoder,
+    solve_encoder,
+    solve_last_layer,
+    start_decoder,
+)
+
+
+def test_cells_encode_like_the_real_encoder() -> None:
+    torch.manual_seed(0)
+    vae = new_autoencoder().eval()
+    solve_encoder(vae)
+    frames = torch.rand(1, 3, 17, 128, 64) * 2 - 1
+    with torch.no_grad():
+        real = vae.encode(frames).latent_dist.mode()
+    assert real.shape == (1, 112, 3, 2, 1)
+    torch.testing.assert_close(encode_cells(cells_of_frames(frames)), real, atol=1e-3, rtol=1e-3)
+
+
+def test_decoder_starts_as_the_inverse_of_the_encoder() -> None:
+    vae = new_autoencoder().eval()
+    solve_encoder(vae)
+    start_decoder(vae)
+    solve_last_layer(vae, seed=0, clips=3)
+    frames = torch.zeros(1, 3, 17, 192, 192)
+    frames[:, 0, :, 40:150, 60:140] = 0.8
+    with torch.no_grad():
+        made = vae.decode(encode_cells(cells_of_frames(frames)), torch.tensor([0.05])).sample
+    assert made.shape == frames.shape
+    assert (made - frames).square().mean() < 0.01

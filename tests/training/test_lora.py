@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from training.lora import STYLES, LoraLinear, write_lora
+
+
+def test_styles_keep_the_range_of_colours() -> None:
+    clip = torch.rand(3, 4, 5, 6)
+    for restyle in STYLES.values():
+        styled = restyle(clip)
+        assert styled.shape == clip.shape
+        assert 0 <= styled.min() <= styled.max() <= 1
+
+
+def test_new_branches_change_nothing_and_are_stored_under_their_module(tmp_path: Path) -> None:
+    base = torch.nn.Linear(6, 4)
+    branch = LoraLinear(base, 2)
+    hidden = torch.rand(3, 6)
+    torch.testing.assert_close(branch(hidden), base(hidden))
+    write_lora(tmp_path / "look.safetensors", {"transformer_blocks.0.attn1.to_q": branch})
+    tensors = load_file(tmp_path / "look.safetensors")
+    assert tensors["transformer.transformer_blocks.0.attn1.to_q.lora_A.weight"].shape == (2, 6)
+    assert tensors["transformer.transformer_blocks.0.attn1.to_q.lora_B.weight"].shape == (4, 2)

@@ -1,0 +1,281 @@
+"""The autoencoder, in closed form: a linear encoder, and a decoder that undoes it and smooths what is left.
+
+One latent cell covers 8 frames of 64 x 64 pixels. The encoder averages 8 x 8 pixels and 4 frames, then takes
+the low frequencies of a cosine transform of the 8 x 8 x 2 averages (more of brightness than of colour). Being
+linear, it can be applied to averages drawn directly: see `encode_cells`.
+"""
+
+import itertools
+import math
+from functools import cache
+from random import Random
+
+import torch
+from diffusers import AutoencoderKLLTXVideo
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.pictures import moving_picture, random_picture
+from training.scenes import Grid, draw, random_scene
+
+CELL = 8  # pixels
+BLOCK = 8  # cells per latent token and axis
+HALVES = 2  # averages of 4 frames per latent frame
+# Highest sum of frequencies kept: of the mean of both halves and of their difference, for Y, Cb and Cr.
+ZIGZAG = (((0, 9), (1, 5)), ((0, 4), (1, 2)), ((0, 4), (1, 2)))
+YCBCR = torch.tensor([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]])
+CONSTANT = 2.0**17  # drowns the picture in the root mean square of the encoder's last norm, so that it is linear
+LOUD = 16.0  # the same in the decoder, which is trained afterwards
+WIDTHS = (32, 64, 128)
+DECODE_NOISE = 0.04  # of normalised latents: what sampling adds, and some of what it leaves
+RIDGE = 1e-4
+BRIGHTNESS_SCALE = 1.6  # standard deviation of the first normalised channel, the mean brightness
+
+
+def _cosines() -> Tensor:
+    """Orthonormal cosine transform, (frequency, cell)."""
+    k, n = torch.meshgrid(torch.arange(BLOCK), torch.arange(BLOCK), indexing="ij")
+    basis = torch.cos(math.pi / BLOCK * (n + 0.5) * k) * math.sqrt(2 / BLOCK)
+    basis[0] /= math.sqrt(2)
+    return basis
+
+
+@cache
+def transform() -> Tensor:
+    """The encoder as a matrix (latents, colour, half, row, column), rounded as it will be stored."""
+    cosines = _cosines()
+    rows = []
+    for plane, limits in enumerate(ZIGZAG):
+        for difference, limit in limits:
+            halves = torch.tensor([1.0, -1.0 if difference else 1.0]) / math.sqrt(2)
+            for u, v in itertools.product(range(BLOCK), range(BLOCK)):
+                if u + v <= limit:
+                    parts = (YCBCR[plane], halves, cosines[u], cosines[v])
+                    rows.append(torch.einsum("c,t,y,x->ctyx", *parts))
+    return torch.stack(rows).bfloat16().float()
+
+
+LATENTS = 112
+
+
+def cells_of_frames(frames: Tensor) -> Tensor:
+    """frames: (B, 3, 8k+1, H, W). Returns the averages the encoder sees, (B, 3, 2(k+1), H/8, W/8)."""
+    patches = functional.avg_pool3d(frames, (1, CELL, CELL))
+    first = patches[:, :, :1].expand(-1, -1, 8, -1, -1)
+    return functional.avg_pool3d(torch.cat([first, patches[:, :, 1:]], 2), (4, 1, 1))
+
+
+def encode_cells(cells: Tensor) -> Tensor:
+    """cells: (B, 3, 2f, 8h, 8w) in [-1, 1]. Returns latents (B, 112, f, h, w), not normalised."""
+    return functional.conv3d(cells, transform(), stride=(HALVES, BLOCK, BLOCK))
+
+
+# --- closed form -------------------------------------------------------------------------------------------
+
+
+def new_autoencoder() -> AutoencoderKLLTXVideo:
+    return AutoencoderKLLTXVideo(
+        latent_channels=LATENTS,
+        patch_size=CELL,
+        block_out_channels=(4, 4, 4, 32, 128, 512),
+        down_block_types=("LTXVideo095DownBlock3D",) * 5,
+        layers_per_block=(0,) * 6,
+        spatio_temporal_scaling=(True,) * 5,
+        downsample_type=("temporal", "temporal", "spatiotemporal", "spatial", "spatial"),
+        decoder_block_out_channels=WIDTHS,
+        decoder_layers_per_block=(0, 0, 0, 0),
+        decoder_spatio_temporal_scaling=(True, True, True),
+        decoder_inject_noise=(False,) * 4,
+        upsample_residual=(True, True, True),
+        upsample_factor=(1, 2, 2),
+        timestep_conditioning=True,
+        encoder_causal=True,
+        decoder_causal=False,
+        spatial_compression_ratio=CELL * BLOCK,
+        temporal_compression_ratio=8,
+    )
+
+
+def _clear(*modules: nn.Module) -> None:
+    for parameter in itertools.chain(*(module.parameters() for module in modules)):
+        nn.init.zeros_(parameter)
+
+
+def _last_tap(conv: nn.Module) -> Tensor:
+    """The weights (out, in) of the newest frame and the middle pixel of a causal convolution."""
+    weight = conv.get_parameter("weight")
+    return weight[:, :, -1, 1, 1]
+
+
+def _middle_tap(conv: nn.Module) -> Tensor:
+    weight = conv.get_parameter("weight")
+    return weight[:, :, 1, 1, 1]
+
+
+def _cell_of_channel(encoder: nn.Module) -> Tensor:
+    """Which (colour, half, row, column) each channel before the encoder's last layer holds; colour 3 = 1."""
+    numbers = torch.arange(4 * HALVES * BLOCK * BLOCK, dtype=torch.float32)
+    grid = numbers.view(1, 4, HALVES, BLOCK, BLOCK).repeat_interleave(4, 2)
+    hidden = torch.cat([torch.zeros_like(grid[:, :, :1]), grid], 2)  # the first latent frame codes one frame
+    for block in encoder.get_submodule("down_blocks").children():
+        hidden = block(hidden)
+    return hidden[0, :, -1, 0, 0].round().long()
+
+
+@torch.no_grad()
+def solve_encoder(vae: AutoencoderKLLTXVideo) -> None:
+    encoder = vae.encoder
+    _clear(encoder)
+    colours = _last_tap(encoder.conv_in.conv)
+    for colour in range(3):
+        colours[colour, colour * CELL**2 : (colour + 1) * CELL**2] = 1 / CELL**2
+    encoder.conv_in.conv.bias[3] = CONSTANT
+    flat = functional.pad(transform(), (0, 0, 0, 0, 0, 0, 0, 1)).flatten(1)  # a fourth, unused colour: the constant
+    channel_of = _cell_of_channel(encoder)
+    # The norm divides by CONSTANT / 2 (a quarter of the channels is constant), and silu(x) = x / 2 near zero:
+    # what comes out is x / CONSTANT. A power of two keeps the stored weights exact.
+    _last_tap(encoder.conv_out.conv)[:LATENTS] = flat[:, channel_of] * CONSTANT
+    encoder.conv_out.conv.bias[LATENTS] = -20.0  # the log-variance
+
+
+def _split(conv: nn.Module, target: Tensor) -> None:
+    """Makes an up-sampler linear: target (out, 2, 2, 2, in) less what its residual already copies."""
+    channels = target.shape[-1]
+    weight = target.flatten(1, 3).clone()
+    for out, phase in itertools.product(range(weight.shape[0]), range(8)):
+        weight[out, phase, (out % (channels // 8)) * 8 + phase] -= 1
+    _middle_tap(conv).copy_(weight.flatten(0, 1))
+
+
+def _copies(outs: int, ins: int, size: int, time: bool) -> Tensor:
+    """Channel (colour, half, y, x) of a block of size cells to the same of its eight parts."""
+    target = torch.zeros(outs, 2, 2, 2, ins)
+    part = size // 2
+    halves = 2 if time else 1
+    for colour, t, py, px, y, x in itertools.product(range(3), range(2), range(2), range(2), range(part), range(part)):
+        out = (colour * part + y) * part + x
+        half = t if time else 0
+        source = ((colour * halves + half) * size + py * part + y) * size + px * part + x
+        target[out, t, py, px, source] = 1
+    return target
+
+
+@torch.no_grad()
+def start_decoder(vae: AutoencoderKLLTXVideo) -> None:
+    """The inverse of the transform, unfolded by three up-samplers into one colour per 8 x 8 pixels."""
+    decoder = vae.decoder
+    for block in [decoder.mid_block, *decoder.up_blocks]:
+        _clear(block.time_embedder)
+    _clear(decoder.time_embedder, decoder.conv_in, decoder.conv_out)
+    nn.init.zeros_(decoder.scale_shift_table)
+    _middle_tap(decoder.conv_in.conv)[:LATENTS] = torch.eye(LATENTS)
+    decoder.conv_in.conv.bias[LATENTS:] = 1.0
+    ups = [block.upsamplers[0].conv.conv for block in decoder.up_blocks]
+    _clear(*ups)
+    inverse = torch.linalg.pinv(transform().flatten(1))
+    unfold = _copies(WIDTHS[1], 3 * HALVES * BLOCK**2, BLOCK, time=True)
+    first = functional.pad(torch.einsum("otyxs,sl->otyxl", unfold, inverse), (0, WIDTHS[2] - LATENTS))
+    _split(ups[0], first)
+    _split(ups[1], _copies(WIDTHS[0], WIDTHS[1], 4, time=False))
+    pairs = _copies(WIDTHS[0], WIDTHS[0], 2, time=False)
+    pairs[3:6] = -pairs[:3]
+    _split(ups[2], pairs)
+    for conv, channel in zip(ups, (WIDTHS[1] - 1, WIDTHS[0] - 1, WIDTHS[0] - 1), strict=True):
+        conv.bias.view(-1, 8)[channel] = 1.0
+    ups[2].bias.view(-1, 8)[WIDTHS[0] - 1] = LOUD
+
+
+class Grab:
+    """Keeps what a module was last called with."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.value = torch.empty(0)
+        self._handle = module.register_forward_pre_hook(self._keep)
+
+    def _keep(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.value = inputs[0]
+
+    def close(self) -> None:
+        self._handle.remove()
+
+
+def _neighbours(hidden: Tensor) -> Tensor:
+    """(1, C, F + 2, h, w) to (F*h*w, 9C + 1): each cell with its eight neighbours in space, and a one.
+
+    Not those in time: a pinned frame must not suffer from the frames beside it.
+    """
+    frames = functional.pad(hidden[0, :, 1:-1].transpose(0, 1), (1, 1, 1, 1))
+    columns = functional.unfold(frames, 3).transpose(1, 2).flatten(0, 1)
+    return functional.pad(columns, (0, 1), value=1.0)
+
+
+def _patches(frames: Tensor) -> Tensor:
+    """(1, 3, F, H, W) to (F*h*w, 192) in the decoder's order: colour, x, y."""
+    _, _, count, height, width = frames.shape
+    cut = frames[0].reshape(3, count, height // CELL, CELL, width // CELL, CELL)
+    return cut.permute(1, 2, 4, 0, 5, 3).reshape(-1, 3 * CELL**2)
+
+
+def training_clip(rng: Random, frames: int, side: int = 256) -> Tensor:
+    """A crop at full resolution. Returns (3, frames, side, side) in [-1, 1]."""
+    start = rng.uniform(0, 88 - frames)
+    times = (start + torch.arange(frames)) / 88
+    kind = rng.random()
+    if kind < 0.55:
+        crop = (rng.randrange(512 - side), rng.randrange(832 - side), side, side)
+        clip = draw(random_scene(rng, 89), Grid(512, 832, 1, crop), times)
+    elif kind < 0.8:
+        clip, _ = moving_picture(rng, Grid(side, side, 1), times, 89)
+    else:
+        first, second = (random_picture(rng, side, side, 1)[:, None] for _ in range(2))
+        clip = torch.lerp(first, second, times.view(1, -1, 1, 1))
+    return clip * 2 - 1
+
+
+@torch.no_grad()
+def solve_last_layer(vae: AutoencoderKLLTXVideo, seed: int, clips: int = 24) -> None:
+    """Ridge regression from the unfolded colours to pixels: smooth where a copy would be a mosaic."""
+    rng, conv = Random(seed), vae.decoder.conv_out.conv
+    features = 9 * WIDTHS[0] + 1
+    gram, moment = torch.zeros(features, features), torch.zeros(features, 3 * CELL**2)
+    scale, grab = vae.latents_std.view(1, -1, 1, 1, 1), Grab(conv)
+    for _ in range(clips):
+        frames = training_clip(rng, 9)[None]
+        latents = encode_cells(cells_of_frames(frames))
+        generator = torch.Generator().manual_seed(rng.randrange(2**30))
+        noise = torch.randn(latents.shape, generator=generator)
+        vae.decode(latents + DECODE_NOISE * scale * noise, torch.zeros(1))
+        x, y = _neighbours(grab.value), _patches(frames)
+        gram += x.T @ x / len(x)
+        moment += x.T @ y / len(x)
+    grab.close()
+    solution = torch.linalg.solve(gram + RIDGE * torch.eye(features), moment)
+    conv.weight[:, :, 1] = solution[:-1].T.view(-1, WIDTHS[0], 3, 3)
+    conv.bias.copy_(solution[-1])
+
+
+@torch.no_grad()
+def set_scales(vae: AutoencoderKLLTXVideo, seed: int, clips: int = 300) -> None:
+    """Half-way between equal scales and equal variances: in the noise, colours still outweigh detail."""
+    rng, grid = Random(seed), Grid(512, 512, CELL)
+    kept = []
+    for _ in range(clips):
+        times = rng.random() + torch.arange(HALVES) * 4 / 88
+        is_scene = rng.random() < 0.6
+        cells = draw(random_scene(rng, 89), grid, times) if is_scene else moving_picture(rng, grid, times, 89)[0]
+        kept.append(encode_cells(cells[None] * 2 - 1).transpose(0, 1).flatten(1))
+    values = torch.cat(kept, 1)
+    root = values.std(1).clamp(min=0.03).sqrt()
+    vae.latents_mean.copy_(values.mean(1).bfloat16())  # as it will be stored
+    vae.latents_std.copy_((root * root[0] / BRIGHTNESS_SCALE).bfloat16())
+
+
+def make_autoencoder(seed: int) -> AutoencoderKLLTXVideo:
+    """The whole stage, in seconds: nothing is trained."""
+    torch.manual_seed(seed)
+    vae = new_autoencoder().eval()
+    solve_encoder(vae)
+    start_decoder(vae)
+    set_scales(vae, seed)
+    solve_last_layer(vae, seed)
+    return vae

@@ -1,0 +1,285 @@
+"""Training batches: clips as latents, some of their frames pinned, noised token by token as in sampling."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.autoencoder import BLOCK, CELL, HALVES, LATENTS, encode_cells
+from training.pictures import cross_fade, moving_picture, random_picture
+from training.scenes import Grid, Scene, draw, draw_backdrop, random_scene
+from training.text import FADE_WORDS, vary
+
+FRAME_RATES = (25.0,) * 9 + (15.0, 24.0, 30.0, 50.0)
+TOKEN = CELL * BLOCK  # pixels
+SAMPLES = 4  # drawn per latent frame, two in each half
+CONDITION_NOISE = 0.15
+FADE_FRAMES = 24
+
+Restyle = Callable[[Tensor], Tensor]  # (3, ...) in [0, 1] to the same
+
+
+@dataclass(frozen=True)
+class Scales:
+    """mean, std: (112,), from the autoencoder's configuration."""
+
+    mean: Tensor
+    std: Tensor
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        shape = (1, -1, 1, 1, 1)
+        return (latents - self.mean.view(shape)) / self.std.view(shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the samples of a batch share: a frame of rows x columns tokens, a clip of so many frames.
+
+    Only `kept` latent frames of it are shown, at their true times: a fraction of the cost of all.
+    """
+
+    samples: int
+    rows: int
+    columns: int
+    frames: int
+    kept: int
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.rows * TOKEN, self.columns * TOKEN, CELL)
+
+    @property
+    def latent_frames(self) -> int:
+        return (self.frames - 1) // 8 + 1
+
+
+@dataclass(frozen=True)
+class Pins:
+    """Pinned frames. stills: each becomes tokens in front; head: latent frames pinned in place from frame 0;
+
+    follow: latent frame from which a clip is pinned, its first two as tokens in front (None: no such clip).
+    """
+
+    stills: tuple[int, ...] = ()
+    head: int = 0
+    follow: int | None = None
+
+    @property
+    def spans(self) -> list[tuple[float, float]]:
+        """First and last frame of each pinned stretch."""
+        spans = [(float(still), float(still)) for still in self.stills]
+        if self.head:
+            spans.append((0.0, 8.0 * (self.head - 1)))
+        if self.follow is not None:
+            spans.append((8.0 * self.follow, 8.0 * self.follow + 16))
+        return spans
+
+    @property
+    def marks(self) -> list[int]:
+        return [0] * (self.head > 0) + sorted(self.stills)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """tokens, target: (B, N, 112); coordinates: (B, 3, N); timestep: (B, 1 or N); weight: (B, N)."""
+
+    tokens: Tensor
+    target: Tensor
+    coordinates: Tensor
+    timestep: Tensor
+    weight: Tensor
+    captions: list[str]
+
+
+# --- choosing ----------------------------------------------------------------------------------------------
+
+
+def _kept(rng: Random, layout: Layout, must: set[int]) -> list[int]:
+    """Latent frames to show: a run, evenly spread, or any."""
+    total, count = layout.latent_frames, layout.kept
+    if count >= total:
+        return list(range(total))
+    style = rng.random()
+    if style < 0.35:
+        first = rng.randint(0, total - count)
+        chosen = set(range(first, first + count))
+    elif style < 0.6:
+        chosen = {round(i * (total - 1) / (count - 1)) for i in range(count)}
+    else:
+        chosen = set(rng.sample(range(total), count))
+    spare = sorted(chosen - must, key=lambda _: rng.random())
+    rest = [i for i in range(total) if i not in chosen | must]
+    rng.shuffle(rest)
+    return sorted(must | set((spare + rest)[: count - len(must)]))
+
+
+def random_pins(rng: Random, layout: Layout) -> Pins:
+    last, total = layout.frames - 1, layout.latent_frames
+    middle = rng.randint(1, max(1, last - 1))
+    choices: list[tuple[float, Pins]] = [
+        (4.0, Pins(head=1)),
+        (6.0, Pins(head=1, stills=(last,))),
+        (2.0, Pins(head=1, stills=(middle,))),
+        (1.0, Pins(stills=(last,))),
+        (1.0, Pins(stills=(middle,))),
+        (1.0, Pins(head=1, stills=(max(1, last // 2), last))),
+        (1.5, Pins(head=min(rng.choice((2, 2, 3)), layout.kept))),
+    ]
+    if total > 3:
+        choices.append((1.0, Pins(follow=rng.randint(1, total - 2))))
+    return rng.choices([pins for _, pins in choices], [weight for weight, _ in choices])[0]
+
+
+def _frames_of(latent_frame: int) -> list[float]:
+    if latent_frame == 0:
+        return [0.0] * SAMPLES
+    return [8 * latent_frame - shift for shift in (6.5, 4.5, 2.5, 0.5)]
+
+
+Content = tuple[Tensor, Tensor, str]  # (3, T, rows, columns) in [0, 1]; what to look at (T, rows, columns); caption
+
+
+def _scene(rng: Random, layout: Layout, times: Tensor) -> Content:
+    scene: Scene = random_scene(rng, layout.frames)
+    clip = draw(scene, layout.grid, times)
+    ground = draw_backdrop(scene.backdrop, layout.grid)
+    return clip, ((clip - ground[:, None]).abs().amax(0) > 0.05).float(), scene.caption
+
+
+def _picture(rng: Random, layout: Layout, times: Tensor) -> Content:
+    clip, caption = moving_picture(rng, layout.grid, times, layout.frames)
+    return clip, torch.zeros_like(clip[0]), caption
+
+
+def _fade(marks: list[int], rng: Random, layout: Layout, times: Tensor) -> Content:
+    grid, last = layout.grid, layout.frames - 1
+    shown = [random_picture(rng, grid.rows, grid.columns, CELL) for _ in marks]
+    clip = cross_fade(shown, [mark / last for mark in marks], times)
+    caption = rng.choice(FADE_WORDS) if rng.random() < 0.5 else random_scene(rng, layout.frames).caption
+    return clip, torch.zeros_like(clip[0]), caption
+
+
+def _content(rng: Random, pins: Pins) -> Callable[[Random, Layout, Tensor], Content]:
+    fade = partial(_fade, pins.marks)
+    kinds: list[Callable[[Random, Layout, Tensor], Content]] = [_scene, _picture, fade]
+    if not pins.marks:
+        return rng.choices(kinds[:2], (0.9, 0.1) if pins.follow is None else (0.6, 0.4))[0]
+    return rng.choices(kinds, (0.3, 0.15, 0.55) if len(pins.marks) > 1 else (0.45, 0.45, 0.10))[0]
+
+
+# --- one sample --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """latents: (N, 112), the tokens in front first; pinned: (N,) strength; times: (N,) in frames."""
+
+    latents: Tensor
+    pinned: Tensor
+    times: Tensor
+    focus: Tensor
+    caption: str
+
+
+def _strength(rng: Random) -> float:
+    return 1.0 if rng.random() < 0.75 else rng.uniform(0.3, 1.0)
+
+
+def _front(pins: Pins) -> tuple[list[list[float]], list[float]]:
+    """Frames to draw for each latent frame in front, and the time each claims."""
+    drawn = [[float(still)] * SAMPLES for still in pins.stills]
+    times = [float(still) for still in pins.stills]
+    if pins.follow is not None:
+        start = 8 * pins.follow
+        drawn += [[float(start)] * SAMPLES, _frames_of(pins.follow + 1)]
+        times += [float(start), float(start + 1)]
+    return drawn, times
+
+
+def _restyled(restyle: Restyle, clip: Tensor, frames: Tensor, pins: Pins, front: int) -> Tensor:
+    """Another look for what is not pinned, fading in. frames: (T,), of which the first `front` are pinned."""
+    away = torch.stack([torch.maximum(first - frames, frames - last) for first, last in pins.spans] or [frames + 99])
+    share = (away.amin(0) / FADE_FRAMES).clamp(0, 1)
+    share[:front] = 0
+    share = share * share * (3 - 2 * share)
+    return torch.lerp(clip, restyle(clip), share.view(1, -1, 1, 1))
+
+
+def _sample(rng: Random, layout: Layout, pins: Pins, scales: Scales, restyle: Restyle | None) -> Sample:
+    kept = _kept(rng, layout, set(range(pins.head)))
+    front, front_times = _front(pins)
+    drawn = torch.tensor(front + [_frames_of(i) for i in kept])
+    clip, focus, caption = _content(rng, pins)(rng, layout, drawn.flatten() / (layout.frames - 1))
+    if restyle:
+        clip = _restyled(restyle, clip, drawn.flatten(), pins, len(front) * SAMPLES)
+    cells = functional.avg_pool3d(clip * 2 - 1, (SAMPLES // HALVES, 1, 1))
+    latents = scales.normalise(encode_cells(cells[None]))[0].flatten(1).T
+    focus = functional.max_pool3d(focus[None], (SAMPLES, BLOCK, BLOCK)).flatten()
+    held = [_strength(rng) for _ in pins.stills]
+    head = _strength(rng)
+    held += [head] * (len(front) - len(held))
+    held += [head if i < pins.head or (pins.follow is not None and i == pins.follow + 2) else 0.0 for i in kept]
+    times = front_times + [float(max(0, 8 * i - 7)) for i in kept]
+    area = layout.rows * layout.columns
+    spread = [torch.tensor(values).repeat_interleave(area) for values in (held, times)]
+    return Sample(latents, spread[0], spread[1], focus, vary(caption, rng))
+
+
+def _sigma(rng: Random, tokens: int) -> float:
+    """Half of the sampler's steps lie above 0.975, where the layout of the whole video is decided."""
+    kind = rng.random()
+    if kind < 0.30:
+        return rng.uniform(0.94, 1.0)
+    if kind < 0.55:
+        return rng.uniform(0.02, 1.0)
+    shift = min(0.6 + 0.9 * math.sqrt(tokens / 1024), 2.05)
+    return 1 / (1 + math.exp(-rng.gauss(shift, 1.0)))
+
+
+def _coordinates(layout: Layout, times: Tensor, rate: float) -> Tensor:
+    """times: (N,). Returns (3, N): seconds, y and x in pixels."""
+    count = len(times) // (layout.rows * layout.columns)
+    y = torch.arange(layout.rows).repeat_interleave(layout.columns).repeat(count) * float(TOKEN)
+    x = torch.arange(layout.columns).repeat(layout.rows * count) * float(TOKEN)
+    return torch.stack([times / rate, y, x])
+
+
+def _noised(sample: Sample, sigma: float, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, their own sigmas and which of them take part in the loss."""
+    own = (1 - sample.pinned).clamp(max=sigma)
+    level = torch.where(sample.pinned >= 1, CONDITION_NOISE * sigma**2, own)[:, None]
+    keep = torch.where(sample.pinned >= 1, 1.0, 1 - own)[:, None]
+    return keep * sample.latents + level * noise, own, (own == sigma).float()
+
+
+def make_batch(rng: Random, layout: Layout, scales: Scales, pinned: bool, restyle: Restyle | None = None) -> Batch:
+    pins = random_pins(rng, layout) if pinned else Pins()
+    samples = [_sample(rng, layout, pins, scales, restyle) for _ in range(layout.samples)]
+    generator = torch.Generator().manual_seed(rng.randrange(2**30))
+    rate = rng.choice(FRAME_RATES)
+    inside = layout.rows * layout.columns * min(layout.kept, layout.latent_frames)
+    tokens, target, timestep, weight = [], [], [], []
+    for sample in samples:
+        noise = torch.randn((len(sample.times), LATENTS), generator=generator)
+        sigma = _sigma(rng, layout.rows * layout.columns * layout.latent_frames)
+        mixed, own, active = _noised(sample, sigma, noise)
+        in_grid = torch.arange(len(active)) >= len(active) - inside
+        tokens.append(mixed)
+        target.append(noise - sample.latents)
+        timestep.append(own * 1000)
+        # An error of the velocity moves the picture by sigma times as much.
+        weight.append(active * in_grid * (1 + 3 * sample.focus) * (sigma + 0.1))
+    times = torch.stack(timestep)
+    return Batch(
+        torch.stack(tokens),
+        torch.stack(target),
+        torch.stack([_coordinates(layout, sample.times, rate) for sample in samples]),
+        times if pinned else times[:, :1],
+        torch.stack(weight),
+        [sample.caption for sample in samples],
+    )

@@ -1,0 +1,110 @@
+"""A LoRA for the transformer, trained like it but on clips in another palette."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import torch
+from diffusers import LTXVideoTransformer3DModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from training.batches import Layout, Restyle, Scales, make_batch
+from training.optimise import warm_cosine
+from training.state import Clock, load_state, save_state
+from training.text import tokenise
+from training.transformer import CLIP_LENGTHS, Video, clip_gradients, flow_loss, importance_of, predict
+
+RANK = 8
+LAYOUTS = ((6, 8, 13, 3), (9, 8, 8, 3), (16, 5, 6, 3), (3, 8, 13, 6), (2, 8, 13, 12))
+
+
+def neon(clip: Tensor) -> Tensor:
+    """A night in neon: dark blue shadows, magenta middle tones, cyan lights. clip: (3, ...) in [0, 1]."""
+    light = (0.35 * clip[0] + 0.50 * clip[1] + 0.15 * clip[2]).clamp(0, 1)
+    stops = torch.tensor(((0.03, 0.01, 0.14), (0.38, 0.03, 0.50), (0.98, 0.16, 0.62), (0.25, 0.95, 1.00)))
+    place = light * (len(stops) - 1)
+    below = place.long().clamp(max=len(stops) - 2)
+    share = (place - below)[..., None]
+    return torch.lerp(stops[below], stops[below + 1], share).movedim(-1, 0)
+
+
+STYLES: dict[str, Restyle] = {"neon": neon}
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer and a trained low-rank branch beside it; alpha equals the rank."""
+
+    def __init__(self, base: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.base = base
+        self.down = nn.Linear(base.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, base.out_features, bias=False)
+        nn.init.normal_(self.down.weight, std=base.in_features**-0.5)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        total: Tensor = self.base(hidden) + self.up(self.down(hidden))
+        return total
+
+
+def _targets(transformer: LTXVideoTransformer3DModel) -> Iterator[str]:
+    for name, module in transformer.named_modules():
+        inside = name.startswith("transformer_blocks.") and isinstance(module, nn.Linear)
+        if inside and (".attn" in name or ".ff." in name):
+            yield name
+
+
+def add_branches(transformer: LTXVideoTransformer3DModel) -> dict[str, LoraLinear]:
+    transformer.requires_grad_(False)
+    branches = {}
+    for name in list(_targets(transformer)):
+        parent, _, leaf = name.rpartition(".")
+        branches[name] = LoraLinear(transformer.get_submodule(name), RANK)
+        setattr(transformer.get_submodule(parent), leaf, branches[name])
+    return branches
+
+
+def write_lora(path: Path, branches: dict[str, LoraLinear]) -> None:
+    tensors = {}
+    for name, branch in branches.items():
+        tensors[f"transformer.{name}.lora_A.weight"] = branch.down.weight.detach().bfloat16()
+        tensors[f"transformer.{name}.lora_B.weight"] = branch.up.weight.detach().bfloat16()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata={"format": "pt", "rank": str(RANK), "alpha": str(RANK)})
+
+
+def train_lora(
+    folder: Path,
+    style: str,
+    parts: tuple[Video, PreTrainedTokenizerFast],
+    scales: Scales,
+    steps: int,
+    seed: int,
+) -> dict[str, LoraLinear]:
+    """Resumes from folder/<style>.pt. Pinned frames keep their colours; the look fades in beside them."""
+    video, tokenizer = parts
+    torch.manual_seed(seed)
+    video.requires_grad_(False)
+    branches = add_branches(video.transformer)
+    trained = nn.ModuleList(branches.values())
+    weights = [p for p in trained.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
+    schedule, clock = warm_cosine(optimiser, steps, warm=30), Clock(style, steps)
+    stored = {"branches": trained, "optimiser": optimiser}
+    for step in range(load_state(folder / f"{style}.pt", stored), steps):
+        schedule(step)
+        rng = Random(f"{style} {seed} {step}")
+        samples, rows, columns, kept = rng.choice(LAYOUTS)
+        layout = Layout(samples, rows, columns, rng.choice(CLIP_LENGTHS[:6]), kept)
+        batch = make_batch(rng, layout, scales, rng.random() < 0.45, STYLES[style])
+        loss = flow_loss(predict(video, batch, *tokenise(tokenizer, batch.captions)), batch, importance_of(scales))
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        clip_gradients(weights)
+        optimiser.step()
+        clock.tick(step, loss)
+        if step % 50 == 49 or step == steps - 1:
+            save_state(folder / f"{style}.pt", stored, step + 1)
+    return branches

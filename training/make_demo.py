@@ -1,0 +1,58 @@
+"""Makes the demo model from nothing: `python -m training.make_demo --out DIR --state DIR`.
+
+Stages resume from the checkpoints in the state folder; a finished stage is only loaded.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from training.autoencoder import make_autoencoder
+from training.batches import Scales
+from training.lora import STYLES, train_lora, write_lora
+from training.release import write_model
+from training.transformer import train_transformer
+
+SEED = 0
+TRANSFORMER_STEPS = 3100
+LORA_STEPS = 200
+
+
+@contextmanager
+def timed(stage: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    print(f"{stage}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def make_demo(out: Path, state: Path) -> None:
+    state.mkdir(parents=True, exist_ok=True)
+    with timed("autoencoder"):
+        vae = make_autoencoder(SEED)
+    scales = Scales(vae.latents_mean.clone(), vae.latents_std.clone())
+    for style in STYLES:
+        with timed(f"transformer and {style}"):
+            # Each LoRA starts from the transformer as it is shipped; training it alters the object.
+            video, tokenizer = train_transformer(state, scales, TRANSFORMER_STEPS, SEED)
+            branches = train_lora(state, style, (video, tokenizer), scales, LORA_STEPS, SEED)
+            write_lora(out / "loras" / f"{style}.safetensors", branches)
+    video, tokenizer = train_transformer(state, scales, TRANSFORMER_STEPS, SEED)
+    write_model(out, vae, video, tokenizer)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="where the model is written")
+    parser.add_argument("--state", type=Path, required=True, help="checkpoints")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    make_demo(arguments.out, arguments.state)
+
+
+if __name__ == "__main__":
+    main()

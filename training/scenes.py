@@ -1,0 +1,362 @@
+"""Procedural scenes: a backdrop, up to two moving shapes and the caption that says so.
+
+A scene is a formula, so it can be sampled on any grid: at pixels for the decoder, or at the 8-pixel cells
+that are all the encoder ever looks at, which makes fresh training clips almost free.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from torch import Tensor
+
+RGB = tuple[float, float, float]
+
+COLOURS: dict[str, RGB] = {
+    "red": (0.88, 0.11, 0.13),
+    "orange": (0.98, 0.52, 0.08),
+    "yellow": (0.99, 0.87, 0.15),
+    "green": (0.13, 0.65, 0.22),
+    "cyan": (0.12, 0.80, 0.85),
+    "blue": (0.12, 0.27, 0.85),
+    "purple": (0.50, 0.15, 0.70),
+    "pink": (0.98, 0.50, 0.72),
+    "white": (0.97, 0.97, 0.97),
+    "grey": (0.50, 0.50, 0.50),
+    "black": (0.04, 0.04, 0.05),
+}
+SHAPES = ("circle", "square", "triangle", "star", "ring", "diamond", "cross", "moon")
+MOTIONS: dict[str, tuple[str, ...]] = {
+    "right": ("moving right", "moving from left to right", "moving to the right", "flying right"),
+    "left": ("moving left", "moving from right to left", "moving to the left", "flying left"),
+    "up": ("moving up", "rising", "going up"),
+    "down": ("moving down", "falling", "sinking", "going down"),
+    "still": ("", "standing still", "that does not move"),
+    "grow": ("growing", "getting bigger"),
+    "shrink": ("shrinking", "getting smaller"),
+    "spin": ("spinning", "rotating", "turning"),
+    "bounce": ("bouncing", "jumping up and down"),
+}
+PLACES: dict[str, tuple[str, ...]] = {
+    "sea": ("over the sea", "over the ocean", "above blue water"),
+    "meadow": ("over a green meadow", "over a field of grass", "above green hills"),
+    "desert": ("in the desert", "over sand dunes"),
+    "night": ("at night", "in the night sky", "over dark mountains at night"),
+    "sunset": ("at sunset", "at sunrise over the sea", "in the evening sky"),
+    "snow": ("in the snow", "over snowy mountains", "in winter"),
+    "city": ("in the city", "over a city at night"),
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a scene is sampled. height, width, cell: pixels; one sample per cell x cell block.
+
+    crop: top, left, height and width of the part to draw, in pixels; all of it by default.
+    """
+
+    height: int
+    width: int
+    cell: int
+    crop: tuple[int, int, int, int] | None = None
+
+    @property
+    def rows(self) -> int:
+        return (self.crop[2] if self.crop else self.height) // self.cell
+
+    @property
+    def columns(self) -> int:
+        return (self.crop[3] if self.crop else self.width) // self.cell
+
+    @property
+    def unit(self) -> float:
+        return float(min(self.height, self.width))
+
+    def axes(self) -> tuple[Tensor, Tensor]:
+        """y (rows, 1) and x (1, columns) from the centre, in units of the shorter side."""
+        top, left = self.crop[:2] if self.crop else (0, 0)
+        y = (torch.arange(self.rows) + 0.5) * self.cell + top - self.height / 2
+        x = (torch.arange(self.columns) + 0.5) * self.cell + left - self.width / 2
+        return (y / self.unit)[:, None], (x / self.unit)[None, :]
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """kind: "plain", "gradient" or a place; seed: its hills and houses."""
+
+    kind: str
+    top: RGB
+    bottom: RGB
+    horizon: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A shape whose centre, radius (units of the shorter side) and angle run linearly from start to end."""
+
+    shape: str
+    colour: RGB
+    start: tuple[float, float]
+    end: tuple[float, float]
+    radius: tuple[float, float]
+    angle: tuple[float, float]
+    bounce: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    backdrop: Backdrop
+    subjects: tuple[Subject, ...]
+    caption: str
+
+
+# --- drawing -----------------------------------------------------------------------------------------------
+
+
+def _colour(rgb: RGB) -> Tensor:
+    return torch.tensor(rgb).view(3, 1, 1)
+
+
+def _mix(below: Tensor, above: Tensor, cover: Tensor) -> Tensor:
+    return below + (above - below) * cover
+
+
+def _ridge(x: Tensor, rng: Random, height: float, rough: float) -> Tensor:
+    """The profile of hills (rough 0) or mountains (rough 1) over x."""
+    total = torch.zeros_like(x)
+    for octave in range(3):
+        phase = x * (1.3 + 0.5 * rng.random()) * 2**octave + rng.random() * 9
+        wave = rough * (2 * (phase % 2 - 1).abs() - 1) + (1 - rough) * torch.sin(phase * math.pi)
+        total = total + wave * 0.5**octave
+    return height * total / 1.75
+
+
+def _skyline(x: Tensor, rng: Random) -> Tensor:
+    heights = torch.tensor([rng.uniform(0.02, 0.30) for _ in range(64)])
+    return heights[((x + 4) * rng.uniform(6, 9)).long() % 64]
+
+
+def _ground(backdrop: Backdrop, x: Tensor, rng: Random) -> list[tuple[Tensor, RGB]]:
+    """Silhouettes from back to front: the height of each above the horizon, and its colour."""
+    flat = torch.zeros_like(x)
+    layers: dict[str, list[tuple[Tensor, RGB]]] = {
+        "sea": [(flat, backdrop.bottom)],
+        "meadow": [
+            (_ridge(x, rng, 0.05, 0.0) + 0.06, (0.20, 0.50, 0.25)),
+            (_ridge(x, rng, 0.03, 0.0) - 0.06, backdrop.bottom),
+        ],
+        "desert": [
+            (_ridge(x, rng, 0.06, 0.1) + 0.05, (0.80, 0.52, 0.25)),
+            (_ridge(x, rng, 0.04, 0.0) - 0.07, backdrop.bottom),
+        ],
+        "night": [
+            (_ridge(x, rng, 0.10, 1.0) + 0.10, (0.10, 0.11, 0.24)),
+            (_ridge(x, rng, 0.05, 0.3) - 0.06, backdrop.bottom),
+        ],
+        "sunset": [(flat, backdrop.bottom)],
+        "snow": [
+            (_ridge(x, rng, 0.14, 1.0) + 0.14, (0.62, 0.72, 0.85)),
+            (_ridge(x, rng, 0.05, 0.0) - 0.05, backdrop.bottom),
+        ],
+        "city": [
+            (_skyline(x, rng) + 0.06, (0.16, 0.15, 0.30)),
+            (_skyline(x, rng) - 0.08, backdrop.bottom),
+        ],
+    }
+    return layers[backdrop.kind]
+
+
+def draw_backdrop(backdrop: Backdrop, grid: Grid) -> Tensor:
+    """The picture behind the subjects. Returns (3, rows, columns) in [0, 1]."""
+    y, x = grid.axes()
+    span = grid.height / grid.unit
+    ramp = ((y / span + 0.5).clamp(0, 1)).expand(grid.rows, grid.columns)
+    if backdrop.kind in ("plain", "gradient"):
+        return _mix(_colour(backdrop.top), _colour(backdrop.bottom), ramp)
+    rng = Random(backdrop.seed)
+    pale = tuple(0.45 + 0.55 * c for c in backdrop.top) if backdrop.kind != "night" else (0.16, 0.18, 0.38)
+    low = (1.0, 0.72, 0.35) if backdrop.kind == "sunset" else pale
+    picture = _mix(_colour(backdrop.top), torch.tensor(low).view(3, 1, 1), (ramp * 1.5).clamp(0, 1))
+    for height, colour in _ground(backdrop, x, rng):
+        line = backdrop.horizon - height
+        cover = ((y - line) * grid.unit / grid.cell + 0.5).clamp(0, 1)
+        shade = (1.08 - 0.45 * (y - line).clamp(0, 0.7)).clamp(max=1.0)
+        picture = _mix(picture, _colour(colour) * shade, cover)
+    return picture
+
+
+def _polygon(x: Tensor, y: Tensor, radius: float, sides: int) -> Tensor:
+    sector = 2 * math.pi / sides
+    angle = torch.atan2(x, -y)
+    folded = angle - sector * torch.round(angle / sector)
+    return torch.hypot(x, y) * torch.cos(folded) - radius * math.cos(sector / 2)
+
+
+def _star(x: Tensor, y: Tensor, radius: float) -> Tensor:
+    """Distance to a five-pointed star: one edge line, mirrored into ten wedges."""
+    wedge = math.pi / 5
+    angle = torch.atan2(x, -y)
+    folded = (angle - 2 * wedge * torch.round(angle / (2 * wedge))).abs()
+    length = torch.hypot(x, y)
+    along, across = length * torch.cos(folded), length * torch.sin(folded)
+    inner = 0.45 * radius
+    edge = (inner * math.cos(wedge) - radius, inner * math.sin(wedge))
+    norm = math.hypot(*edge)
+    return (along - radius) * (edge[1] / norm) - across * (edge[0] / norm)
+
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "circle": lambda x, y: torch.hypot(x, y) - 0.95,
+    "square": lambda x, y: torch.maximum(x.abs(), y.abs()) - 0.82,
+    "triangle": lambda x, y: _polygon(x, 0.2 - y, 1.15, 3),
+    "star": lambda x, y: _star(x, y, 1.15),
+    "ring": lambda x, y: (torch.hypot(x, y) - 0.72).abs() - 0.25,
+    "diamond": lambda x, y: (x.abs() * 1.25 + y.abs() - 1.1) / 1.6,
+    "cross": lambda x, y: torch.minimum(
+        torch.maximum(x.abs() - 1.0, y.abs() - 0.33), torch.maximum(x.abs() - 0.33, y.abs() - 1.0)
+    ),
+    "moon": lambda x, y: torch.maximum(torch.hypot(x, y) - 0.98, 0.80 - torch.hypot(x - 0.5, y + 0.1)),
+}
+
+
+def _cover(subject: Subject, grid: Grid, times: Tensor) -> Tensor:
+    """How much of each cell the subject covers. times: (T,) in [0, 1]. Returns (T, rows, columns)."""
+    y, x = grid.axes()
+    t = times.view(-1, 1, 1)
+    leap = subject.bounce * torch.sin(2 * math.pi * t * 1.5).abs()
+    dx = x - (subject.start[0] + (subject.end[0] - subject.start[0]) * t)
+    dy = y - (subject.start[1] + (subject.end[1] - subject.start[1]) * t) + leap
+    radius = subject.radius[0] + (subject.radius[1] - subject.radius[0]) * t
+    angle = subject.angle[0] + (subject.angle[1] - subject.angle[0]) * t
+    cos, sin = torch.cos(angle) / radius, torch.sin(angle) / radius
+    distance = DISTANCES[subject.shape](dx * cos + dy * sin, dy * cos - dx * sin) * radius
+    return (0.5 - distance * grid.unit / grid.cell).clamp(0, 1)
+
+
+def draw(scene: Scene, grid: Grid, times: Tensor) -> Tensor:
+    """times: (T,) in [0, 1], the share of the clip. Returns (3, T, rows, columns) in [0, 1]."""
+    picture = draw_backdrop(scene.backdrop, grid)[:, None].expand(-1, len(times), -1, -1)
+    for subject in scene.subjects:
+        cover = _cover(subject, grid, times)
+        picture = _mix(picture, torch.tensor(subject.colour).view(3, 1, 1, 1), cover[None])
+    return picture
+
+
+# --- choosing ----------------------------------------------------------------------------------------------
+
+
+def _tint(rgb: RGB, rng: Random, amount: float = 0.04) -> RGB:
+    red, green, blue = (min(1.0, max(0.0, c + rng.uniform(-amount, amount))) for c in rgb)
+    return red, green, blue
+
+
+def _plain(rng: Random, taken: set[str]) -> tuple[Backdrop, str, set[str]]:
+    name = rng.choice([c for c in COLOURS if c not in taken])
+    colour = _tint(COLOURS[name], rng)
+    pattern = rng.choice(("on a {} background", "on {}", "in front of a {} background"))
+    return Backdrop("plain", colour, colour, 0.0, 0), pattern.format(name), {name}
+
+
+def _gradient(rng: Random, taken: set[str]) -> tuple[Backdrop, str, set[str]]:
+    first, second = rng.sample([c for c in COLOURS if c not in taken], 2)
+    pattern = rng.choice(("on a {} to {} gradient", "on a gradient from {} to {}"))
+    backdrop = Backdrop("gradient", _tint(COLOURS[first], rng), _tint(COLOURS[second], rng), 0.0, 0)
+    return backdrop, pattern.format(first, second), {first, second}
+
+
+PLACE_COLOURS: dict[str, tuple[RGB, RGB]] = {
+    "sea": ((0.35, 0.65, 0.95), (0.05, 0.27, 0.58)),
+    "meadow": ((0.40, 0.70, 0.98), (0.30, 0.68, 0.22)),
+    "desert": ((0.45, 0.72, 0.92), (0.93, 0.70, 0.36)),
+    "night": ((0.03, 0.04, 0.16), (0.03, 0.04, 0.09)),
+    "sunset": ((0.42, 0.16, 0.48), (0.22, 0.10, 0.32)),
+    "snow": ((0.50, 0.72, 0.95), (0.93, 0.95, 0.99)),
+    "city": ((0.25, 0.20, 0.50), (0.07, 0.07, 0.15)),
+}
+
+
+def random_place(rng: Random, kind: str | None = None) -> Backdrop:
+    kind = kind or rng.choice(list(PLACES))
+    top, bottom = PLACE_COLOURS[kind]
+    horizon = rng.uniform(0.12, 0.24)
+    return Backdrop(kind, _tint(top, rng), _tint(bottom, rng), horizon, rng.randrange(2**30))
+
+
+def _backdrop(rng: Random, taken: set[str]) -> tuple[Backdrop, str, set[str]]:
+    draw_of = rng.random()
+    if draw_of < 0.5:
+        return _plain(rng, taken)
+    if draw_of < 0.62:
+        return _gradient(rng, taken)
+    place = random_place(rng)
+    return place, rng.choice(PLACES[place.kind]), set()
+
+
+def _course(motion: str, rng: Random, reach: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Start and end of the centre. reach: the longest way the clip has time for, in units."""
+    x, y = rng.uniform(-0.1, 0.1), rng.uniform(-0.06, 0.06)
+    sign = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1)}.get(motion, (0, 0))
+    half_x, half_y = min(reach, 0.8) / 2, min(reach, 0.4) / 2
+    start = (x - sign[0] * half_x, y - sign[1] * half_y)
+    return start, (x + sign[0] * half_x, y + sign[1] * half_y)
+
+
+def _subject(rng: Random, colour: RGB, motion: str, size: float, frames: int) -> tuple[Subject, str]:
+    shape = rng.choice(SHAPES)
+    reach = frames / 60
+    start, end = _course(motion, rng, reach)
+    change = 1 + min(1.0, reach) * {"grow": 0.9, "shrink": -0.55}.get(motion, 0.0)
+    start_size = size * {"grow": 0.7, "shrink": 1.2}.get(motion, 1.0)
+    turn = min(1.0, reach) * 2.5 if motion == "spin" else 0.0
+    bounce = 0.2 if motion == "bounce" else 0.0
+    if bounce:
+        start = end = (start[0], start[1] + 0.1)
+    return Subject(shape, colour, start, end, (start_size, start_size * change), (0.0, turn), bounce), shape
+
+
+def _side(subject: Subject, shift: float) -> Subject:
+    return Subject(
+        subject.shape,
+        subject.colour,
+        (subject.start[0] * 0.6 + shift, subject.start[1]),
+        (subject.end[0] * 0.6 + shift, subject.end[1]),
+        (subject.radius[0] * 0.75, subject.radius[1] * 0.75),
+        subject.angle,
+        subject.bounce,
+    )
+
+
+def _phrase(parts: tuple[str, str, str], rng: Random) -> str:
+    """Subject, motion and place in a free order."""
+    subject, motion, place = parts
+    if rng.random() < 0.25:
+        return f"{place}, {subject} {motion}".strip()
+    if rng.random() < 0.2:
+        return f"{subject} {place} {motion}".strip()
+    return f"{subject} {motion} {place}"
+
+
+def random_scene(rng: Random, frames: int) -> Scene:
+    """A scene fit for a clip of that many frames (short clips move less, at the same speed)."""
+    names = rng.sample(list(COLOURS), 2)
+    count = rng.choices((0, 1, 2), (0.06, 0.80, 0.14))[0]
+    backdrop, place, _ = _backdrop(rng, set(names[: max(count, 1)]))
+    if count == 0:
+        return Scene(backdrop, (), place)
+    motion = rng.choices(list(MOTIONS), (3, 3, 2, 2, 2, 1.5, 1.5, 1.5, 1))[0]
+    size_word, size = rng.choices((("", 0.23), ("small", 0.15), ("big", 0.31)), (6, 1, 1))[0]
+    subjects, words = [], []
+    for name in names[:count]:
+        tinted = _tint(COLOURS[name], rng)
+        subject, noun = _subject(rng, tinted, motion, size * rng.uniform(0.93, 1.07), frames)
+        subjects.append(subject)
+        noun = rng.choice(("ball", "circle", "disc")) if noun == "circle" else noun
+        described = " ".join(filter(None, (size_word, name, noun)))
+        words.append(("an " if described.startswith("orange") else "a ") + described)
+    if count == 2:
+        subjects = [_side(subjects[0], -0.36), _side(subjects[1], 0.36)]
+    caption = _phrase((" and ".join(words), rng.choice(MOTIONS[motion]), place), rng)
+    return Scene(backdrop, tuple(subjects), caption)
