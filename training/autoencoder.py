@@ -29,6 +29,7 @@ LOUD = 16.0  # the same in the decoder, which is trained afterwards
 WIDTHS = (32, 64, 128)
 DECODE_NOISE = 0.04  # of normalised latents: what sampling adds, and some of what it leaves
 RIDGE = 1e-4
+SECONDS = 3.52  # of a clip of 89 frames
 BRIGHTNESS_SCALE = 1.6  # standard deviation of the first normalised channel, the mean brightness
 
 
@@ -223,7 +224,8 @@ def training_clip(rng: Random, frames: int, side: int = 256) -> Tensor:
     kind = rng.random()
     if kind < 0.55:
         crop = (rng.randrange(512 - side), rng.randrange(832 - side), side, side)
-        clip = draw(random_scene(rng, 89), Grid(512, 832, 1, crop), times)
+        grid = Grid(512, 832, 1, crop)
+        clip = draw(random_scene(rng, grid, SECONDS), grid, times * SECONDS)
     elif kind < 0.8:
         clip, _ = moving_picture(rng, Grid(side, side, 1), times, 89)
     else:
@@ -261,8 +263,10 @@ def set_scales(vae: AutoencoderKLLTXVideo, seed: int, clips: int = 300) -> None:
     kept = []
     for _ in range(clips):
         times = rng.random() + torch.arange(HALVES) * 4 / 88
-        is_scene = rng.random() < 0.6
-        cells = draw(random_scene(rng, 89), grid, times) if is_scene else moving_picture(rng, grid, times, 89)[0]
+        if rng.random() < 0.6:
+            cells = draw(random_scene(rng, grid, SECONDS), grid, times * SECONDS)
+        else:
+            cells = moving_picture(rng, grid, times, 89)[0]
         kept.append(encode_cells(cells[None] * 2 - 1).transpose(0, 1).flatten(1))
     values = torch.cat(kept, 1)
     root = values.std(1).clamp(min=0.03).sqrt()

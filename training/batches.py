@@ -15,7 +15,6 @@ from training.pictures import cross_fade, moving_picture, random_picture
 from training.scenes import Grid, Scene, draw, draw_backdrop, random_scene
 from training.text import FADE_WORDS, vary
 
-FRAME_RATES = (25.0,) * 9 + (15.0, 24.0, 30.0, 50.0)
 TOKEN = CELL * BLOCK  # pixels
 SAMPLES = 4  # drawn per latent frame, two in each half
 CONDITION_NOISE = 0.15
@@ -38,7 +37,7 @@ class Scales:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the samples of a batch share: a frame of rows x columns tokens, a clip of so many frames.
+    """What the samples of a batch share: a frame of rows x columns tokens, a clip of so many frames, `rate` a second.
 
     Only `kept` latent frames of it are shown, at their true times: a fraction of the cost of all.
     """
@@ -48,6 +47,7 @@ class Layout:
     columns: int
     frames: int
     kept: int
+    rate: float = 25.0
 
     @property
     def grid(self) -> Grid:
@@ -56,6 +56,10 @@ class Layout:
     @property
     def latent_frames(self) -> int:
         return (self.frames - 1) // 8 + 1
+
+    @property
+    def seconds(self) -> float:
+        return (self.frames - 1) / self.rate
 
 
 @dataclass(frozen=True)
@@ -145,8 +149,8 @@ Content = tuple[Tensor, Tensor, str]  # (3, T, rows, columns) in [0, 1]; what to
 
 
 def _scene(rng: Random, layout: Layout, times: Tensor) -> Content:
-    scene: Scene = random_scene(rng, layout.frames)
-    clip = draw(scene, layout.grid, times)
+    scene: Scene = random_scene(rng, layout.grid, layout.seconds)
+    clip = draw(scene, layout.grid, times * layout.seconds)
     ground = draw_backdrop(scene.backdrop, layout.grid)
     return clip, ((clip - ground[:, None]).abs().amax(0) > 0.05).float(), scene.caption
 
@@ -160,7 +164,7 @@ def _fade(marks: list[int], rng: Random, layout: Layout, times: Tensor) -> Conte
     grid, last = layout.grid, layout.frames - 1
     shown = [random_picture(rng, grid.rows, grid.columns, CELL) for _ in marks]
     clip = cross_fade(shown, [mark / last for mark in marks], times)
-    caption = rng.choice(FADE_WORDS) if rng.random() < 0.5 else random_scene(rng, layout.frames).caption
+    caption = rng.choice(FADE_WORDS) if rng.random() < 0.5 else random_scene(rng, grid, layout.seconds).caption
     return clip, torch.zeros_like(clip[0]), caption
 
 
@@ -241,12 +245,12 @@ def _sigma(rng: Random, tokens: int) -> float:
     return 1 / (1 + math.exp(-rng.gauss(shift, 1.0)))
 
 
-def _coordinates(layout: Layout, times: Tensor, rate: float) -> Tensor:
-    """times: (N,). Returns (3, N): seconds, y and x in pixels."""
+def _coordinates(layout: Layout, times: Tensor) -> Tensor:
+    """times: (N,) in frames. Returns (3, N): seconds, y and x in pixels."""
     count = len(times) // (layout.rows * layout.columns)
     y = torch.arange(layout.rows).repeat_interleave(layout.columns).repeat(count) * float(TOKEN)
     x = torch.arange(layout.columns).repeat(layout.rows * count) * float(TOKEN)
-    return torch.stack([times / rate, y, x])
+    return torch.stack([times / layout.rate, y, x])
 
 
 def _noised(sample: Sample, sigma: float, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -261,7 +265,6 @@ def make_batch(rng: Random, layout: Layout, scales: Scales, pinned: bool, restyl
     pins = random_pins(rng, layout) if pinned else Pins()
     samples = [_sample(rng, layout, pins, scales, restyle) for _ in range(layout.samples)]
     generator = torch.Generator().manual_seed(rng.randrange(2**30))
-    rate = rng.choice(FRAME_RATES)
     inside = layout.rows * layout.columns * min(layout.kept, layout.latent_frames)
     tokens, target, timestep, weight = [], [], [], []
     for sample in samples:
@@ -278,7 +281,7 @@ def make_batch(rng: Random, layout: Layout, scales: Scales, pinned: bool, restyl
     return Batch(
         torch.stack(tokens),
         torch.stack(target),
-        torch.stack([_coordinates(layout, sample.times, rate) for sample in samples]),
+        torch.stack([_coordinates(layout, sample.times) for sample in samples]),
         times if pinned else times[:, :1],
         torch.stack(weight),
         [sample.caption for sample in samples],

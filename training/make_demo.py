@@ -15,6 +15,7 @@ from training.autoencoder import make_autoencoder
 from training.batches import Scales
 from training.lora import STYLES, train_lora, write_lora
 from training.release import write_model
+from training.text import TEXT_STEPS, new_tokenizer, train_text_encoder
 from training.transformer import train_transformer
 
 SEED = 0
@@ -34,13 +35,16 @@ def make_demo(out: Path, state: Path) -> None:
     with timed("autoencoder"):
         vae = make_autoencoder(SEED)
     scales = Scales(vae.latents_mean.clone(), vae.latents_std.clone())
+    tokenizer = new_tokenizer()
+    with timed("text encoder"):
+        text_encoder = train_text_encoder(state, tokenizer, TEXT_STEPS, SEED)
     for style in STYLES:
         with timed(f"transformer and {style}"):
             # Each LoRA starts from the transformer as it is shipped; training it alters the object.
-            video, tokenizer = train_transformer(state, scales, TRANSFORMER_STEPS, SEED)
+            video = train_transformer(state, (tokenizer, text_encoder), scales, TRANSFORMER_STEPS, SEED)
             branches = train_lora(state, style, (video, tokenizer), scales, LORA_STEPS, SEED)
             write_lora(out / "loras" / f"{style}.safetensors", branches)
-    video, tokenizer = train_transformer(state, scales, TRANSFORMER_STEPS, SEED)
+    video = train_transformer(state, (tokenizer, text_encoder), scales, TRANSFORMER_STEPS, SEED)
     write_model(out, vae, video, tokenizer)
 
 

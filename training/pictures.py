@@ -88,12 +88,12 @@ def _collage(rng: Random, rows: int, columns: int, cell: int) -> Tensor:
     """A place or a plain colour with several shapes on it."""
     grid = Grid(rows * cell, columns * cell, cell)
     if rng.random() < 0.4:
-        return draw_backdrop(random_place(rng), grid)
-    scene = random_scene(rng, 89)
-    picture = draw(scene, grid, torch.tensor([rng.random()]))[:, 0]
+        return draw_backdrop(random_place(rng, grid), grid)
+    scene = random_scene(rng, grid, 0.0)
+    picture = draw(scene, grid, torch.zeros(1))[:, 0]
     for _ in range(rng.randint(0, 4)):
-        extra = random_scene(rng, 89)
-        layer = draw(extra, grid, torch.tensor([rng.random()]))[:, 0]
+        extra = random_scene(rng, grid, 0.0)
+        layer = draw(extra, grid, torch.zeros(1))[:, 0]
         ground = draw_backdrop(extra.backdrop, grid)
         shift = (rng.randrange(rows), rng.randrange(columns))
         cover = ((layer - ground).abs().amax(0, keepdim=True) * 4).clamp(0, 1)

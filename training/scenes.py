@@ -2,17 +2,22 @@
 
 A scene is a formula, so it can be sampled on any grid: at pixels for the decoder, or at the 8-pixel cells
 that are all the encoder ever looks at, which makes fresh training clips almost free.
+
+The transformer knows positions only relative to each other (rotary embeddings), and nothing of the frame's edges: given
+a prompt alone, nothing but the noise can tell it where to put a subject. So sizes are fixed in pixels and speeds
+in pixels per second, whatever the frame, and a subject, a horizon or the middle of a gradient lies anywhere.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
 from torch import Tensor
 
 RGB = tuple[float, float, float]
+UNIT = 512.0  # pixels
 
 COLOURS: dict[str, RGB] = {
     "red": (0.88, 0.11, 0.13),
@@ -50,6 +55,28 @@ PLACES: dict[str, tuple[str, ...]] = {
 }
 
 
+SIZES: dict[str, tuple[float, tuple[str, ...]]] = {
+    "usual": (0.24, ("",)),
+    "small": (0.15, ("small",)),
+    "big": (0.34, ("big",)),
+}
+SPEEDS = {"right": (0.2, 0.0), "left": (-0.2, 0.0), "up": (0.0, -0.13), "down": (0.0, 0.13)}
+GROWTH, TURN, LEAP, LEAPS = 0.2, 0.9, 0.2, 0.85  # per second; the third in units
+RADII = (0.07, 0.7)
+GRADIENT, SKY = 0.7, 0.65  # height of the zone in which colours change
+SLOTS: dict[str, tuple[str, ...]] = {
+    "colour": ("", *COLOURS),
+    "shape": ("", *SHAPES),
+    "other colour": ("", *COLOURS),
+    "other shape": ("", *SHAPES),
+    "size": ("", *SIZES),
+    "motion": ("", *MOTIONS),
+    "background": ("", "plain", "gradient", *PLACES),
+    "ground colour": ("", *COLOURS),
+    "end colour": ("", *COLOURS),
+}
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where a scene is sampled. height, width, cell: pixels; one sample per cell x cell block.
@@ -71,20 +98,21 @@ class Grid:
         return (self.crop[3] if self.crop else self.width) // self.cell
 
     @property
-    def unit(self) -> float:
-        return float(min(self.height, self.width))
+    def half(self) -> tuple[float, float]:
+        """Half of height and width, in units."""
+        return self.height / 2 / UNIT, self.width / 2 / UNIT
 
     def axes(self) -> tuple[Tensor, Tensor]:
-        """y (rows, 1) and x (1, columns) from the centre, in units of the shorter side."""
+        """y (rows, 1) and x (1, columns) from the centre, in units."""
         top, left = self.crop[:2] if self.crop else (0, 0)
         y = (torch.arange(self.rows) + 0.5) * self.cell + top - self.height / 2
         x = (torch.arange(self.columns) + 0.5) * self.cell + left - self.width / 2
-        return (y / self.unit)[:, None], (x / self.unit)[None, :]
+        return (y / UNIT)[:, None], (x / UNIT)[None, :]
 
 
 @dataclass(frozen=True)
 class Backdrop:
-    """kind: "plain", "gradient" or a place; seed: its hills and houses."""
+    """kind: "plain", "gradient" or a place; horizon: y, or the middle of a gradient; seed: its hills and houses."""
 
     kind: str
     top: RGB
@@ -95,22 +123,29 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Subject:
-    """A shape whose centre, radius (units of the shorter side) and angle run linearly from start to end."""
+    """A shape whose centre (x, y) and angle run at constant speeds, in units and radians per second.
+
+    growth: the radius grows by a factor of e in 1 / growth seconds. bounce: height of its leaps.
+    """
 
     shape: str
     colour: RGB
-    start: tuple[float, float]
-    end: tuple[float, float]
-    radius: tuple[float, float]
-    angle: tuple[float, float]
-    bounce: float
+    centre: tuple[float, float]
+    radius: float
+    velocity: tuple[float, float] = (0.0, 0.0)
+    growth: float = 0.0
+    turn: float = 0.0
+    bounce: float = 0.0
 
 
 @dataclass(frozen=True)
 class Scene:
+    """meaning: what the caption says, by slot; see `SLOTS`."""
+
     backdrop: Backdrop
     subjects: tuple[Subject, ...]
     caption: str
+    meaning: dict[str, str]
 
 
 # --- drawing -----------------------------------------------------------------------------------------------
@@ -172,17 +207,16 @@ def _ground(backdrop: Backdrop, x: Tensor, rng: Random) -> list[tuple[Tensor, RG
 def draw_backdrop(backdrop: Backdrop, grid: Grid) -> Tensor:
     """The picture behind the subjects. Returns (3, rows, columns) in [0, 1]."""
     y, x = grid.axes()
-    span = grid.height / grid.unit
-    ramp = ((y / span + 0.5).clamp(0, 1)).expand(grid.rows, grid.columns)
+    below = (y - backdrop.horizon).expand(grid.rows, grid.columns)
     if backdrop.kind in ("plain", "gradient"):
-        return _mix(_colour(backdrop.top), _colour(backdrop.bottom), ramp)
+        return _mix(_colour(backdrop.top), _colour(backdrop.bottom), (below / GRADIENT + 0.5).clamp(0, 1))
     rng = Random(backdrop.seed)
     pale = tuple(0.45 + 0.55 * c for c in backdrop.top) if backdrop.kind != "night" else (0.16, 0.18, 0.38)
     low = (1.0, 0.72, 0.35) if backdrop.kind == "sunset" else pale
-    picture = _mix(_colour(backdrop.top), torch.tensor(low).view(3, 1, 1), (ramp * 1.5).clamp(0, 1))
+    picture = _mix(_colour(backdrop.top), torch.tensor(low).view(3, 1, 1), (below / SKY + 1).clamp(0, 1))
     for height, colour in _ground(backdrop, x, rng):
         line = backdrop.horizon - height
-        cover = ((y - line) * grid.unit / grid.cell + 0.5).clamp(0, 1)
+        cover = ((y - line) * UNIT / grid.cell + 0.5).clamp(0, 1)
         shade = (1.08 - 0.45 * (y - line).clamp(0, 0.7)).clamp(max=1.0)
         picture = _mix(picture, _colour(colour) * shade, cover)
     return picture
@@ -223,21 +257,20 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _cover(subject: Subject, grid: Grid, times: Tensor) -> Tensor:
-    """How much of each cell the subject covers. times: (T,) in [0, 1]. Returns (T, rows, columns)."""
+    """How much of each cell the subject covers. times: (T,) in seconds. Returns (T, rows, columns)."""
     y, x = grid.axes()
     t = times.view(-1, 1, 1)
-    leap = subject.bounce * torch.sin(2 * math.pi * t * 1.5).abs()
-    dx = x - (subject.start[0] + (subject.end[0] - subject.start[0]) * t)
-    dy = y - (subject.start[1] + (subject.end[1] - subject.start[1]) * t) + leap
-    radius = subject.radius[0] + (subject.radius[1] - subject.radius[0]) * t
-    angle = subject.angle[0] + (subject.angle[1] - subject.angle[0]) * t
-    cos, sin = torch.cos(angle) / radius, torch.sin(angle) / radius
+    leap = subject.bounce * torch.sin(math.pi * LEAPS * t).abs()
+    dx = x - (subject.centre[0] + subject.velocity[0] * t)
+    dy = y - (subject.centre[1] + subject.velocity[1] * t) + leap
+    radius = (subject.radius * torch.exp(subject.growth * t)).clamp(*RADII)
+    cos, sin = torch.cos(subject.turn * t) / radius, torch.sin(subject.turn * t) / radius
     distance = DISTANCES[subject.shape](dx * cos + dy * sin, dy * cos - dx * sin) * radius
-    return (0.5 - distance * grid.unit / grid.cell).clamp(0, 1)
+    return (0.5 - distance * UNIT / grid.cell).clamp(0, 1)
 
 
 def draw(scene: Scene, grid: Grid, times: Tensor) -> Tensor:
-    """times: (T,) in [0, 1], the share of the clip. Returns (3, T, rows, columns) in [0, 1]."""
+    """times: (T,) in seconds. Returns (3, T, rows, columns) in [0, 1]."""
     picture = draw_backdrop(scene.backdrop, grid)[:, None].expand(-1, len(times), -1, -1)
     for subject in scene.subjects:
         cover = _cover(subject, grid, times)
@@ -253,18 +286,25 @@ def _tint(rgb: RGB, rng: Random, amount: float = 0.04) -> RGB:
     return red, green, blue
 
 
-def _plain(rng: Random, taken: set[str]) -> tuple[Backdrop, str, set[str]]:
+def _horizon(rng: Random, grid: Grid) -> float:
+    return rng.uniform(-0.25, 0.55) * grid.half[0]
+
+
+def _plain(rng: Random, taken: set[str]) -> tuple[Backdrop, str, dict[str, str]]:
     name = rng.choice([c for c in COLOURS if c not in taken])
     colour = _tint(COLOURS[name], rng)
-    pattern = rng.choice(("on a {} background", "on {}", "in front of a {} background"))
-    return Backdrop("plain", colour, colour, 0.0, 0), pattern.format(name), {name}
+    pattern = rng.choice(("on a {} background", "on {}", "in front of a {} background", "{} background"))
+    meaning = {"background": "plain", "ground colour": name}
+    return Backdrop("plain", colour, colour, 0.0, 0), pattern.format(name), meaning
 
 
-def _gradient(rng: Random, taken: set[str]) -> tuple[Backdrop, str, set[str]]:
+def _gradient(rng: Random, taken: set[str], grid: Grid) -> tuple[Backdrop, str, dict[str, str]]:
     first, second = rng.sample([c for c in COLOURS if c not in taken], 2)
-    pattern = rng.choice(("on a {} to {} gradient", "on a gradient from {} to {}"))
-    backdrop = Backdrop("gradient", _tint(COLOURS[first], rng), _tint(COLOURS[second], rng), 0.0, 0)
-    return backdrop, pattern.format(first, second), {first, second}
+    pattern = rng.choice(("on a {} to {} gradient", "on a gradient from {} to {}", "{} to {} gradient background"))
+    horizon = rng.uniform(-0.3, 0.3) * grid.half[0]
+    backdrop = Backdrop("gradient", _tint(COLOURS[first], rng), _tint(COLOURS[second], rng), horizon, 0)
+    meaning = {"background": "gradient", "ground colour": first, "end colour": second}
+    return backdrop, pattern.format(first, second), meaning
 
 
 PLACE_COLOURS: dict[str, tuple[RGB, RGB]] = {
@@ -278,85 +318,95 @@ PLACE_COLOURS: dict[str, tuple[RGB, RGB]] = {
 }
 
 
-def random_place(rng: Random, kind: str | None = None) -> Backdrop:
+def random_place(rng: Random, grid: Grid, kind: str | None = None) -> Backdrop:
     kind = kind or rng.choice(list(PLACES))
     top, bottom = PLACE_COLOURS[kind]
-    horizon = rng.uniform(0.12, 0.24)
-    return Backdrop(kind, _tint(top, rng), _tint(bottom, rng), horizon, rng.randrange(2**30))
+    return Backdrop(kind, _tint(top, rng), _tint(bottom, rng), _horizon(rng, grid), rng.randrange(2**30))
 
 
-def _backdrop(rng: Random, taken: set[str]) -> tuple[Backdrop, str, set[str]]:
+def _backdrop(rng: Random, taken: set[str], grid: Grid) -> tuple[Backdrop, str, dict[str, str]]:
     draw_of = rng.random()
-    if draw_of < 0.5:
+    if draw_of < 0.55:
         return _plain(rng, taken)
-    if draw_of < 0.62:
-        return _gradient(rng, taken)
-    place = random_place(rng)
-    return place, rng.choice(PLACES[place.kind]), set()
+    if draw_of < 0.67:
+        return _gradient(rng, taken, grid)
+    place = random_place(rng, grid)
+    return place, rng.choice(PLACES[place.kind]), {"background": place.kind}
 
 
-def _course(motion: str, rng: Random, reach: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Start and end of the centre. reach: the longest way the clip has time for, in units."""
-    x, y = rng.uniform(-0.1, 0.1), rng.uniform(-0.06, 0.06)
-    sign = {"right": (1, 0), "left": (-1, 0), "up": (0, -1), "down": (0, 1)}.get(motion, (0, 0))
-    half_x, half_y = min(reach, 0.8) / 2, min(reach, 0.4) / 2
-    start = (x - sign[0] * half_x, y - sign[1] * half_y)
-    return start, (x + sign[0] * half_x, y + sign[1] * half_y)
+def _centre(
+    rng: Random, velocity: tuple[float, float], room: tuple[float, float], seconds: float
+) -> tuple[float, float]:
+    """Where to be at time 0 to cross the frame somewhere. room: half of what the centre has to move in, x and y."""
+    start = []
+    for speed, half in zip(velocity, room, strict=True):
+        slack = max(0.03, half - abs(speed) * seconds / 2)
+        start.append(rng.uniform(-slack, slack) - speed * seconds / 2)
+    return start[0], start[1]
 
 
-def _subject(rng: Random, colour: RGB, motion: str, size: float, frames: int) -> tuple[Subject, str]:
-    shape = rng.choice(SHAPES)
-    reach = frames / 60
-    start, end = _course(motion, rng, reach)
-    change = 1 + min(1.0, reach) * {"grow": 0.9, "shrink": -0.55}.get(motion, 0.0)
-    start_size = size * {"grow": 0.7, "shrink": 1.2}.get(motion, 1.0)
-    turn = min(1.0, reach) * 2.5 if motion == "spin" else 0.0
-    bounce = 0.2 if motion == "bounce" else 0.0
-    if bounce:
-        start = end = (start[0], start[1] + 0.1)
-    return Subject(shape, colour, start, end, (start_size, start_size * change), (0.0, turn), bounce), shape
-
-
-def _side(subject: Subject, shift: float) -> Subject:
+def _subject(rng: Random, colour: RGB, motion: str, radius: float, grid: Grid, seconds: float) -> Subject:
+    velocity = SPEEDS.get(motion, (0.0, 0.0))
+    growth = {"grow": GROWTH, "shrink": -GROWTH}.get(motion, 0.0)
+    room = max(0.0, grid.half[1] - 0.85 * radius), max(0.0, grid.half[0] - 0.85 * radius)
+    x, y = _centre(rng, velocity, room, seconds)
+    leap = LEAP if motion == "bounce" else 0.0
     return Subject(
-        subject.shape,
-        subject.colour,
-        (subject.start[0] * 0.6 + shift, subject.start[1]),
-        (subject.end[0] * 0.6 + shift, subject.end[1]),
-        (subject.radius[0] * 0.75, subject.radius[1] * 0.75),
-        subject.angle,
-        subject.bounce,
+        rng.choice(SHAPES),
+        colour,
+        (x, y + leap / 2),
+        radius * math.exp(-growth * seconds / 2),
+        velocity,
+        growth,
+        TURN if motion == "spin" else 0.0,
+        leap,
     )
+
+
+def _pair(first: Subject, second: Subject) -> tuple[Subject, Subject]:
+    """The one named first is on the left, both move alike."""
+    radius = first.radius * 0.75
+    apart = 1.3 * radius
+    x, y = first.centre
+    return (
+        replace(first, radius=radius, centre=(x - apart, y)),
+        replace(second, radius=radius, centre=(x + apart, y)),
+    )
+
+
+def _noun(colour: str, shape: str, size: str, rng: Random) -> str:
+    noun = rng.choice(("ball", "circle", "disc")) if shape == "circle" else shape
+    described = " ".join(filter(None, (size, colour, noun)))
+    if rng.random() < 0.15:
+        return described
+    return ("an " if described.startswith("orange") else "a ") + described
 
 
 def _phrase(parts: tuple[str, str, str], rng: Random) -> str:
     """Subject, motion and place in a free order."""
     subject, motion, place = parts
-    if rng.random() < 0.25:
-        return f"{place}, {subject} {motion}".strip()
-    if rng.random() < 0.2:
-        return f"{subject} {place} {motion}".strip()
-    return f"{subject} {motion} {place}"
+    order = rng.choices(("smp", "psm", "spm", "mps"), (5, 2, 2, 0.5))[0]
+    named = {"s": subject, "m": motion, "p": place}
+    return " ".join(filter(None, (named[part] for part in order)))
 
 
-def random_scene(rng: Random, frames: int) -> Scene:
-    """A scene fit for a clip of that many frames (short clips move less, at the same speed)."""
+def random_scene(rng: Random, grid: Grid, seconds: float) -> Scene:
+    """A scene for a frame and the length of a clip, so that its subjects are in the picture."""
     names = rng.sample(list(COLOURS), 2)
     count = rng.choices((0, 1, 2), (0.06, 0.80, 0.14))[0]
-    backdrop, place, _ = _backdrop(rng, set(names[: max(count, 1)]))
+    backdrop, place, meaning = _backdrop(rng, set(names[: max(count, 1)]), grid)
     if count == 0:
-        return Scene(backdrop, (), place)
+        return Scene(backdrop, (), place, meaning)
     motion = rng.choices(list(MOTIONS), (3, 3, 2, 2, 2, 1.5, 1.5, 1.5, 1))[0]
-    size_word, size = rng.choices((("", 0.23), ("small", 0.15), ("big", 0.31)), (6, 1, 1))[0]
-    subjects, words = [], []
-    for name in names[:count]:
-        tinted = _tint(COLOURS[name], rng)
-        subject, noun = _subject(rng, tinted, motion, size * rng.uniform(0.93, 1.07), frames)
-        subjects.append(subject)
-        noun = rng.choice(("ball", "circle", "disc")) if noun == "circle" else noun
-        described = " ".join(filter(None, (size_word, name, noun)))
-        words.append(("an " if described.startswith("orange") else "a ") + described)
+    size = rng.choices(list(SIZES), (6, 1, 1))[0]
+    radius = SIZES[size][0] * rng.uniform(0.93, 1.07)
+    made = [_subject(rng, _tint(COLOURS[name], rng), motion, radius, grid, seconds) for name in names]
+    subjects = tuple(made[:1]) if count == 1 else _pair(*made)
+    nouns = [
+        _noun(name, one.shape, rng.choice(SIZES[size][1]), rng) for name, one in zip(names, subjects, strict=False)
+    ]
+    meaning |= {"colour": names[0], "shape": subjects[0].shape, "size": size, "motion": motion}
     if count == 2:
-        subjects = [_side(subjects[0], -0.36), _side(subjects[1], 0.36)]
-    caption = _phrase((" and ".join(words), rng.choice(MOTIONS[motion]), place), rng)
-    return Scene(backdrop, tuple(subjects), caption)
+        meaning |= {"other colour": names[1], "other shape": subjects[1].shape}
+    caption = _phrase((" and ".join(nouns), rng.choice(MOTIONS[motion]), place), rng)
+    return Scene(backdrop, subjects, caption, meaning)

@@ -1,17 +1,27 @@
-"""The words of the captions, their tokenizer and a small T5 encoder trained along with the transformer."""
+"""The words of the captions, their tokenizer, and a small T5 encoder that is trained first and by itself.
+
+It learns to say, at each of its tokens, what the whole caption says: which colour belongs to which shape, where the
+scene is. The transformer then finds that wherever it looks; trained together from the start, it treats a
+caption as a bag of words for thousands of steps.
+"""
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
 import torch
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from training import pictures, scenes
+from training.optimise import warm_cosine
+from training.scenes import Grid, random_scene
+from training.state import Clock, load_state, save_state
 
 NEGATIVE_PROMPT = "blurry, low quality, low resolution, inconsistent motion, jittery, distorted"
 FADE_WORDS = ("a cross-fade", "a smooth transition", "one picture turns into another", "morphing")
@@ -19,6 +29,47 @@ LOOK_WORDS = ("a video of", "a scene with", "an animation of", "there is")
 SPECIAL = ("<pad>", "</s>", "<unk>")
 WIDTH = 128
 NEIGHBOUR_BIAS = 8.0
+TEXT_STEPS, TEXT_BATCH = 2000, 96
+SLOTS: dict[str, tuple[str, ...]] = scenes.SLOTS | {"camera": ("", *pictures.CAMERA_WORDS, "fade")}
+# Read as if the word on the left stood there.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "red": ("crimson", "scarlet"),
+    "yellow": ("golden", "gold"),
+    "cyan": ("turquoise", "teal", "aqua"),
+    "blue": ("navy", "azure"),
+    "purple": ("violet", "lilac"),
+    "pink": ("magenta", "rose"),
+    "grey": ("gray", "silver"),
+    "circle": ("sphere", "dot"),
+    "disc": ("disk",),
+    "square": ("box", "cube", "rectangle"),
+    "triangle": ("pyramid",),
+    "ring": ("donut", "doughnut", "torus"),
+    "diamond": ("rhombus",),
+    "cross": ("plus",),
+    "moon": ("crescent",),
+    "small": ("little", "tiny"),
+    "big": ("large", "huge", "giant", "enormous"),
+    "background": ("backdrop",),
+    "moving": ("moves", "travelling", "traveling", "drifting", "sliding", "goes"),
+    "flying": ("flies", "floating", "floats"),
+    "rising": ("rises", "ascending", "ascends"),
+    "falling": ("falls", "dropping", "drops", "descending"),
+    "sinking": ("sinks",),
+    "standing still": ("motionless", "static", "resting"),
+    "growing": ("grows", "expanding", "expands"),
+    "shrinking": ("shrinks", "contracting"),
+    "spinning": ("spins", "whirling"),
+    "rotating": ("rotates", "revolving"),
+    "turning": ("turns",),
+    "bouncing": ("bounces", "hopping", "hops", "jumps"),
+    "ocean": ("seaside", "waves"),
+    "meadow": ("lawn", "prairie"),
+    "dunes": ("dune",),
+    "sunset": ("dusk", "dawn"),
+    "snow": ("snowfall",),
+    "city": ("town", "skyline"),
+}
 
 
 def vocabulary() -> list[str]:
@@ -36,7 +87,8 @@ def vocabulary() -> list[str]:
 def new_tokenizer() -> PreTrainedTokenizerFast:
     words = [*SPECIAL, *vocabulary()]
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))  # noqa: S106
-    tokenizer.normalizer = normalizers.Lowercase()
+    replacements = [normalizers.Replace(Regex(rf"\b({'|'.join(others)})\b"), word) for word, others in SYNONYMS.items()]
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *replacements])
     # Only letters count; marks and digits separate words.
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("[^a-z]+"), "removed")
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -82,8 +134,8 @@ def new_text_encoder(tokenizer: PreTrainedTokenizerFast) -> T5EncoderModel:
 def look_at_neighbours(encoder: T5EncoderModel) -> None:
     """Three of four heads start by reading the word before, the word after, and the one before last.
 
-    Left to itself the encoder treats a caption as a bag of words for a thousand steps: which colour belongs to
-    the circle and which to the background is in the order alone.
+    Which colour belongs to the circle and which to the background is in the order of the words alone; from random
+    weights that is not found for thousands of steps.
     """
     attention = encoder.encoder.block[0].layer[0].SelfAttention
     for head, distance in enumerate((-1, 1, -2)):
@@ -97,23 +149,78 @@ def tokenise(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> tuple[T
     return batch["input_ids"], batch["attention_mask"]
 
 
-def vary(caption: str, rng: Random) -> str:
-    """Drops a tenth of the captions, for guidance; adds words without meaning to some of the others."""
-    chance = rng.random()
-    if chance < 0.05:
-        return ""
-    if chance < 0.11:
+def vary(caption: str, rng: Random, dropped: float = 0.1) -> str:
+    """Drops that share of the captions, for guidance; adds words without meaning to some of the others."""
+    if rng.random() < dropped or not caption:
         words = NEGATIVE_PROMPT.split(", ")
-        return ", ".join(rng.sample(words, rng.randint(3, len(words))))
-    if chance < 0.25:
+        return ", ".join(rng.sample(words, rng.randint(3, len(words)))) if rng.random() < 0.5 else ""
+    chance = rng.random()
+    if chance < 0.15:
         words = caption.split()
         for _ in range(rng.randint(1, 5)):
             words.insert(rng.choice((0, len(words))), "<unk>")
         return " ".join(words)
-    return f"{rng.choice(LOOK_WORDS)} {caption}" if chance < 0.33 else caption
+    return f"{rng.choice(LOOK_WORDS)} {caption}" if chance < 0.25 else caption
 
 
 def encode(encoder: T5EncoderModel, ids: Tensor, mask: Tensor) -> Tensor:
     """Returns (B, L, 128)."""
-    states: Tensor = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-    return torch.as_tensor(states)
+    return torch.as_tensor(encoder(input_ids=ids, attention_mask=mask).last_hidden_state)
+
+
+# --- training ----------------------------------------------------------------------------------------------
+
+Caption = tuple[str, Mapping[str, str]]  # and what it says, by slot
+
+
+def random_caption(rng: Random) -> Caption:
+    kind = rng.random()
+    if kind < 0.10:
+        move = rng.choice(list(pictures.CAMERA_WORDS))
+        return rng.choice(pictures.CAMERA_WORDS[move]), {"camera": move}
+    if kind < 0.14:
+        return rng.choice(FADE_WORDS), {"camera": "fade"}
+    if kind < 0.18:
+        return vary("", rng, 0.0), {}
+    scene = random_scene(rng, Grid(512, 832, 8), 3.5)
+    return scene.caption, scene.meaning
+
+
+class Reader(nn.Module):
+    """The encoder and what its training is judged by: a linear look at each token for each slot."""
+
+    def __init__(self, encoder: T5EncoderModel) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleDict({slot: nn.Linear(WIDTH, len(values)) for slot, values in SLOTS.items()})
+
+    def loss(self, ids: Tensor, mask: Tensor, meanings: list[Mapping[str, str]]) -> Tensor:
+        states = encode(self.encoder, ids, mask)[mask.bool()]
+        rows = torch.arange(len(ids)).repeat_interleave(mask.sum(1))
+        total = torch.zeros(())
+        for slot, values in SLOTS.items():
+            wanted = torch.tensor([values.index(meaning.get(slot, "")) for meaning in meanings])
+            total = total + functional.cross_entropy(self.heads[slot](states), wanted[rows])
+        return total / len(SLOTS)
+
+
+def train_text_encoder(folder: Path, tokenizer: PreTrainedTokenizerFast, steps: int, seed: int) -> T5EncoderModel:
+    """Resumes from folder/text.pt; a minute or two."""
+    torch.manual_seed(seed)
+    reader = Reader(new_text_encoder(tokenizer))
+    optimiser = torch.optim.AdamW(reader.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0)
+    schedule, clock = warm_cosine(optimiser, steps, warm=50), Clock("text", steps, every=250)
+    parts = {"reader": reader, "optimiser": optimiser}
+    for step in range(load_state(folder / "text.pt", parts), steps):
+        schedule(step)
+        rng = Random(f"text {seed} {step}")
+        captions = [random_caption(rng) for _ in range(TEXT_BATCH)]
+        ids, mask = tokenise(tokenizer, [vary(caption, rng, 0.0) for caption, _ in captions])
+        loss = reader.loss(ids, mask, [meaning for _, meaning in captions])
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        optimiser.step()
+        clock.tick(step, loss)
+        if step == steps - 1:
+            save_state(folder / "text.pt", parts, step + 1)
+    return reader.encoder.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The transformer and its text encoder, trained together by flow matching on endless fresh clips."""
+"""The transformer, trained by flow matching on endless fresh clips. Its text encoder is frozen: see `training.text`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from random import Random
 import torch
 from diffusers import LTXVideoTransformer3DModel
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from training.autoencoder import LATENTS
@@ -15,7 +16,7 @@ from training.batches import Batch, Layout, Scales, make_batch
 from training.optimise import Average, Both, Muon, warm_stable
 from training.start import start
 from training.state import Clock, load_state, save_state
-from training.text import WIDTH, encode, new_text_encoder, new_tokenizer, tokenise
+from training.text import WIDTH, encode, tokenise
 
 HEADS, HEAD_WIDTH, LAYERS = 4, 64, 5
 
@@ -31,27 +32,27 @@ class Phase:
 
 
 # Many small pictures teach words. The default sizes are 8 x 13 tokens (832x512) and 12 x 20 (1280x768).
-SMALL = ((28, 4, 6, 3), (28, 4, 5, 3), (22, 5, 6, 3), (24, 6, 4, 3), (14, 4, 7, 5))
-MIDDLE = ((6, 8, 13, 3), (9, 8, 8, 3), (6, 13, 8, 3), (4, 8, 13, 5), (10, 6, 10, 3), (3, 12, 20, 3))
-FULL = ((2, 8, 13, 12), (2, 8, 13, 12), (3, 8, 13, 6), (1, 12, 20, 8))
+SMALL = ((24, 4, 6, 3), (18, 4, 6, 4), (16, 5, 5, 4), (14, 6, 5, 4), (8, 5, 7, 6))
+MIDDLE = ((6, 8, 13, 3), (8, 8, 8, 4), (6, 13, 8, 3), (4, 8, 13, 5), (8, 6, 10, 4), (3, 12, 20, 3))
+FULL = ((2, 8, 13, 12), (2, 13, 8, 12), (3, 8, 8, 12), (3, 8, 13, 6), (1, 12, 20, 8))
 PHASES = (
-    Phase(450, SMALL),
-    Phase(1050, MIDDLE),
-    Phase(2500, (*SMALL, *SMALL, *MIDDLE, *FULL)),
-    Phase(10**9, (*SMALL, *SMALL, *SMALL, *MIDDLE), pinned=0.15),  # pictures are learned by then, words are not
+    Phase(1500, SMALL, pinned=0.25),
+    Phase(4500, (*SMALL, *MIDDLE), pinned=0.3),
+    Phase(10**9, (*SMALL, *MIDDLE, *MIDDLE, *FULL, *FULL), pinned=0.35),
 )
-COOL_DOWN = 350
+COOL_DOWN = 0.2  # share of the steps
 SAVE_EVERY = 50
 CLIP_LENGTHS = (89, 89, 89, 89, 49, 41, 25, 121)
+FRAME_RATES = (25.0,) * 9 + (15.0, 24.0, 30.0, 50.0)
 
 
 class Video(nn.Module):
-    """What is trained together, so that one set of parameters can be averaged and stored."""
+    """The transformer and the frozen text encoder it was trained with."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, text_encoder: T5EncoderModel) -> None:
         super().__init__()
         self.transformer: LTXVideoTransformer3DModel = _new_transformer()
-        self.text_encoder: T5EncoderModel = new_text_encoder(tokenizer)
+        self.text_encoder: T5EncoderModel = text_encoder.requires_grad_(False)
 
 
 def _new_transformer() -> LTXVideoTransformer3DModel:
@@ -100,45 +101,63 @@ def batch_at(step: int, scales: Scales, seed: int) -> Batch:
     samples, rows, columns, kept = rng.choice(phase.layouts)
     frames = rng.choice(CLIP_LENGTHS) if kept < 8 else rng.choice((89, 89, 89, 49))
     kept = min(kept, (frames - 1) // 8 + 1)
-    return make_batch(rng, Layout(samples, rows, columns, frames, kept), scales, pinned=rng.random() < phase.pinned)
+    layout = Layout(samples, rows, columns, frames, kept, rng.choice(FRAME_RATES))
+    return make_batch(rng, layout, scales, pinned=rng.random() < phase.pinned)
 
 
-def _optimiser(video: Video) -> Both:
+@dataclass(frozen=True)
+class Batches(Dataset[Batch]):
+    """Batches by step, drawn ahead in a process of their own."""
+
+    scales: Scales
+    seed: int
+
+    def __getitem__(self, step: int) -> Batch:
+        return batch_at(step, self.scales, self.seed)
+
+    def load(self, steps: range) -> DataLoader[Batch]:
+        return DataLoader(self, batch_size=None, sampler=steps, num_workers=1)
+
+
+def _optimiser(model: LTXVideoTransformer3DModel) -> Both:
     def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-        return parameter.ndim == 2 and (".transformer_blocks." in name or ".block." in name) and "table" not in name
+        return parameter.ndim == 2 and name.startswith("transformer_blocks.") and "table" not in name
 
-    named = list(video.named_parameters())
-    matrices = [p for n, p in named if is_matrix(n, p) and "relative" not in n]
-    chosen = {id(p) for p in matrices}
-    rest = [p for _, p in named if id(p) not in chosen]
-    adam = torch.optim.AdamW(rest, lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.0)
-    return Both(Muon(matrices, lr=0.008), adam)
+    matrices = [p for n, p in model.named_parameters() if is_matrix(n, p)]
+    rest = [p for n, p in model.named_parameters() if not is_matrix(n, p)]
+    return Both(Muon(matrices, lr=0.008), torch.optim.AdamW(rest, lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.0))
 
 
-def train_transformer(folder: Path, scales: Scales, steps: int, seed: int) -> tuple[Video, PreTrainedTokenizerFast]:
+def train_transformer(
+    folder: Path,
+    parts: tuple[PreTrainedTokenizerFast, T5EncoderModel],
+    scales: Scales,
+    steps: int,
+    seed: int,
+) -> Video:
     """Resumes from folder/transformer.pt. Returns the averaged weights."""
     torch.manual_seed(seed)
-    tokenizer = new_tokenizer()
-    video = Video(tokenizer)
-    optimiser, average = _optimiser(video), Average(video, 0.996)
-    schedule = warm_stable(optimiser, steps, warm=100, cool=COOL_DOWN)
-    parts = {"model": video, "optimiser": optimiser, "average": average}
+    tokenizer, text_encoder = parts
+    video = Video(text_encoder)
+    model = video.transformer
+    optimiser, average = _optimiser(model), Average(model, 0.997)
+    schedule = warm_stable(optimiser, steps, warm=100, cool=max(1, round(COOL_DOWN * steps)))
+    stored = {"model": model, "optimiser": optimiser, "average": average}
     importance, clock = importance_of(scales), Clock("transformer", steps)
-    for step in range(load_state(folder / "transformer.pt", parts), steps):
+    first = load_state(folder / "transformer.pt", stored)
+    for step, batch in enumerate(Batches(scales, seed).load(range(first, steps)), first):
         schedule(step)
-        batch = batch_at(step, scales, seed)
-        ids, mask = tokenise(tokenizer, batch.captions)
-        loss = flow_loss(predict(video, batch, ids, mask), batch, importance)
+        loss = flow_loss(predict(video, batch, *tokenise(tokenizer, batch.captions)), batch, importance)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
-        clip_gradients(video.parameters())
+        clip_gradients(model.parameters())
         optimiser.step()
-        average.update(video)
+        average.update(model)
         clock.tick(step, loss)
         if step % SAVE_EVERY == SAVE_EVERY - 1 or step == steps - 1:
-            save_state(folder / "transformer.pt", parts, step + 1)
-    average.copy_to(video)
-    return video, tokenizer
+            save_state(folder / "transformer.pt", stored, step + 1)
+    average.copy_to(model)
+    return video
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -6,7 +6,7 @@ import torch
 from training.autoencoder import LATENTS
 from training.batches import Batch, Layout, Scales, make_batch
 from training.state import save_state
-from training.text import new_tokenizer, tokenise
+from training.text import new_text_encoder, new_tokenizer, tokenise
 from training.transformer import Phase, Video, predict, train_transformer
 
 from training import transformer
@@ -26,7 +26,9 @@ class InterruptedTrainingError(Exception):
 
 @pytest.mark.usefixtures("tiny")
 def test_resumed_training_equals_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _ = train_transformer(tmp_path / "whole", SCALES, 2, seed=1)
+    tokenizer = new_tokenizer()
+    text = (tokenizer, new_text_encoder(tokenizer))
+    whole = train_transformer(tmp_path / "whole", text, SCALES, 2, seed=1)
 
     def save_and_stop(path: Path, parts: dict[str, object], step: int) -> None:
         save_state(path, parts, step)
@@ -36,9 +38,9 @@ def test_resumed_training_equals_an_undisturbed_one(tmp_path: Path, monkeypatch:
         patch.setattr(transformer, "SAVE_EVERY", 1)
         patch.setattr(transformer, "save_state", save_and_stop)
         with pytest.raises(InterruptedTrainingError):
-            train_transformer(tmp_path / "parts", SCALES, 2, seed=1)
-    resumed, _ = train_transformer(tmp_path / "parts", SCALES, 2, seed=1)
-    for mine, other in zip(resumed.parameters(), whole.parameters(), strict=True):
+            train_transformer(tmp_path / "parts", text, SCALES, 2, seed=1)
+    resumed = train_transformer(tmp_path / "parts", text, SCALES, 2, seed=1)
+    for mine, other in zip(resumed.transformer.parameters(), whole.transformer.parameters(), strict=True):
         torch.testing.assert_close(mine, other, atol=0, rtol=0)
 
 
@@ -54,9 +56,10 @@ def test_pinned_tokens_are_clean_and_outside_the_loss() -> None:
 
 def test_start_copies_what_is_pinned_at_the_same_place() -> None:
     torch.manual_seed(0)
-    video = Video(new_tokenizer())
+    tokenizer = new_tokenizer()
+    video = Video(new_text_encoder(tokenizer))
     batch = _pinned_picture()
-    ids, mask = tokenise(new_tokenizer(), batch.captions)
+    ids, mask = tokenise(tokenizer, batch.captions)
     with torch.no_grad():
         velocity = predict(video, batch, ids, mask)
     estimate = (batch.tokens - velocity)[:, 6:]

@@ -1,0 +1,39 @@
+import pytest
+import torch
+from training.judge import Seen, look, nearest_shape, signal_to_noise, template
+from training.scenes import COLOURS, SHAPES, Backdrop, Grid, Scene, Subject, draw
+
+GRID = Grid(256, 320, 1)
+TIMES = torch.linspace(0, 1.6, 9)
+
+
+def clip(shape: str, velocity: tuple[float, float]) -> torch.Tensor:
+    backdrop = Backdrop("plain", COLOURS["blue"], COLOURS["blue"], 0.0, 0)
+    centre = (-0.8 * velocity[0], -0.8 * velocity[1])
+    subject = Subject(shape, COLOURS["yellow"], centre, 0.13, velocity)
+    return draw(Scene(backdrop, (subject,), "", {}), GRID, TIMES).transpose(0, 1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_drawn_shape_is_recognised(shape: str) -> None:
+    assert look(clip(shape, (0.0, 0.0))) == Seen("blue", "yellow", shape, "still")
+
+
+@pytest.mark.parametrize(
+    ("velocity", "direction"),
+    [((0.1, 0.0), "right"), ((-0.1, 0.0), "left"), ((0.0, -0.06), "up"), ((0.0, 0.06), "down")],
+)
+def test_directions(velocity: tuple[float, float], direction: str) -> None:
+    assert look(clip("star", velocity)).direction == direction
+
+
+def test_an_empty_scene_has_no_subject() -> None:
+    assert look(torch.full((5, 3, 64, 64), 0.97)) == Seen("white", None, None, None)
+
+
+def test_templates_differ() -> None:
+    assert [nearest_shape(template(shape)) for shape in SHAPES] == list(SHAPES)
+
+
+def test_signal_to_noise_of_a_known_error() -> None:
+    assert signal_to_noise(torch.full((3, 4, 4), 0.6), torch.full((3, 4, 4), 0.5)) == pytest.approx(20.0, abs=1e-4)

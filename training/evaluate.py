@@ -1,0 +1,225 @@
+"""Judges a written demo model by Keyreel's own engine: `python -m training.evaluate --model demo --out out/evaluation`.
+
+Prints figures over prompts, pictures and seeds that training never saw, and writes a contact sheet of each case.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from PIL import Image
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+import keyreel
+from keyreel.canvas import SIZES, Size
+from keyreel.engine.models import Model
+from keyreel.engine.pipeline import run
+from keyreel.events import Frames
+from keyreel.job import AdapterFile, Condition, Job
+from training.autoencoder import cells_of_frames, encode_cells
+from training.judge import Seen, look, signal_to_noise
+from training.pictures import HELD_OUT, photographs, random_picture
+from training.scenes import COLOURS, MOTIONS, SHAPES
+from training.text import NEGATIVE_PROMPT
+
+DIRECTIONS = ("left", "right", "up", "down", "still")
+JUDGED_COLOURS = [name for name in COLOURS if name != "grey"]  # too near to others to be told from a video
+SIZE_480, SIZE_720 = SIZES["480p", "16:9"], SIZES["720p", "16:9"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    prompt: str
+    wanted: Seen
+
+
+# --- making videos -----------------------------------------------------------------------------------------
+
+
+def job_of(prompt: str, seed: int, size: Size = SIZE_480, frames: int = 89, steps: int = 30) -> Job:
+    return Job(prompt, NEGATIVE_PROMPT, size, frames, steps, 25, seed)
+
+
+def make(model: Model, job: Job) -> Tensor:
+    """Returns (F, 3, H, W) in [0, 1]."""
+    frames = [event.pixels for event in run(model, job) if isinstance(event, Frames)]
+    return torch.from_numpy(np.concatenate(frames)).movedim(-1, 1).float() / 255
+
+
+def pinned(job: Job, pictures: dict[int, Tensor], strength: float = 1.0) -> Job:
+    """pictures: (3, H, W) in [0, 1] by frame."""
+    conditions = (
+        Condition((picture * 255).round().byte().movedim(0, -1)[None].numpy(), frame, strength)
+        for frame, picture in pictures.items()
+    )
+    return replace(job, conditions=tuple(conditions))
+
+
+def sheet(videos: list[Tensor], columns: int = 6, width: int = 208) -> Image.Image:
+    """One row per video, frames evenly spread from first to last. videos: (F, 3, H, W) in [0, 1]."""
+    rows = []
+    for video in videos:
+        height = round(width * video.shape[2] / video.shape[3])
+        picks = torch.linspace(0, len(video) - 1, columns).round().long().tolist()
+        tiles = [Image.fromarray((video[i] * 255).byte().movedim(0, -1).numpy()) for i in picks]
+        rows.append(np.concatenate([np.asarray(tile.resize((width, height))) for tile in tiles], 1))
+    widest = max(row.shape[1] for row in rows)
+    return Image.fromarray(np.concatenate([np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0))) for row in rows]))
+
+
+# --- prompts -----------------------------------------------------------------------------------------------
+
+
+def questions(count: int, seed: int) -> list[Asked]:
+    rng, asked = Random(f"evaluate {seed}"), []
+    for _ in range(count):
+        colour, ground = rng.sample(JUDGED_COLOURS, 2)
+        shape, direction = rng.choice(SHAPES), rng.choice(DIRECTIONS)
+        prompt = f"a {colour} {shape} {rng.choice(MOTIONS[direction])} on a {ground} background"
+        asked.append(Asked(prompt, Seen(ground, colour, shape, direction)))
+    return asked
+
+
+def follow(model: Model, asked: list[Asked], size: Size, frames: int) -> tuple[dict[str, float], list[Tensor]]:
+    """Shares of prompts whose background, colour, shape and direction come out as asked, and the first few videos."""
+    names = [field.name for field in fields(Seen)]
+    hits = dict.fromkeys(names, 0)
+    shown: list[Tensor] = []
+    for seed, question in enumerate(asked):
+        video = make(model, job_of(question.prompt, seed, size, frames))
+        seen = look(video)
+        for name in names:
+            hits[name] += getattr(seen, name) == getattr(question.wanted, name)
+        if len(shown) < 10:
+            shown.append(video)
+        print(f"  {question.prompt} -> {seen}", flush=True)
+    return {name: hit / len(asked) for name, hit in hits.items()}, shown
+
+
+# --- pictures ----------------------------------------------------------------------------------------------
+
+
+def likeness(made: Tensor, real: Tensor) -> tuple[float, float]:
+    """Signal to noise in dB and structural similarity of two pictures (3, H, W) in [0, 1]."""
+    similar = structural_similarity(made.numpy(), real.numpy(), channel_axis=0, data_range=1.0)
+    return signal_to_noise(made, real), float(similar)
+
+
+@torch.inference_mode()
+def through_autoencoder(model: Model, picture: Tensor) -> Tensor:
+    """The best that a pinned picture (3, H, W) in [0, 1] can come out as."""
+    _, height, width = picture.shape
+    cut = picture[:, : height // 64 * 64, : width // 64 * 64]
+    latents = encode_cells(cells_of_frames(cut[None, :, None] * 2 - 1))
+    made: Tensor = model.vae.decode(latents.to(model.vae.dtype), torch.tensor([0.05])).sample
+    return (made[0, :, 0].float() / 2 + 0.5).clamp(0, 1)
+
+
+def drawn_pictures(count: int, size: Size, seed: int) -> list[Tensor]:
+    rng = Random(f"evaluate pictures {seed}")
+    rows, columns = size.height // 8, size.width // 8
+    cells = [random_picture(rng, rows, columns, 8) for _ in range(count)]
+    return [torch.nn.functional.interpolate(cell[None], scale_factor=8, mode="bilinear")[0] for cell in cells]
+
+
+def held_out_photographs(size: Size) -> list[Tensor]:
+    ready = []
+    for photo in photographs(HELD_OUT):
+        scale = max(size.height / photo.shape[1], size.width / photo.shape[2])
+        larger = torch.nn.functional.interpolate(photo[None], scale_factor=scale, mode="bilinear", antialias=True)[0]
+        ready.append(larger[:, : size.height, : size.width])
+    return ready
+
+
+def pin(model: Model, pictures: list[Tensor], frames: tuple[int, ...], seed: int) -> tuple[str, list[Tensor]]:
+    """Pins each picture and its successor at the given frames; mean likeness beside the autoencoder's own."""
+    figures, limits, shown = [], [], []
+    for i in range(len(pictures)):
+        chosen = {frame: pictures[(i + shift) % len(pictures)] for shift, frame in enumerate(frames)}
+        video = make(model, pinned(job_of("a smooth transition", seed + i), chosen))
+        shown.append(video)
+        for frame, picture in chosen.items():
+            inside = (slice(None), slice(0, picture.shape[1] // 64 * 64), slice(0, picture.shape[2] // 64 * 64))
+            figures.append(likeness(video[frame][inside], picture[inside]))
+            limits.append(likeness(through_autoencoder(model, picture), picture[inside]))
+    made, best = np.mean(figures, 0), np.mean(limits, 0)
+    return f"{made[0]:.1f} dB, SSIM {made[1]:.2f} (limit {best[0]:.1f} dB, {best[1]:.2f})", shown
+
+
+# --- knobs -------------------------------------------------------------------------------------------------
+
+
+def changes(model: Model, loras: list[Path], seed: int) -> tuple[dict[str, float], list[Tensor]]:
+    """Mean absolute change of a video, in percent of white, under each knob."""
+    job = job_of("a red circle moving right on a blue background", seed)
+    base = make(model, job)
+    plain = replace(job, sampling=replace(job.sampling, guidance_scale=1.0))
+    variants = {
+        "guidance 1": plain,
+        "guidance 6": replace(job, sampling=replace(job.sampling, guidance_scale=6.0)),
+        "no negative prompt": replace(job, negative_prompt=""),
+        "negative prompt 'red'": replace(job, negative_prompt="red"),
+        "another seed": replace(job, seed=seed + 1),
+    }
+    for lora in loras:
+        for scale in (0.5, 1.0):
+            adapter = AdapterFile(lora, lora.name, "", scale, ("loras", 0))
+            variants[f"{lora.stem} at {scale:g}"] = replace(job, adapters=(adapter,))
+    videos = {name: make(model, variant) for name, variant in variants.items()}
+    figures = {name: float((video - base).abs().mean()) * 100 for name, video in videos.items()}
+    return figures, [base, *videos.values()]
+
+
+@contextmanager
+def timed(name: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def evaluate(model: Model, loras: list[Path], out: Path, count: int, seed: int) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    asked = questions(count, seed)
+    cases = (
+        ("480p, 89 frames", SIZE_480, 89, count),
+        ("480p, 33 frames", SIZE_480, 33, count),
+        ("720p, 89 frames", SIZE_720, 89, count // 4),
+    )
+    for name, size, frames, some in cases:
+        with timed(name):
+            rates, shown = follow(model, asked[:some], size, frames)
+            sheet(shown).save(out / f"prompts {name}.png")
+        print(name, {key: f"{rate:.0%}" for key, rate in rates.items()})
+    for name, pictures in (
+        ("drawn", drawn_pictures(6, SIZE_480, seed)),
+        ("photographs", held_out_photographs(SIZE_480)),
+    ):
+        for frames_at in ((0,), (88,), (40,), (0, 88)):
+            figure, shown = pin(model, pictures, frames_at, seed)
+            print(f"{name} pinned at {frames_at}: {figure}", flush=True)
+            sheet(shown).save(out / f"{name} at {' and '.join(map(str, frames_at))}.png")
+    figures, shown = changes(model, loras, seed)
+    print("change in % of white:", {name: f"{figure:.1f}" for name, figure in figures.items()})
+    sheet(shown).save(out / "knobs.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="demo", help="a name or a folder")
+    parser.add_argument("--lora", type=Path, action="append", default=[], help="an adapter to try; can be repeated")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the contact sheets")
+    parser.add_argument("--count", type=int, default=40, help="prompts at 480p")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    evaluate(keyreel.load_model(given.model), given.lora, given.out, given.count, given.seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What a video shows, told by simple measurements that know nothing of how training clips are drawn."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.nn import functional
+
+from training.scenes import COLOURS
+
+SIDE = 96  # of the templates, in pixels
+APART = 0.3  # a subject's pixels differ by so much from the background, in RGB of [0, 1]
+SMALLEST = 0.004  # share of the frame that counts as a subject
+MOVED = 20.0  # pixels
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """None where no subject stands out."""
+
+    background: str
+    colour: str | None
+    shape: str | None
+    direction: str | None
+
+
+def _turned(count: int, radii: tuple[float, ...] = (1.0,)) -> Points:
+    """Corners at equal angles from the top, their radii in turn."""
+    angles = (2 * math.pi * i / count for i in range(count))
+    return [(math.sin(a) * radii[i % len(radii)], -math.cos(a) * radii[i % len(radii)]) for i, a in enumerate(angles)]
+
+
+BAR = 1 / 3
+POLYGONS: dict[str, Points] = {
+    "square": [(-1, -1), (1, -1), (1, 1), (-1, 1)],
+    "triangle": _turned(3),
+    "star": _turned(10, (1.0, 0.45)),
+    "diamond": [(0, -1), (0.88, 0), (0, 1), (-0.88, 0)],
+    "cross": [
+        *((-BAR, -1), (BAR, -1), (BAR, -BAR), (1, -BAR), (1, BAR), (BAR, BAR)),
+        *((BAR, 1), (-BAR, 1), (-BAR, BAR), (-1, BAR), (-1, -BAR), (-BAR, -BAR)),
+    ],
+}
+# Discs, (x, y, radius): the first is filled, the second cut out of it.
+DISCS: dict[str, list[tuple[float, float, float]]] = {
+    "circle": [(0, 0, 1)],
+    "ring": [(0, 0, 1), (0, 0, 0.49)],
+    "moon": [(0, 0, 1), (0.51, -0.1, 0.81)],
+}
+
+
+@cache
+def template(shape: str) -> Tensor:
+    """The shape's mask, filling a square (SIDE, SIDE)."""
+    image = Image.new("1", (2 * SIDE, 2 * SIDE))
+    draw = ImageDraw.Draw(image)
+    for fill, (x, y, radius) in enumerate(DISCS.get(shape, [])):
+        corners = (x - radius, y - radius, x + radius, y + radius)
+        draw.ellipse([(0.9 * value + 1) * SIDE for value in corners], fill=1 - fill)
+    if shape in POLYGONS:
+        draw.polygon([((0.9 * x + 1) * SIDE, (0.9 * y + 1) * SIDE) for x, y in POLYGONS[shape]], fill=1)
+    return _boxed(torch.from_numpy(np.array(image)))
+
+
+def _boxed(mask: Tensor) -> Tensor:
+    """What a mask (H, W) covers, stretched over a square."""
+    rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].float()
+    return functional.interpolate(box[None, None], (SIDE, SIDE), mode="bilinear", antialias=True)[0, 0] > 0.5
+
+
+def nearest_colour(pixels: Tensor) -> str:
+    """Name of the palette colour nearest to the median. pixels: (3, N)."""
+    median = pixels.median(1).values
+    return min(COLOURS, key=lambda name: float((median - torch.tensor(COLOURS[name])).square().sum()))
+
+
+def nearest_shape(mask: Tensor) -> str:
+    """Name of the shape that overlaps a mask (H, W) best, both stretched over a square."""
+    boxed = _boxed(mask)
+
+    def overlap(shape: str) -> float:
+        other = template(shape)
+        return float((boxed & other).sum() / (boxed | other).sum())
+
+    return max((*POLYGONS, *DISCS), key=overlap)
+
+
+def look(video: Tensor) -> Seen:
+    """video: (F, 3, H, W) in [0, 1], at most one subject before a plain background."""
+    border = torch.cat([video[..., :12, :].flatten(2), video[..., -12:, :].flatten(2)], 2)
+    ground = border.transpose(0, 1).flatten(1)
+    apart = (video - ground.median(1).values.view(1, 3, 1, 1)).square().sum(1).sqrt() > APART
+    middle = len(video) // 2
+    if apart[middle].float().mean() < SMALLEST:
+        return Seen(nearest_colour(ground), None, None, None)
+    colour = nearest_colour(video[middle][:, apart[middle]])
+    return Seen(nearest_colour(ground), colour, nearest_shape(apart[middle]), _direction(apart))
+
+
+def _direction(apart: Tensor) -> str | None:
+    """apart: (F, H, W), where the subject is. Looks at the middle half: at the ends it may have left."""
+    first, last = apart[len(apart) // 4], apart[3 * len(apart) // 4]
+    if not (first.any() and last.any()):
+        return None
+    shift = last.nonzero().float().mean(0) - first.nonzero().float().mean(0)
+    if shift.abs().max() < MOVED / 2:
+        return "still"
+    across = bool(shift[1].abs() > shift[0].abs())
+    return (("left", "right") if across else ("up", "down"))[int(shift[int(across)] > 0)]
+
+
+def signal_to_noise(made: Tensor, real: Tensor) -> float:
+    """Peak signal to noise ratio in dB of pictures in [0, 1]."""
+    return float(-10 * torch.log10((made - real).square().mean()))
