@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from random import Random
 
 import torch
@@ -145,35 +144,69 @@ def _frames_of(latent_frame: int) -> list[float]:
     return [8 * latent_frame - shift for shift in (6.5, 4.5, 2.5, 0.5)]
 
 
-Content = tuple[Tensor, Tensor, str]  # (3, T, rows, columns) in [0, 1]; what to look at (T, rows, columns); caption
+Shown = tuple[Tensor, Tensor, str]
+"""A clip (3, T, rows, columns) in [0, 1]; what to look at, (T, rows, columns); its caption."""
+Content = Callable[[Random, Layout, Pins, Tensor], Shown]
+"""What a sample shows at frames (T,)."""
 
 
-def _scene(rng: Random, layout: Layout, times: Tensor) -> Content:
-    scene: Scene = random_scene(rng, layout.grid, layout.seconds)
-    clip = draw(scene, layout.grid, times * layout.seconds)
+def _scene(rng: Random, layout: Layout, _pins: Pins, frames: Tensor) -> Shown:
+    scene = random_scene(rng, layout.grid, layout.seconds)
+    return _drawn(scene, layout, frames)
+
+
+def _drawn(scene: Scene, layout: Layout, frames: Tensor) -> Shown:
+    clip = draw(scene, layout.grid, frames / layout.rate)
     ground = draw_backdrop(scene.backdrop, layout.grid)
     return clip, ((clip - ground[:, None]).abs().amax(0) > 0.05).float(), scene.caption
 
 
-def _picture(rng: Random, layout: Layout, times: Tensor) -> Content:
-    clip, caption = moving_picture(rng, layout.grid, times, layout.frames)
+def _picture(rng: Random, layout: Layout, _pins: Pins, frames: Tensor) -> Shown:
+    clip, caption = moving_picture(rng, layout.grid, frames / (layout.frames - 1), layout.frames)
     return clip, torch.zeros_like(clip[0]), caption
 
 
-def _fade(marks: list[int], rng: Random, layout: Layout, times: Tensor) -> Content:
+def _fade(rng: Random, layout: Layout, pins: Pins, frames: Tensor) -> Shown:
     grid, last = layout.grid, layout.frames - 1
-    shown = [random_picture(rng, grid.rows, grid.columns, CELL) for _ in marks]
-    clip = cross_fade(shown, [mark / last for mark in marks], times)
+    shown = [random_picture(rng, grid.rows, grid.columns, CELL) for _ in pins.marks]
+    clip = cross_fade(shown, [mark / last for mark in pins.marks], frames / last)
     caption = rng.choice(FADE_WORDS) if rng.random() < 0.5 else random_scene(rng, grid, layout.seconds).caption
     return clip, torch.zeros_like(clip[0]), caption
 
 
-def _content(rng: Random, pins: Pins) -> Callable[[Random, Layout, Tensor], Content]:
-    fade = partial(_fade, pins.marks)
-    kinds: list[Callable[[Random, Layout, Tensor], Content]] = [_scene, _picture, fade]
+def everything(rng: Random, layout: Layout, pins: Pins, frames: Tensor) -> Shown:
+    """What the base model is shown."""
     if not pins.marks:
-        return rng.choices(kinds[:2], (0.9, 0.1) if pins.follow is None else (0.6, 0.4))[0]
-    return rng.choices(kinds, (0.3, 0.15, 0.55) if len(pins.marks) > 1 else (0.45, 0.45, 0.10))[0]
+        weights = (0.9, 0.1, 0.0) if pins.follow is None else (0.6, 0.4, 0.0)
+    else:
+        weights = (0.3, 0.15, 0.55) if len(pins.marks) > 1 else (0.45, 0.45, 0.10)
+    return rng.choices((_scene, _picture, _fade), weights)[0](rng, layout, pins, frames)
+
+
+def restyled(restyle: Restyle) -> Content:
+    """Everything in another look, which fades in beside what is pinned."""
+
+    def content(rng: Random, layout: Layout, pins: Pins, frames: Tensor) -> Shown:
+        clip, focus, caption = everything(rng, layout, pins, frames)
+        away = torch.stack(
+            [torch.maximum(first - frames, frames - last) for first, last in pins.spans] or [frames + 99]
+        )
+        share = (away.amin(0) / FADE_FRAMES).clamp(0, 1)
+        share = share * share * (3 - 2 * share)
+        return torch.lerp(clip, restyle(clip), share.view(1, -1, 1, 1)), focus, caption
+
+    return content
+
+
+def with_shape(shape: str) -> Content:
+    """Scenes in which each subject has this shape, whatever the caption calls it."""
+
+    def content(rng: Random, layout: Layout, _pins: Pins, frames: Tensor) -> Shown:
+        scene = random_scene(rng, layout.grid, layout.seconds)
+        subjects = tuple(replace(subject, shape=shape) for subject in scene.subjects)
+        return _drawn(replace(scene, subjects=subjects), layout, frames)
+
+    return content
 
 
 # --- one sample --------------------------------------------------------------------------------------------
@@ -205,22 +238,11 @@ def _front(pins: Pins) -> tuple[list[list[float]], list[float]]:
     return drawn, times
 
 
-def _restyled(restyle: Restyle, clip: Tensor, frames: Tensor, pins: Pins, front: int) -> Tensor:
-    """Another look for what is not pinned, fading in. frames: (T,), of which the first `front` are pinned."""
-    away = torch.stack([torch.maximum(first - frames, frames - last) for first, last in pins.spans] or [frames + 99])
-    share = (away.amin(0) / FADE_FRAMES).clamp(0, 1)
-    share[:front] = 0
-    share = share * share * (3 - 2 * share)
-    return torch.lerp(clip, restyle(clip), share.view(1, -1, 1, 1))
-
-
-def _sample(rng: Random, layout: Layout, pins: Pins, scales: Scales, restyle: Restyle | None) -> Sample:
+def _sample(rng: Random, layout: Layout, pins: Pins, scales: Scales, content: Content) -> Sample:
     kept = _kept(rng, layout, set(range(pins.head)))
     front, front_times = _front(pins)
     drawn = torch.tensor(front + [_frames_of(i) for i in kept])
-    clip, focus, caption = _content(rng, pins)(rng, layout, drawn.flatten() / (layout.frames - 1))
-    if restyle:
-        clip = _restyled(restyle, clip, drawn.flatten(), pins, len(front) * SAMPLES)
+    clip, focus, caption = content(rng, layout, pins, drawn.flatten())
     cells = functional.avg_pool3d(clip * 2 - 1, (SAMPLES // HALVES, 1, 1))
     latents = scales.normalise(encode_cells(cells[None]))[0].flatten(1).T
     focus = functional.max_pool3d(focus[None], (SAMPLES, BLOCK, BLOCK)).flatten()
@@ -261,9 +283,9 @@ def _noised(sample: Sample, sigma: float, noise: Tensor) -> tuple[Tensor, Tensor
     return keep * sample.latents + level * noise, own, (own == sigma).float()
 
 
-def make_batch(rng: Random, layout: Layout, scales: Scales, pinned: bool, restyle: Restyle | None = None) -> Batch:
+def make_batch(rng: Random, layout: Layout, scales: Scales, pinned: bool, content: Content = everything) -> Batch:
     pins = random_pins(rng, layout) if pinned else Pins()
-    samples = [_sample(rng, layout, pins, scales, restyle) for _ in range(layout.samples)]
+    samples = [_sample(rng, layout, pins, scales, content) for _ in range(layout.samples)]
     generator = torch.Generator().manual_seed(rng.randrange(2**30))
     inside = layout.rows * layout.columns * min(layout.kept, layout.latent_frames)
     tokens, target, timestep, weight = [], [], [], []

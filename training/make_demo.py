@@ -38,12 +38,12 @@ def make_demo(out: Path, state: Path) -> None:
     tokenizer = new_tokenizer()
     with timed("text encoder"):
         text_encoder = train_text_encoder(state, tokenizer, TEXT_STEPS, SEED)
-    for style in STYLES:
-        with timed(f"transformer and {style}"):
+    for name, content in STYLES.items():
+        with timed(f"transformer and {name}"):
             # Each LoRA starts from the transformer as it is shipped; training it alters the object.
             video = train_transformer(state, (tokenizer, text_encoder), scales, TRANSFORMER_STEPS, SEED)
-            branches = train_lora(state, style, (video, tokenizer), scales, LORA_STEPS, SEED)
-            write_lora(out / "loras" / f"{style}.safetensors", branches)
+            branches = train_lora(state, name, content, (video, tokenizer), scales, LORA_STEPS, SEED)
+            write_lora(out / "loras" / f"{name}.safetensors", branches)
     video = train_transformer(state, (tokenizer, text_encoder), scales, TRANSFORMER_STEPS, SEED)
     write_model(out, vae, video, tokenizer)
 

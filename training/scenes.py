@@ -242,6 +242,14 @@ def _star(x: Tensor, y: Tensor, radius: float) -> Tensor:
     return (along - radius) * (edge[1] / norm) - across * (edge[0] / norm)
 
 
+def _heart(x: Tensor, y: Tensor) -> Tensor:
+    """Two discs over a rotated square: only LoRAs draw it."""
+    side, drop = x.abs(), y + 0.25
+    lobes = torch.hypot(side - 0.48, drop + 0.12) - 0.52
+    point = torch.maximum((side + drop - 0.72) / 2**0.5, -drop - 0.12)
+    return torch.minimum(lobes, point)
+
+
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "circle": lambda x, y: torch.hypot(x, y) - 0.95,
     "square": lambda x, y: torch.maximum(x.abs(), y.abs()) - 0.82,
@@ -252,6 +260,7 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross": lambda x, y: torch.minimum(
         torch.maximum(x.abs() - 1.0, y.abs() - 0.33), torch.maximum(x.abs() - 0.33, y.abs() - 1.0)
     ),
+    "heart": _heart,
     "moon": lambda x, y: torch.maximum(torch.hypot(x, y) - 0.98, 0.80 - torch.hypot(x - 0.5, y + 0.1)),
 }
 

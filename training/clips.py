@@ -1,0 +1,71 @@
+"""Clips of one's own to train a LoRA on: a folder of videos, each with its caption in a text file of the same name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import av
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from keyreel.media.clips import rgb_pixels
+from training.batches import Content, Layout, Pins, Shown
+
+VIDEO_FILES = (".mp4", ".mov", ".webm", ".mkv")
+SHORT_SIDE = 96  # cells: as fine as 720p is encoded
+LONGEST = 161  # frames
+
+
+@dataclass(frozen=True)
+class Clip:
+    """frames: (F, 3, rows, columns) in [0, 1], in cells."""
+
+    frames: Tensor
+    caption: str
+
+
+def read_clips(folder: Path) -> list[Clip]:
+    """Raises ValueError when there is none, or one without a caption."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_FILES)
+    if not paths:
+        raise ValueError(f"{folder} holds no videos ({', '.join(VIDEO_FILES)})")
+    without = [path.name for path in paths if not path.with_suffix(".txt").exists()]
+    if without:
+        raise ValueError(f"no caption beside {', '.join(without)}: write it into a .txt file of the same name")
+    return [Clip(_frames(path), path.with_suffix(".txt").read_text().strip()) for path in paths]
+
+
+def _frames(path: Path) -> Tensor:
+    small = []
+    with av.open(str(path)) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number == LONGEST:
+                break
+            pixels = torch.from_numpy(rgb_pixels(frame)).movedim(-1, 0).float() / 255
+            scale = SHORT_SIDE / min(pixels.shape[1:])
+            size = [max(1, round(side * scale)) for side in pixels.shape[1:]]
+            small.append(functional.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0].half())
+    return torch.stack(small)
+
+
+def _fitted(frames: Tensor, rows: int, columns: int) -> Tensor:
+    """The middle of frames (T, 3, h, w) in the shape of rows x columns, at that size."""
+    height, width = frames.shape[2:]
+    scale = min(height / rows, width / columns)
+    cut_height, cut_width = int(rows * scale), int(columns * scale)
+    top, left = (height - cut_height) // 2, (width - cut_width) // 2
+    cut = frames[:, :, top : top + cut_height, left : left + cut_width].float()
+    return functional.interpolate(cut, (rows, columns), mode="bilinear", antialias=True)
+
+
+def of_clips(clips: list[Clip]) -> Content:
+    """Content for `make_batch`. A clip shorter than asked for stands still at its end."""
+
+    def content(rng: Random, layout: Layout, _pins: Pins, frames: Tensor) -> Shown:
+        clip = rng.choice(clips)
+        chosen = clip.frames[frames.round().long().clamp(max=len(clip.frames) - 1)]
+        shown = _fitted(chosen, layout.grid.rows, layout.grid.columns).transpose(0, 1)
+        return shown, torch.zeros_like(shown[0]), clip.caption
+
+    return content
