@@ -1,7 +1,7 @@
 """LoRAs for the demo model, trained like it but on other clips: those of the package, or your own.
 
-`python -m training.lora --clips FOLDER --out look.safetensors` trains one on a folder of videos, each with its caption in
-a text file of the same name. Ten clips of three seconds and 200 steps take some five minutes on two cores.
+`python -m training.lora --clips FOLDER --out look.safetensors` trains one on a folder of videos, each with its caption
+in a text file of the same name. Ten clips of three seconds and 200 steps take some five minutes on two cores.
 """
 
 import argparse
