@@ -111,7 +111,7 @@ def _kept(rng: Random, layout: Layout, must: set[int]) -> list[int]:
     if style < 0.35:
         first = rng.randint(0, total - count)
         chosen = set(range(first, first + count))
-    elif style < 0.6:
+    elif style < 0.6 and count > 1:
         chosen = {round(i * (total - 1) / (count - 1)) for i in range(count)}
     else:
         chosen = set(rng.sample(range(total), count))
@@ -153,6 +153,14 @@ Content = Callable[[Random, Layout, Pins, Tensor], Shown]
 def _scene(rng: Random, layout: Layout, _pins: Pins, frames: Tensor) -> Shown:
     scene = random_scene(rng, layout.grid, layout.seconds)
     return _drawn(scene, layout, frames)
+
+
+def one_subject(rng: Random, layout: Layout, _pins: Pins, frames: Tensor) -> Shown:
+    """The first lesson: one shape before one colour."""
+    while True:
+        scene = random_scene(rng, layout.grid, layout.seconds)
+        if len(scene.subjects) == 1 and scene.backdrop.kind == "plain":
+            return _drawn(scene, layout, frames)
 
 
 def _drawn(scene: Scene, layout: Layout, frames: Tensor) -> Shown:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from training.autoencoder import LATENTS
-from training.batches import Batch, Layout, Scales, make_batch
+from training.batches import Batch, Content, Layout, Scales, everything, make_batch, one_subject
 from training.optimise import Average, Both, Muon, warm_stable
 from training.start import start
 from training.state import Clock, load_state, save_state
@@ -23,22 +23,25 @@ HEADS, HEAD_WIDTH, LAYERS = 4, 64, 5
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps up to a limit, the layouts drawn in them, (samples, rows, columns, kept latent frames), and the share
-    of batches with pinned frames."""
+    """Steps up to a limit, the layouts drawn in them, (samples, rows, columns, kept latent frames), the share of
+    batches with pinned frames, and what clips show."""
 
     until: int
     layouts: tuple[tuple[int, int, int, int], ...]
-    pinned: float = 0.4
+    pinned: float
+    content: Content = everything
 
 
 # Many small pictures teach words. The default sizes are 8 x 13 tokens (832x512) and 12 x 20 (1280x768).
+TINY = ((64, 4, 6, 1), (60, 5, 5, 1), (36, 4, 6, 2), (30, 6, 5, 2))
 SMALL = ((24, 4, 6, 3), (18, 4, 6, 4), (16, 5, 5, 4), (14, 6, 5, 4), (8, 5, 7, 6))
 MIDDLE = ((6, 8, 13, 3), (8, 8, 8, 4), (6, 13, 8, 3), (4, 8, 13, 5), (8, 6, 10, 4), (3, 12, 20, 3))
 FULL = ((2, 8, 13, 12), (2, 13, 8, 12), (3, 8, 8, 12), (3, 8, 13, 6), (1, 12, 20, 8))
 PHASES = (
-    Phase(1500, SMALL, pinned=0.25),
-    Phase(4500, (*SMALL, *MIDDLE), pinned=0.3),
-    Phase(10**9, (*SMALL, *MIDDLE, *MIDDLE, *FULL, *FULL), pinned=0.35),
+    Phase(1200, TINY, 0.0, one_subject),
+    Phase(2600, (*TINY, *SMALL), 0.15),
+    Phase(4000, (*SMALL, *MIDDLE), 0.3),
+    Phase(10**9, (*SMALL, *MIDDLE, *MIDDLE, *FULL, *FULL), 0.35),
 )
 COOL_DOWN = 0.2  # share of the steps
 SAVE_EVERY = 50
@@ -102,7 +105,7 @@ def batch_at(step: int, scales: Scales, seed: int) -> Batch:
     frames = rng.choice(CLIP_LENGTHS) if kept < 8 else rng.choice((89, 89, 89, 49))
     kept = min(kept, (frames - 1) // 8 + 1)
     layout = Layout(samples, rows, columns, frames, kept, rng.choice(FRAME_RATES))
-    return make_batch(rng, layout, scales, pinned=rng.random() < phase.pinned)
+    return make_batch(rng, layout, scales, rng.random() < phase.pinned, phase.content)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ SCALES = Scales(torch.zeros(LATENTS), torch.ones(LATENTS))
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transformer, "LAYERS", 1)
-    monkeypatch.setattr(transformer, "PHASES", (Phase(10**9, ((1, 2, 2, 2),)),))
+    monkeypatch.setattr(transformer, "PHASES", (Phase(10**9, ((1, 2, 2, 2),), pinned=0.5),))
 
 
 class InterruptedTrainingError(Exception):
