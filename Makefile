@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve demo-model test lint types clean
+.PHONY: demo serve demo-model page test lint types programs clean
 
 demo: $(VENV)/.engine
 	$(BIN)/keyreel generate --request examples/demo.json --model demo --out out/demo.mp4 --sheet out/demo.png
@@ -14,17 +14,26 @@ serve: $(VENV)/.engine
 
 # Hours on two cores; goes on where it was stopped.
 demo-model: $(VENV)/.engine
+	$(PIP) --group training
 	$(BIN)/python -m training.make_demo --out out/demo-model --state out/demo-state
 
-test: lint types
-	$(BIN)/python -m pytest
+# With the environment's own Node before any other: fal's JavaScript client runs in it.
+test: lint types programs
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+page: $(VENV)/.dev
+	$(BIN)/python web/hatch_build.py
+
+programs:
+	sh tests/programs.sh
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.dev
+types: $(VENV)/.dev page
 	$(BIN)/mypy
+	$(BIN)/python web/hatch_build.py run check
 
 $(VENV)/.engine: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

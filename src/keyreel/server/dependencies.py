@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from keyreel.links import Links
 from keyreel.objects import Objects
 from keyreel.server.credentials import KeyRing
+from keyreel.server.sessions import session_key
 from keyreel.server.snapshot import Snapshot
 from keyreel.settings import Settings
 from keyreel.store import Store
@@ -38,13 +39,16 @@ CurrentServices = Annotated[Services, Depends(get_services)]
 
 
 async def require_key(connection: HTTPConnection, services: CurrentServices) -> Key:
-    """The caller's key: of `Authorization: Key id:secret`, or of a temporary token for the application in the URL.
+    """The caller's key: of `Authorization: Key id:secret`, of the playground's session, or of a temporary token for the
+    application in the URL.
 
     Answers 401, in fal's words, when there is none.
     """
     scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "key" and credentials:
         return await _key_of(services, credentials.strip())
+    if not scheme and (key_id := session_key(connection, services.links)):
+        return await _key_of_session(services, key_id)
     token = credentials if scheme.lower() == "bearer" else connection.query_params.get("fal_jwt_token")
     claims = services.links.verify_token(token) if token else None
     if claims is None or connection.path_params.get("alias") not in claims.apps:
@@ -75,6 +79,13 @@ async def _key_of(services: Services, credentials: str) -> Key:
     key = await services.keyring.verify(key_id, secret)
     if key is None:
         raise HTTPException(401, "No user found for Key ID and Secret")
+    return key
+
+
+async def _key_of_session(services: Services, key_id: str) -> Key:
+    key = await services.keyring.find(key_id)
+    if key is None:
+        raise HTTPException(401, "The key of this session was revoked.")
     return key
 
 

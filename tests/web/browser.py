@@ -1,0 +1,102 @@
+"""Debian's Chromium on the playground, and what every page must not do."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+
+from keyreel.server.page import FOLDER
+
+ROOT = Path(__file__).parents[2]
+AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
+PATIENCE = 30_000
+"""Milliseconds."""
+DESKTOP = (1440, 900)
+PHONE = (390, 844)
+
+expect.set_options(PATIENCE)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("Chromium is not installed: the playground is not tried in a browser")
+    if not (FOLDER / "index.html").exists():
+        pytest.skip("the page is not built (make page): the playground is not tried")
+    with sync_playwright() as playwright:
+        # The sandbox of Chromium does not work for root.
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"] if os.getuid() == 0 else [])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def watched(browser: Browser, size: tuple[int, int] = DESKTOP, **options: Any) -> Iterator[BrowserContext]:
+    """A visitor, whose pages may neither break the security policy, nor throw, nor ask another server."""
+    viewport: Any = {"width": size[0], "height": size[1]}
+    context = browser.new_context(viewport=viewport, **options)
+    context.set_default_timeout(PATIENCE)
+    wrong: list[str] = []
+    hosts: set[str] = set()
+    context.on("console", lambda line: wrong.append(line.text) if "Security Policy" in line.text else None)
+    context.on("weberror", lambda error: wrong.append(str(error.error)))
+    context.on("request", lambda request: hosts.add(urlsplit(request.url).hostname or ""))
+    yield context
+    context.close()
+    assert wrong == []
+    assert hosts <= {"127.0.0.1", "localhost", ""}
+
+
+def opened(context: BrowserContext, url: str) -> Page:
+    """The playground at `url`, ready."""
+    page = context.new_page()
+    page.goto(url)
+    expect(page.get_by_role("textbox", name="Prompt", exact=True)).to_be_visible()
+    return page
+
+
+def compose(page: Page, prompt: str) -> None:
+    page.get_by_role("textbox", name="Prompt", exact=True).fill(prompt)
+
+
+def generate(page: Page) -> None:
+    page.get_by_role("button", name="Generate").click()
+    page.wait_for_url(re.compile("#/r/"))
+
+
+def viewer(page: Page) -> Locator:
+    return page.get_by_role("region", name="Video")
+
+
+def set_number(page: Page, name: str, value: int) -> None:
+    field = page.get_by_role("spinbutton", name=name, exact=True)
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def add_files(page: Page, *paths: Path) -> None:
+    """To the timeline; waits until they are uploaded."""
+    page.locator(".timeline input[type=file]").first.set_input_files([*paths])
+    for path in paths:
+        expect(page.get_by_role("slider", name=path.name)).to_be_visible()
+    expect(page.locator(".timeline progress")).to_have_count(0)
+
+
+def serious_issues(page: Page) -> list[str]:
+    """What axe-core finds, worst first."""
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        f"{issue['id']}: {node['html'][:160]}"
+        for issue in found["violations"]
+        if issue["impact"] in ("serious", "critical")
+        for node in issue["nodes"]
+    ]

@@ -1,0 +1,69 @@
+"""A server behind a proxy of its own that ends TLS and takes a prefix off the path, as people deploy it."""
+
+import http.client
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import trustme
+
+from tests.server.live import live_server
+
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host"}
+
+
+@contextmanager
+def gateway(folder: Path, prefix: str) -> Iterator[str]:
+    """The public address, without a slash at its end. The key `boss:secret` is good there; nothing runs requests."""
+    target: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            _forward(self, target[0], prefix)
+
+        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as proxy:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+        proxy.socket = context.wrap_socket(proxy.socket, server_side=True)
+        base = f"https://127.0.0.1:{proxy.server_port}{prefix}"
+        with live_server(folder, public_url=base) as server:
+            server.worker.paused = True
+            server.call(server.services.store.keys.put("boss", "secret", "boss"))
+            target.append(urlsplit(server.url).netloc)
+            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+            yield base
+            proxy.shutdown()
+
+
+def _forward(handler: BaseHTTPRequestHandler, target: str, prefix: str) -> None:
+    if not handler.path.startswith(prefix):
+        handler.send_error(404)
+        return
+    body = handler.rfile.read(int(handler.headers.get("content-length") or 0))
+    headers = {name: value for name, value in handler.headers.items() if name.lower() not in HOP_BY_HOP}
+    connection = http.client.HTTPConnection(target)
+    connection.request(handler.command, handler.path.removeprefix(prefix) or "/", body, headers)
+    answer = connection.getresponse()
+    handler.send_response(answer.status)
+    for name, value in answer.getheaders():
+        if name.lower() not in HOP_BY_HOP:
+            handler.send_header(name, value)
+    handler.end_headers()
+    try:
+        while chunk := answer.read1(65536):
+            handler.wfile.write(chunk)
+            handler.wfile.flush()
+    except OSError:
+        pass  # the browser has gone
+    finally:
+        connection.close()

@@ -1,0 +1,302 @@
+"""The page in a real browser, on a real server whose worker needs no model."""
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.server.live import LiveServer
+from tests.web.browser import PHONE, ROOT, add_files, compose, generate, opened, serious_issues, viewer, watched
+from tests.web.gateway import gateway
+
+SUNRISE = ROOT / "examples" / "sunrise.png"
+NIGHT = ROOT / "examples" / "night.png"
+FIRST_LOAD = 150_000
+"""Bytes, compressed."""
+
+
+def test_the_key_leaves_the_url_and_stays_nowhere(page: Page, server: LiveServer) -> None:
+    secret = server.user.secret
+    assert page.url == f"{server.url}/"
+    kept = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie, history.length])")
+    assert secret not in kept
+    assert document_cookie(page) == ""
+    page.reload()
+    expect(page.get_by_role("button", name="Generate")).to_be_visible()
+    (cookie,) = page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    assert secret not in cookie["value"]
+
+
+def document_cookie(page: Page) -> str:
+    return str(page.evaluate("document.cookie"))
+
+
+def test_the_cookie_alone_permits_nothing(page: Page, server: LiveServer) -> None:
+    """Without the header that only this page sets, as a form of another site would send it."""
+    (cookie,) = page.context.cookies()
+    sent = {"Cookie": f"{cookie['name']}={cookie['value']}"}
+    without = httpx.get(f"{server.url}/api/requests", headers=sent, trust_env=False)
+    with_it = httpx.get(f"{server.url}/api/requests", headers=sent | {"X-Keyreel-Page": "1"}, trust_env=False)
+    assert (without.status_code, with_it.status_code) == (401, 200)
+
+
+def test_signing_in_and_out(visitor: BrowserContext, server: LiveServer) -> None:
+    page = visitor.new_page()
+    page.goto(f"{server.url}/#key=no:body")
+    expect(page.get_by_text("No user found")).to_be_visible()
+    assert page.url == f"{server.url}/"
+    page.get_by_label("Your key").fill(server.credentials)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("textbox", name="Prompt", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    page.reload()
+    expect(page.get_by_label("Your key")).to_be_visible()
+
+
+def test_a_revoked_key_ends_its_session(visitor: BrowserContext, server: LiveServer) -> None:
+    new = server.call(server.services.store.keys.create("guest"))
+    page = opened(visitor, f"{server.url}/#key={new.key.id}:{new.secret}")
+    server.call(server.services.store.keys.revoke(new.key.id))
+    page.reload()
+    expect(page.get_by_label("Your key")).to_be_visible()
+
+
+def test_behind_tls_and_a_path_prefix(browser: Browser, tmp_path: Path) -> None:
+    with gateway(tmp_path, "/studio") as base, watched(browser, ignore_https_errors=True) as visitor:
+        # The last slash is left out, as people do.
+        page = opened(visitor, f"{base}#key=boss:secret")
+        (cookie,) = visitor.cookies()
+        assert cookie["secure"]
+        add_files(page, SUNRISE)
+        compose(page, "a fox")
+        generate(page)
+        assert page.url.startswith(f"{base}/#/r/")
+        expect(viewer(page).get_by_role("heading", name="Next in the queue")).to_be_visible()
+
+
+def test_cancel_in_the_middle(page: Page) -> None:
+    compose(page, "hold it")
+    generate(page)
+    expect(viewer(page).get_by_text("Step 1 of 2")).to_be_visible()
+    viewer(page).get_by_text("Log").click()
+    expect(viewer(page).get_by_text("Holding")).to_be_visible()
+    viewer(page).get_by_role("button", name="Cancel").click()
+    expect(viewer(page).get_by_role("heading", name="Cancelled")).to_be_visible()
+
+
+def test_a_reload_in_the_middle_and_a_second_tab(page: Page, server: LiveServer) -> None:
+    compose(page, "hold on")
+    generate(page)
+    expect(viewer(page).get_by_text("Step 1 of 2")).to_be_visible()
+    page.reload()
+    expect(viewer(page).get_by_text("Step 1 of 2")).to_be_visible()
+    other = opened(page.context, page.url)
+    expect(viewer(other).get_by_text("Step 1 of 2")).to_be_visible()
+    server.release()
+    for each in (page, other):
+        expect(viewer(each).get_by_role("link", name="Download")).to_be_visible()
+
+
+def test_the_place_in_the_queue(page: Page, server: LiveServer) -> None:
+    server.worker.paused = True
+    for prompt in ("one", "two"):
+        compose(page, prompt)
+        generate(page)
+        expect(viewer(page).get_by_text(prompt)).to_be_visible()
+    expect(viewer(page).get_by_role("heading", name="1 request before this one")).to_be_visible()
+    viewer(page).get_by_role("button", name="Cancel").click()
+    expect(viewer(page).get_by_role("heading", name="Cancelled")).to_be_visible()
+
+
+def test_a_bad_links_error_is_beside_its_field(page: Page) -> None:
+    page.get_by_role("button", name="Add by link").click()
+    page.get_by_label("Link to a picture or clip").fill("https://example.com/no.png")
+    page.get_by_role("button", name="Add", exact=True).click()
+    compose(page, "refuse file_download_error")
+    generate(page)
+    field = page.get_by_label("Link", exact=True)
+    expect(field).to_have_accessible_description("It is wrong.")
+    field.fill("https://example.com/yes.png")
+    expect(field).to_have_accessible_description("")
+
+
+def test_with_the_keyboard_alone(page: Page) -> None:
+    add_files(page, SUNRISE, NIGHT)
+    page.locator("body").focus()
+    tab_to(page, "Prompt")
+    page.keyboard.type("hold the keyboard")
+    tab_to(page, "night.png")
+    night = page.get_by_role("slider", name="night.png")
+    expect(night).to_have_attribute("aria-valuenow", "88")
+    for key, frame in (("ArrowLeft", "87"), ("Shift+ArrowLeft", "79"), ("Home", "1"), ("End", "88")):
+        page.keyboard.press(key)
+        expect(night).to_have_attribute("aria-valuenow", frame)
+    page.keyboard.press("Control+Enter")
+    expect(viewer(page).get_by_text("Step 1 of 2")).to_be_visible()
+    tab_to(page, "Cancel")
+    page.keyboard.press("Enter")
+    expect(viewer(page).get_by_role("heading", name="Cancelled")).to_be_visible()
+
+
+def tab_to(page: Page, name: str) -> None:
+    """By the Tab key, through whatever comes before; what has the focus shows it."""
+    described = "e => (e.ariaLabel || e.labels?.[0]?.textContent || e.textContent).trim()"
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if str(page.evaluate(f"({described})(document.activeElement)")).startswith(name):
+            return
+    raise AssertionError(f"{name} cannot be reached")
+
+
+def test_dragging_snaps_and_says_why(page: Page) -> None:
+    add_files(page, SUNRISE, NIGHT)
+    sunrise = page.get_by_role("slider", name="sunrise.png")
+    track = page.locator(".track").bounding_box()
+    start = sunrise.bounding_box()
+    assert track
+    assert start
+    page.mouse.move(start["x"] + 20, start["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(start["x"] + 20 + track["width"] / 2, start["y"] + 20, steps=5)
+    expect(sunrise).to_have_attribute("aria-valuenow", re.compile("4[3-6]"))
+    page.mouse.move(start["x"] + 20 + track["width"], start["y"] + 20, steps=5)
+    expect(sunrise).to_have_attribute("aria-valuenow", "87")
+    expect(page.get_by_text("Frame 88 is taken by night.png.")).to_be_visible()
+    page.mouse.up()
+    expect(page.get_by_text("Frame 88 is taken by night.png.")).to_be_hidden()
+    page.keyboard.press("Delete")
+    expect(sunrise).to_have_count(0)
+
+
+def test_the_draft_survives_a_reload(page: Page) -> None:
+    compose(page, "a fox")
+    add_files(page, NIGHT)
+    page.get_by_text("480p").click()
+    page.reload()
+    expect(page.get_by_role("textbox", name="Prompt", exact=True)).to_have_value("a fox")
+    expect(page.get_by_role("slider", name="night.png")).to_have_attribute("aria-valuenow", "0")
+    expect(page.get_by_role("radio", name="480p")).to_be_checked()
+
+
+def test_the_history_is_filtered_and_deleted(page: Page) -> None:
+    for prompt in ("alpha fox", "beta fox", "gamma bird", "delta bird"):
+        compose(page, prompt)
+        generate(page)
+        expect(viewer(page).get_by_role("link", name="Download")).to_be_visible()
+        expect(viewer(page).get_by_text(prompt)).to_be_visible()
+    history = page.get_by_role("region", name="History")
+    history.get_by_label("Filter the history").fill("fox alpha")
+    expect(history.get_by_role("listitem")).to_have_count(1)
+    history.get_by_role("listitem").hover()
+    history.get_by_role("button", name="Delete: alpha fox").click()
+    expect(history.get_by_text("Nothing in the history has these words.")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("link", name="beta fox")).to_be_visible()
+    expect(page.get_by_role("link", name="alpha fox")).to_have_count(0)
+
+
+def test_operating(visitor: BrowserContext, server: LiveServer) -> None:
+    admin = f"{server.admin.key.id}:{server.admin.secret}"
+    server.worker.paused = True
+    httpx.post(
+        f"{server.url}/queue/fal-ai/ltx-video-lora/multiconditioning?fal_webhook=http://127.0.0.1:9/hook",
+        json={"prompt": "somebody's"},
+        headers=server.headers,
+        trust_env=False,
+    ).raise_for_status()
+    page = opened(visitor, f"{server.url}/#key={admin}")
+    page.get_by_role("link", name="Operate").click()
+    requests = page.get_by_role("region", name="Requests of all keys", exact=True)
+    row = requests.get_by_role("row", name=re.compile("somebody's"))
+    expect(row).to_contain_text("user")
+    row.get_by_role("button", name="Cancel").click()
+    expect(row).to_contain_text("cancelled")
+    calls = page.get_by_role("region", name="Webhook calls", exact=True)
+    expect(calls.get_by_role("row", name=re.compile("127.0.0.1:9/hook"))).to_be_visible()
+    page.get_by_label("Name of a new key").fill("studio")
+    page.get_by_role("button", name="Make a key").click()
+    key = page.locator(".secret code").inner_text()
+    assert (
+        httpx.get(f"{server.url}/api/requests", headers={"Authorization": f"Key {key}"}, trust_env=False).json() == []
+    )
+    page.get_by_role("row", name=re.compile("studio")).get_by_role("button", name="Revoke").click()
+    expect(page.get_by_role("row", name=re.compile("studio.*revoked"))).to_be_visible()
+
+
+def test_what_others_made_and_how_the_server_is_used_is_not_for_everybody(page: Page, server: LiveServer) -> None:
+    expect(page.get_by_role("link", name="Operate")).to_have_count(0)
+    new = server.call(server.services.store.keys.create("stranger"))
+    headers = {"Authorization": f"Key {new.key.id}:{new.secret}"}
+    compose(page, "a secret fox")
+    generate(page)
+    request_id = page.url.rpartition("/")[2]
+    with httpx.Client(base_url=server.url, headers=headers, trust_env=False) as stranger:
+        assert stranger.get("/api/operate").status_code == 403
+        assert stranger.get("/api/operate/requests").status_code == 403
+        assert stranger.post("/api/operate/webhooks/1/retry").status_code == 403
+        assert stranger.get(f"/api/requests/{request_id}").status_code == 404
+        assert stranger.delete(f"/api/requests/{request_id}").status_code == 404
+        assert stranger.get("/api/requests").json() == []
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+@pytest.mark.parametrize("size", [(1440, 900), PHONE])
+def test_axe_finds_no_serious_issue(browser: Browser, server: LiveServer, scheme: str, size: tuple[int, int]) -> None:
+    key = f"{server.admin.key.id}:{server.admin.secret}"
+    with watched(browser, size, color_scheme=scheme) as visitor:
+        page = visitor.new_page()
+        page.goto(server.url)
+        page.get_by_label("Your key").fill(key)
+        assert serious_issues(page) == []
+        page.keyboard.press("Enter")
+        add_files(page, SUNRISE, NIGHT)
+        page.get_by_text("More", exact=True).click()
+        page.get_by_role("button", name="Link or hub").click()
+        assert serious_issues(page) == []
+        page.get_by_role("button", name="Remove LoRA 1").click()
+        compose(page, "hold for axe")
+        page.get_by_role("button", name="Code").click()
+        assert serious_issues(page) == []
+        page.keyboard.press("Escape")
+        generate(page)
+        expect(viewer(page).get_by_text("Step 1 of 2")).to_be_visible()
+        assert serious_issues(page) == []
+        assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), "it scrolls sideways"
+        server.release()
+        expect(viewer(page).get_by_role("link", name="Download")).to_be_visible()
+        assert serious_issues(page) == []
+        page.get_by_role("link", name="Operate").click()
+        expect(page.get_by_role("heading", name="Workers")).to_be_visible()
+        assert serious_issues(page) == []
+        assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), "it scrolls sideways"
+
+
+def test_the_first_load_is_small(visitor: BrowserContext, server: LiveServer) -> None:
+    page = visitor.new_page()
+    sizes: list[int] = []
+    page.on("requestfinished", lambda request: sizes.append(request.sizes()["responseBodySize"]))
+    page.goto(f"{server.url}/#key={server.credentials}")
+    expect(page.get_by_role("button", name="Generate")).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    assert 30_000 < sum(sizes) < FIRST_LOAD
+
+
+def test_the_front_door_has_two_sides(server: LiveServer) -> None:
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        assert client.get("/").json()["name"] == "keyreel"
+        page = client.get("/", headers={"Accept": "text/html"})
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        script = re.search(r'src="\./(assets/[^"]+\.js)"', page.text)
+        assert script
+        plain = client.get(script[1], headers={"Accept-Encoding": "identity"})
+        packed = client.get(script[1])
+        assert plain.content == packed.content
+        assert packed.headers["content-encoding"] == "gzip"
+        assert "immutable" in packed.headers["cache-control"]
+        assert client.get("/assets/../page.py").status_code == 404
+        assert client.get("/assets/nothing.js").status_code == 404

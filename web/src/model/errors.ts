@@ -1,0 +1,32 @@
+/** A refused request's problems, each beside the field that it is about, until that field is changed. */
+
+import type { Input } from "./snippets";
+
+export interface Problem {
+  readonly loc: readonly (string | number)[];
+  readonly msg: string;
+}
+
+export interface Refusal {
+  readonly input: Input;
+  readonly problems: readonly Problem[];
+}
+
+/** By the field's path, as in `images.0.image_url`. `""`: those of no field. */
+export function problemsNow(refusal: Refusal | null, draft: Input): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const problem of refusal?.problems ?? []) {
+    const path = problem.loc[0] === "body" ? problem.loc.slice(1) : problem.loc;
+    const scope = path.slice(0, typeof path[1] === "number" ? 2 : 1);
+    if (same(at(refusal?.input, scope), at(draft, scope))) found.set(path.join("."), problem.msg);
+  }
+  return found;
+}
+
+function at(value: unknown, path: readonly (string | number)[]): unknown {
+  return path.reduce<unknown>((inner, step) => (inner as Record<string, unknown> | undefined)?.[step], value);
+}
+
+function same(one: unknown, other: unknown): boolean {
+  return JSON.stringify(one) === JSON.stringify(other);
+}

@@ -1,0 +1,85 @@
+/** Files that are dropped, pasted or chosen: onto the timeline or among the LoRAs, and to the server. */
+
+import { upload } from "../server/fal";
+import { change, changeLora, type Item, items, loras, nameOf, newItem, newLora, rules, selected } from "./draft";
+import { inspect, kindOf } from "./media";
+import { type Kind, freeStart, settle } from "./timeline";
+import { say } from "./toast";
+
+/** `frame`: where they were dropped on the timeline; elsewhere they find a place themselves. */
+export async function takeFiles(files: Iterable<File>, frame: number | null = null): Promise<void> {
+  for (const file of files) {
+    const kind = kindOf(file.type, file.name);
+    if (kind) await addMedia(file, file.name, kind, frame);
+    else if (file.name.endsWith(".safetensors")) void addLoraFile(file);
+    else say(`${file.name} is no picture, clip or LoRA (.safetensors).`);
+  }
+}
+
+export async function addMedia(file: Blob, name: string, kind: Kind, frame: number | null): Promise<void> {
+  const local = URL.createObjectURL(file);
+  try {
+    const media = await inspect(file, local, kind);
+    const item = placed(newItem(kind, name, { ...media, local }), frame);
+    if (item) await send(item, file);
+    else say(`There is no room for ${name}: every frame is taken.`);
+  } catch {
+    say(`${name} cannot be read as a ${kind === "image" ? "picture" : "clip"}.`);
+  }
+}
+
+/** A picture or clip that the server, or another one, has already. */
+export function addUrl(url: string, kind: Kind, part: Partial<Item> = {}): void {
+  const item = newItem(kind, nameOf(url), { url, uploaded: 1, ...part });
+  if (!placed(item, null)) say(`There is no room for ${item.name}: every frame is taken.`);
+}
+
+export async function replaceMedia(item: Item, file: File): Promise<void> {
+  const kind = kindOf(file.type, file.name);
+  if (kind !== item.kind) {
+    say(`Choose a ${item.kind === "image" ? "picture" : "clip"} to take its place.`);
+    return;
+  }
+  const local = URL.createObjectURL(file);
+  try {
+    const media = await inspect(file, local, kind);
+    change(item.id, { ...media, name: file.name, local, url: null, uploaded: 0, failed: null });
+    await send(item, file);
+  } catch {
+    say(`${file.name} cannot be read.`);
+  }
+}
+
+export async function addLoraFile(file: File): Promise<void> {
+  const lora = newLora({ label: file.name, uploaded: 0 });
+  loras.value = [...loras.value, lora];
+  try {
+    const path = await upload(file, (share) => changeLora(lora.id, { uploaded: Math.min(share, 0.99) }));
+    changeLora(lora.id, { path, uploaded: 1 });
+  } catch {
+    changeLora(lora.id, { failed: "The upload failed." });
+  }
+}
+
+/** The item on the timeline; null when there is no room. */
+function placed(item: Item, frame: number | null): Item | null {
+  const others = items.value;
+  const start = frame === null ? freeStart(item, others, rules.value) : settle(item, frame, others, rules.value)?.start;
+  // A clip that is too short shows why, where everybody looks for it.
+  const isShort = item.kind === "video" && item.length <= rules.value.temporal;
+  if (start == null && !isShort) return null;
+  const there = { ...item, start: start ?? 0 };
+  items.value = [...others, there];
+  selected.value = there.id;
+  return there;
+}
+
+async function send(item: Item, file: Blob): Promise<void> {
+  try {
+    const named = file instanceof File ? file : new File([file], item.name, { type: file.type });
+    const url = await upload(named, (share) => change(item.id, { uploaded: Math.min(share, 0.99) }));
+    change(item.id, { url, uploaded: 1 });
+  } catch {
+    change(item.id, { failed: `${item.name} could not be uploaded.` });
+  }
+}

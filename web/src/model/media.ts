@@ -1,0 +1,49 @@
+/** What the page finds out about a picture or clip before it is sent. */
+
+import type { Size } from "./canvas";
+import { clipFacts } from "./clips";
+import type { Kind } from "./timeline";
+
+export interface Media extends Size {
+  readonly kind: Kind;
+  readonly length: number;
+  readonly exact: boolean;
+}
+
+export function kindOf(type: string, name: string): Kind | null {
+  if (type.startsWith("image/") || /\.(png|jpe?g|webp|gif|bmp|avif|tiff?)$/i.test(name)) return "image";
+  if (type.startsWith("video/") || /\.(mp4|mov|webm|mkv|m4v|avi)$/i.test(name)) return "video";
+  return null;
+}
+
+/** Throws when the browser cannot show the file. */
+export async function inspect(file: Blob, url: string, kind: Kind): Promise<Media> {
+  if (kind === "image") {
+    const picture = new Image();
+    picture.src = url;
+    await picture.decode();
+    return { kind, width: picture.naturalWidth, height: picture.naturalHeight, length: 1, exact: true };
+  }
+  const video = await loadVideo(url);
+  const { frames, exact } = await clipFacts(file, video.duration);
+  return { kind, width: video.videoWidth, height: video.videoHeight, length: frames, exact };
+}
+
+function loadVideo(url: string): Promise<HTMLVideoElement> {
+  return new Promise((resolve, reject) => {
+    const video = document.createElement("video");
+    video.muted = true;
+    video.onloadedmetadata = () => resolve(video);
+    video.onerror = () => reject(new Error("This browser cannot read the clip."));
+    video.src = url;
+  });
+}
+
+/** A frame of a playing or paused video as a PNG. */
+export async function grab(video: HTMLVideoElement): Promise<Blob> {
+  const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+  const context = canvas.getContext("2d");
+  if (!context) throw new Error("This browser cannot copy a frame.");
+  context.drawImage(video, 0, 0);
+  return canvas.convertToBlob({ type: "image/png" });
+}

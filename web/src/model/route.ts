@@ -1,0 +1,23 @@
+/** Which view the address names: `#/`, `#/r/ID`, `#/compare/ID/ID`, `#/operate`. */
+
+import { signal } from "@preact/signals";
+
+export type Route =
+  | { readonly view: "create"; readonly id: string | null }
+  | { readonly view: "compare"; readonly ids: readonly [string, string] }
+  | { readonly view: "operate" };
+
+export function readRoute(hash: string): Route {
+  const [, view, first, second] = hash.split("/");
+  if (view === "operate") return { view };
+  if (view === "compare" && first && second) return { view, ids: [first, second] };
+  return { view: "create", id: view === "r" && first ? first : null };
+}
+
+export const route = signal<Route>(readRoute(location.hash));
+
+addEventListener("hashchange", () => (route.value = readRoute(location.hash)));
+
+export function go(hash: string): void {
+  location.hash = hash;
+}

@@ -1,0 +1,132 @@
+import { describe, expect, it } from "vitest";
+import {
+  type Kind,
+  type Placed,
+  drawnFrames,
+  fixedFrames,
+  freeStart,
+  objection,
+  refit,
+  rows,
+  settle,
+  ticks,
+} from "./timeline";
+
+const RULES = { frames: 89, temporal: 8 };
+
+function item(kind: Kind, start: number, length = 1, id = `${kind}${start}`): Placed {
+  return { id, kind, name: id, start, length };
+}
+
+describe("drawnFrames", () => {
+  it.each([
+    [9, 9],
+    [89, 89],
+    [90, 97],
+    [97, 97],
+    [161, 161],
+  ])("of %i frames the model draws %i", (frames, drawn) => {
+    expect(drawnFrames({ frames, temporal: 8 })).toBe(drawn);
+  });
+});
+
+describe("fixedFrames", () => {
+  it("is one for a picture", () => expect(fixedFrames(item("image", 40), RULES)).toBe(1));
+  it.each([
+    [0, 25, 25],
+    [0, 30, 25],
+    [0, 400, 89],
+    [72, 30, 17],
+    [80, 30, 9],
+    [88, 30, 1],
+    [96, 30, 0],
+    [0, 8, 1],
+  ])("of a clip at %i with %i frames is %i", (start, length, fixed) => {
+    expect(fixedFrames(item("video", start, length), RULES)).toBe(fixed);
+  });
+  it("counts the frames that are drawn and cut off", () => {
+    expect(fixedFrames(item("video", 80, 30), { frames: 90, temporal: 8 })).toBe(17);
+  });
+});
+
+describe("objection", () => {
+  it("lets pictures lie at any frame", () => {
+    for (let start = 0; start < 89; start++) expect(objection(item("image", start), [], RULES)).toBeNull();
+  });
+  it.each([
+    [item("image", 89), "last frame is 88"],
+    [item("video", 4, 30), "multiples of 8"],
+    [item("video", 0, 8), "8 frames; at least 9"],
+    [item("video", 88, 30), "Only 1 frames"],
+  ])("refuses %o", (wrong, reason) => expect(objection(wrong, [], RULES)).toContain(reason));
+  it("names what is in the way", () => {
+    const clip = item("video", 0, 25);
+    expect(objection(item("image", 24), [clip], RULES)).toBe("Frame 24 is taken by video0.");
+    expect(objection(item("image", 25), [clip], RULES)).toBeNull();
+    expect(objection(item("video", 16, 25), [clip], RULES)).toBe("Frames 16 to 24 are taken by video0.");
+  });
+});
+
+describe("settle", () => {
+  it("keeps what is legal", () => expect(settle(item("image", 0), 13, [], RULES)).toEqual({ start: 13, reason: null }));
+  it("snaps a clip, and says why", () => {
+    expect(settle(item("video", 0, 17), 21, [], RULES)).toEqual({ start: 24, reason: "Clips start at multiples of 8." });
+  });
+  it("goes around others", () => {
+    expect(settle(item("image", 0), 10, [item("video", 0, 25)], RULES)?.start).toBe(25);
+    expect(settle(item("image", 0), 88, [item("image", 88)], RULES)?.start).toBe(87);
+  });
+  it("keeps within the video", () => {
+    expect(settle(item("image", 0), -5, [], RULES)?.start).toBe(0);
+    expect(settle(item("image", 0), 500, [], RULES)?.start).toBe(88);
+    expect(settle(item("video", 0, 30), 500, [], RULES)?.start).toBe(80);
+  });
+  it("gives up when nothing is free", () => {
+    expect(settle(item("image", 0), 5, [item("video", 0, 400)], RULES)).toBeNull();
+  });
+});
+
+describe("freeStart", () => {
+  it("takes the first frame, the last, then the middle", () => {
+    const placed: Placed[] = [];
+    for (const expected of [0, 88, 44, 22]) {
+      const next = item("image", 0, 1, `n${expected}`);
+      const start = freeStart(next, placed, RULES);
+      expect(start).toBe(expected);
+      placed.push({ ...next, start: expected });
+    }
+  });
+  it("puts a clip into the widest gap", () => {
+    const start = freeStart(item("video", 0, 17), [item("image", 0), item("image", 88)], RULES);
+    expect(start).toBe(8);
+  });
+});
+
+describe("refit", () => {
+  it("keeps the last picture last, and the others in", () => {
+    const items = [item("image", 0), item("image", 88), item("video", 64, 17)];
+    const shorter = refit(items, RULES, { frames: 41, temporal: 8 });
+    expect(shorter.map((each) => each.start)).toEqual([0, 40, 16]);
+    const longer = refit(items, RULES, { frames: 121, temporal: 8 });
+    expect(longer.map((each) => each.start)).toEqual([0, 120, 64]);
+  });
+});
+
+describe("rows and ticks", () => {
+  it("puts boxes that touch into other rows", () => {
+    const found = rows([
+      { id: "b", left: 40, right: 90 },
+      { id: "a", left: 0, right: 50 },
+      { id: "c", left: 50, right: 99 },
+    ]);
+    expect([...found]).toEqual([
+      ["a", 0],
+      ["b", 1],
+      ["c", 0],
+    ]);
+  });
+  it("labels fewer frames where there is less room", () => {
+    expect(ticks(RULES, 800, 40)).toEqual([0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88]);
+    expect(ticks(RULES, 300, 40)).toEqual([0, 16, 32, 48, 64, 80]);
+  });
+});

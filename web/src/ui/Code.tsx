@@ -1,0 +1,70 @@
+import { signal, useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { input } from "../model/draft";
+import { FILES, LANGUAGES, type Language, snippet } from "../model/snippets";
+import { say } from "../model/toast";
+import type { Facts } from "../server/session";
+import { Button } from "./controls";
+
+const isShown = signal(false);
+
+export function showCode(): void {
+  isShown.value = true;
+}
+
+/** The request that is being composed, as programs send it. */
+export function CodeDialog({ facts }: { facts: Facts }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const language = useSignal<Language>("JavaScript");
+  const hide = () => (isShown.value = false);
+  useEffect(() => {
+    if (isShown.value) dialog.current?.showModal();
+    else dialog.current?.close();
+  }, [isShown.value]);
+  const code = snippet(language.value, input.value, { baseUrl: facts.base_url, endpoint: facts.endpoint });
+  const copy = () =>
+    navigator.clipboard.writeText(code).then(
+      () => say("Copied."),
+      () => say("This browser lets pages copy over https only. Select the text instead."),
+    );
+  return (
+    <dialog ref={dialog} class="code" aria-labelledby="code-title" onClose={hide}>
+      <div class="card-head">
+        <h2 id="code-title">This request as code</h2>
+        <Button kind="quiet" icon="cancel" label="Close" onClick={hide} />
+      </div>
+      <div class="tabs" role="tablist" aria-label="Language">
+        {LANGUAGES.map((name) => (
+          <button
+            key={name}
+            type="button"
+            role="tab"
+            id={`tab-${name}`}
+            aria-selected={name === language.value}
+            aria-controls="code-text"
+            onClick={() => (language.value = name)}
+          >
+            {name}
+          </button>
+        ))}
+      </div>
+      <pre id="code-text" role="tabpanel" aria-labelledby={`tab-${language.value}`} tabIndex={0}>
+        <code>{code}</code>
+      </pre>
+      <div class="code-foot">
+        <p class="hint">
+          {FILES[language.value]}.
+          {language.value !== "keyreel" && (
+            <>
+              {" "}
+              Expects your key in the variable <code>FAL_KEY</code>.
+            </>
+          )}
+        </p>
+        <Button kind="primary" icon="copy" onClick={copy}>
+          Copy
+        </Button>
+      </div>
+    </dialog>
+  );
+}

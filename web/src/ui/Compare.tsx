@@ -1,0 +1,106 @@
+import { useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { find, type Made, promptOf } from "../server/requests";
+import { Button } from "./controls";
+
+const DRIFT = 0.05;
+
+/** Two videos side by side, at the same moment. */
+export function Compare({ ids }: { ids: readonly [string, string] }) {
+  const both = useSignal<readonly Made[]>([]);
+  const problem = useSignal<string | null>(null);
+  const first = useRef<HTMLVideoElement>(null);
+  const second = useRef<HTMLVideoElement>(null);
+  const isPlaying = useSignal(true);
+  useEffect(() => {
+    Promise.all(ids.map(find)).then(
+      (found) => (both.value = found),
+      () => (problem.value = "One of the two videos is gone, or it is not yours."),
+    );
+  }, [ids]);
+  useEffect(() => {
+    if (!both.value.length) return;
+    // The second follows the first.
+    const timer = setInterval(() => {
+      const [one, two] = [first.current, second.current];
+      if (one && two && Math.abs(one.currentTime - two.currentTime) > DRIFT) two.currentTime = one.currentTime;
+    }, 100);
+    return () => clearInterval(timer);
+  }, [both.value]);
+  const toggle = () => {
+    isPlaying.value = !isPlaying.value;
+    for (const video of [first.current, second.current]) void (isPlaying.value ? video?.play() : video?.pause());
+  };
+  return (
+    <main class="compare">
+      <div class="card-head">
+        <h1>Compare</h1>
+        <Button onClick={toggle}>{isPlaying.value ? "Pause" : "Play"}</Button>
+        <a class="button" href={`#/r/${ids[0]}`}>
+          Back
+        </a>
+      </div>
+      {problem.value && <p class="problem">{problem.value}</p>}
+      <div class="pair">
+        {both.value.map((request, index) => (
+          <Side key={request.id} request={request} video={index ? second : first} />
+        ))}
+      </div>
+      {both.value.length === 2 && <Scrubber video={first} />}
+      <Differences both={both.value} />
+    </main>
+  );
+}
+
+function Side({ request, video }: { request: Made; video: { current: HTMLVideoElement | null } }) {
+  return (
+    <figure class="card">
+      <div class="screen">
+        <video ref={video} src={request.output?.video.url} autoPlay loop muted playsInline aria-label={promptOf(request)} />
+      </div>
+      <figcaption>
+        <a href={`#/r/${request.id}`}>{promptOf(request)}</a>
+        <span class="note">Seed {request.seed}</span>
+      </figcaption>
+    </figure>
+  );
+}
+
+function Scrubber({ video }: { video: { current: HTMLVideoElement | null } }) {
+  const seek = (share: number) => {
+    if (video.current?.duration) video.current.currentTime = share * video.current.duration;
+  };
+  return (
+    <input class="scrubber" type="range" min={0} max={1} step={0.001} defaultValue="0" aria-label="Moment in both videos" onInput={(event) => seek(Number(event.currentTarget.value))} />
+  );
+}
+
+/** What was asked for differently. */
+function Differences({ both }: { both: readonly Made[] }) {
+  const [one, two] = both;
+  if (!one || !two) return null;
+  const inputs = [one, two].map((each): Record<string, unknown> => ({ ...each.input, seed: each.seed }));
+  const names = [...new Set(inputs.flatMap(Object.keys))].filter((name) => shown(inputs[0]?.[name]) !== shown(inputs[1]?.[name]));
+  if (!names.length) return <p class="hint">Both were asked for in the same way.</p>;
+  return (
+    <div class="card scrolls">
+      <table>
+        <caption>What differs</caption>
+        <tbody>
+          {names.map((name) => (
+            <tr key={name}>
+              <th scope="row">{name.replaceAll("_", " ")}</th>
+              <td>{shown(inputs[0]?.[name])}</td>
+              <td>{shown(inputs[1]?.[name])}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function shown(value: unknown): string {
+  if (value === undefined) return "default";
+  return typeof value === "string" ? value : JSON.stringify(value);
+}

@@ -1,0 +1,41 @@
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { addUrl, takeFiles } from "../model/intake";
+import { kindOf } from "../model/media";
+import { frameUnder } from "./Track";
+
+/** The whole page takes files, dropped or pasted. */
+export function DropZone() {
+  const depth = useSignal(0);
+  useEffect(() => {
+    const enter = (event: DragEvent) => {
+      if (event.dataTransfer?.types.includes("Files")) depth.value += 1;
+    };
+    const leave = () => (depth.value = Math.max(0, depth.value - 1));
+    const over = (event: DragEvent) => event.preventDefault();
+    const drop = (event: DragEvent) => {
+      event.preventDefault();
+      depth.value = 0;
+      void takeFiles([...(event.dataTransfer?.files ?? [])], frameUnder(event));
+    };
+    const listeners = { dragenter: enter, dragleave: leave, dragover: over, drop, paste };
+    for (const [name, listener] of Object.entries(listeners)) addEventListener(name, listener as EventListener);
+    return () => {
+      for (const [name, listener] of Object.entries(listeners)) removeEventListener(name, listener as EventListener);
+    };
+  }, [depth]);
+  return depth.value > 0 ? <div class="dropping">Drop pictures, clips or LoRAs</div> : null;
+}
+
+function paste(event: ClipboardEvent): void {
+  const files = [...(event.clipboardData?.files ?? [])];
+  if (files.length) {
+    event.preventDefault();
+    void takeFiles(files);
+    return;
+  }
+  if (event.target instanceof HTMLInputElement || event.target instanceof HTMLTextAreaElement) return;
+  const text = event.clipboardData?.getData("text/plain").trim() ?? "";
+  const kind = /^https?:/.test(text) ? kindOf("", text.split(/[?#]/)[0] ?? "") : null;
+  if (kind) addUrl(text, kind);
+}

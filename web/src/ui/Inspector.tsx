@@ -1,0 +1,85 @@
+import { useSignal } from "@preact/signals";
+import { change, type Item, itemProblem, remove, rules, value } from "../model/draft";
+import { seconds } from "../model/format";
+import { replaceMedia } from "../model/intake";
+import { fixedFrames } from "../model/timeline";
+import { facts } from "../model/draft";
+import { Button, Field, FileButton, Slider } from "./controls";
+import { Thumb } from "./Thumb";
+import { move } from "./TrackItem";
+
+/** What is selected on the timeline. */
+export function Inspector({ item }: { item: Item }) {
+  const reason = useSignal<string | null>(null);
+  const schema = facts.value?.schema[item.kind];
+  const rate = value<number>("frame_rate");
+  const place = (frame: number) => (reason.value = move(item, frame));
+  return (
+    <div class="inspector" role="group" aria-label={`Selected: ${item.name}`}>
+      <Thumb item={item} />
+      <div class="inspector-name">
+        <p class="file-name" title={item.name}>
+          {item.name}
+        </p>
+        <p class="note">{describe(item)}</p>
+      </div>
+      <Slider
+        label={item.kind === "image" ? "At frame" : "Starts at frame"}
+        value={item.start}
+        min={schema?.start_frame_number?.minimum ?? 0}
+        max={rules.value.frames - 1}
+        step={item.kind === "video" ? rules.value.temporal : 1}
+        note={seconds(item.start / rate)}
+        onChange={place}
+      />
+      <Slider
+        label="Strength"
+        value={item.strength}
+        min={schema?.strength?.minimum ?? 0}
+        max={schema?.strength?.maximum ?? 1}
+        step={0.05}
+        onChange={(strength) => change(item.id, { strength })}
+      />
+      <div class="inspector-buttons">
+        <FileButton label="Replace" icon="swap" accept={item.kind === "image" ? "image/*" : "video/*"} onFiles={([file]) => file && void replaceMedia(item, file)} />
+        <Button kind="danger" icon="trash" onClick={() => remove(item.id)}>
+          Remove
+        </Button>
+      </div>
+      <Source item={item} />
+      {reason.value && <p class="hint reason-line">{reason.value}</p>}
+    </div>
+  );
+}
+
+/** A link can be mended where its problem is shown. */
+function Source({ item }: { item: Item }) {
+  const problem = itemProblem(item);
+  if (item.local || (item.url && !/^https?:/.test(item.url)) || item.url?.includes("/files/")) {
+    return problem ? (
+      <p class="problem" role="alert">
+        {problem}
+      </p>
+    ) : null;
+  }
+  return (
+    <Field label="Link" problem={problem}>
+      {({ id, describedBy }) => (
+        <input
+          id={id}
+          type="url"
+          value={item.url ?? ""}
+          aria-describedby={describedBy}
+          onInput={(event) => change(item.id, { url: event.currentTarget.value })}
+        />
+      )}
+    </Field>
+  );
+}
+
+function describe(item: Item): string {
+  if (item.kind === "image") return item.local ? `Picture, ${item.width} × ${item.height}` : "Picture";
+  const fixed = fixedFrames(item, rules.value);
+  if (!item.exact) return `Clip, at least ${fixed} frames`;
+  return fixed < item.length ? `Clip, the first ${fixed} of ${item.length} frames` : `Clip, ${fixed} frames`;
+}

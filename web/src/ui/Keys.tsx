@@ -1,0 +1,78 @@
+import { useSignal } from "@preact/signals";
+import { ago } from "../model/format";
+import { say } from "../model/toast";
+import { call } from "../server/http";
+import { Button, Field, Switch } from "./controls";
+import { Table } from "./OperateTables";
+
+export interface Key {
+  readonly id: string;
+  readonly name: string;
+  readonly admin: boolean;
+  readonly created: number;
+  readonly revoked: number | null;
+}
+
+interface KeysProps {
+  readonly keys: readonly Key[];
+  readonly own: string;
+  readonly changed: () => Promise<void>;
+}
+
+export function Keys({ keys, own, changed }: KeysProps) {
+  const revoke = (id: string) => void call("DELETE", `keys/${id}`).then(changed, (error: unknown) => say((error as Error).message));
+  return (
+    <div class="keys">
+      <Table title="Keys" columns={["Name", "Id", "Rights", "Made", ""]} empty="There is no key." count={keys.length}>
+        {keys.map((key) => (
+          <tr key={key.id} class={key.revoked ? "over" : ""}>
+            <td>{key.name}</td>
+            <td>
+              <code>{key.id}</code>
+            </td>
+            <td>{key.admin ? "administrator" : "requests"}</td>
+            <td>{ago(key.created)}</td>
+            <td>
+              {key.revoked ? "revoked" : key.id === own ? "yours" : <Button kind="danger" onClick={() => revoke(key.id)}>Revoke</Button>}
+            </td>
+          </tr>
+        ))}
+      </Table>
+      <NewKey changed={changed} />
+    </div>
+  );
+}
+
+function NewKey({ changed }: { changed: () => Promise<void> }) {
+  const name = useSignal("");
+  const admin = useSignal(false);
+  const made = useSignal<string | null>(null);
+  const create = async (event: Event) => {
+    event.preventDefault();
+    try {
+      const answer = await call("POST", "keys", { name: name.value, admin: admin.value });
+      const key = (await answer.json()) as { id: string; secret: string };
+      made.value = `${key.id}:${key.secret}`;
+      name.value = "";
+      await changed();
+    } catch (error) {
+      say((error as Error).message);
+    }
+  };
+  return (
+    <form class="card new-key" onSubmit={create}>
+      <Field label="Name of a new key">
+        {({ id }) => <input id={id} type="text" required placeholder="what it is for" value={name.value} onInput={(event) => (name.value = event.currentTarget.value)} />}
+      </Field>
+      <Switch label="Administrator" checked={admin.value} onChange={(checked) => (admin.value = checked)} />
+      <Button submits icon="add" disabled={!name.value.trim()}>
+        Make a key
+      </Button>
+      {made.value && (
+        <p class="secret" role="status">
+          Shown this once: <code>{made.value}</code>
+        </p>
+      )}
+    </form>
+  );
+}

@@ -1,0 +1,80 @@
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { bytes } from "../model/format";
+import { getJson } from "../server/http";
+import type { Made } from "../server/requests";
+import type { Facts } from "../server/session";
+import { Problem } from "./controls";
+import { type Key, Keys } from "./Keys";
+import { AllRequests, type Call, Webhooks, type Worker, Workers } from "./OperateTables";
+
+export interface Overview {
+  readonly workers: readonly Worker[];
+  readonly queue: Record<string, number>;
+  readonly storage: { readonly files: number; readonly size: number };
+  readonly webhooks: readonly Call[];
+}
+
+const PAUSE = 3000;
+
+/** Everything that goes on here, for administrators. */
+export function Operate({ facts }: { facts: Facts }) {
+  const overview = useSignal<Overview | null>(null);
+  const requests = useSignal<readonly Made[]>([]);
+  const keys = useSignal<readonly Key[]>([]);
+  const problem = useSignal<string | null>(null);
+  const look = async () => {
+    try {
+      [overview.value, requests.value, keys.value] = await Promise.all([
+        getJson<Overview>("api/operate"),
+        getJson<Made[]>("api/operate/requests"),
+        getJson<Key[]>("keys"),
+      ]);
+      problem.value = null;
+    } catch (error) {
+      problem.value = (error as Error).message;
+    }
+  };
+  useEffect(() => {
+    void look();
+    const timer = setInterval(() => !document.hidden && void look(), PAUSE);
+    return () => clearInterval(timer);
+  }, []);
+  const now = overview.value;
+  return (
+    <main class="operate">
+      <h1>Operate</h1>
+      {problem.value && <Problem text={problem.value} />}
+      {now && (
+        <>
+          <Figures now={now} />
+          <Workers workers={now.workers} />
+          <AllRequests requests={requests.value} keys={keys.value} endpoint={facts.endpoint} changed={look} />
+          <Keys keys={keys.value} own={facts.key.id} changed={look} />
+          <Webhooks calls={now.webhooks} changed={look} />
+        </>
+      )}
+    </main>
+  );
+}
+
+function Figures({ now }: { now: Overview }) {
+  const figures = [
+    ["Waiting", String(now.queue.IN_QUEUE ?? 0)],
+    ["Running", String(now.queue.IN_PROGRESS ?? 0)],
+    ["Workers", String(now.workers.length)],
+    ["Storage", bytes(now.storage.size), `${now.storage.files} files`],
+  ];
+  return (
+    <dl class="figures">
+      {figures.map(([name, figure, note]) => (
+        <div key={name} class="card">
+          <dt>{name}</dt>
+          <dd>
+            {figure} {note && <small>{note}</small>}
+          </dd>
+        </div>
+      ))}
+    </dl>
+  );
+}

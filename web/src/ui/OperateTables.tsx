@@ -1,0 +1,138 @@
+import type { ComponentChildren } from "preact";
+import { ago, seconds } from "../model/format";
+import { say } from "../model/toast";
+import { call } from "../server/http";
+import { cancel, type Made, promptOf } from "../server/requests";
+import { Button } from "./controls";
+import type { Key } from "./Keys";
+
+export interface Worker {
+  readonly name: string;
+  readonly device: string;
+  readonly model: string;
+  readonly ready: boolean;
+}
+
+export interface Call {
+  readonly id: number;
+  readonly request_id: string;
+  readonly url: string;
+  readonly state: string;
+  readonly attempt: number;
+  readonly error: string | null;
+}
+
+interface TableProps {
+  readonly title: string;
+  readonly columns: readonly string[];
+  readonly empty: string;
+  readonly count: number;
+  readonly children: ComponentChildren;
+}
+
+export function Table({ title, columns, empty, count, children }: TableProps) {
+  return (
+    <section class="card" aria-label={title}>
+      <h2>{title}</h2>
+      {count ? (
+        <div class="scrolls" tabIndex={0} role="region" aria-label={`${title}, table`}>
+          <table>
+            <thead>
+              <tr>
+                {columns.map((column) => (
+                  <th key={column} scope="col">
+                    {column}
+                  </th>
+                ))}
+              </tr>
+            </thead>
+            <tbody>{children}</tbody>
+          </table>
+        </div>
+      ) : (
+        <p class="hint">{empty}</p>
+      )}
+    </section>
+  );
+}
+
+export function Workers({ workers }: { workers: readonly Worker[] }) {
+  return (
+    <Table title="Workers" columns={["Name", "Device", "Model", "State"]} empty="No worker is alive: requests wait." count={workers.length}>
+      {workers.map((worker) => (
+        <tr key={worker.name}>
+          <td>{worker.name}</td>
+          <td>{worker.device}</td>
+          <td>{worker.model}</td>
+          <td>
+            <span class={`tag ${worker.ready ? "good" : "live"}`}>{worker.ready ? "ready" : "loading"}</span>
+          </td>
+        </tr>
+      ))}
+    </Table>
+  );
+}
+
+interface RequestsProps {
+  readonly requests: readonly Made[];
+  readonly keys: readonly Key[];
+  readonly endpoint: string;
+  readonly changed: () => Promise<void>;
+}
+
+export function AllRequests({ requests, keys, endpoint, changed }: RequestsProps) {
+  const nameOf = (id: string) => keys.find((key) => key.id === id)?.name ?? id;
+  const stop = (id: string) => void cancel(endpoint, id).then(changed, (error: unknown) => say((error as Error).message));
+  return (
+    <Table title="Requests of all keys" columns={["Prompt", "Key", "State", "Made", "Took", ""]} empty="Nobody has asked for anything yet." count={requests.length}>
+      {requests.map((request) => (
+        <tr key={request.id}>
+          <td class="wide">
+            <a href={`#/r/${request.id}`}>{promptOf(request) || "No prompt"}</a>
+          </td>
+          <td>{nameOf(request.key_id)}</td>
+          <td>
+            <State request={request} />
+          </td>
+          <td>{ago(request.created)}</td>
+          <td>{request.started && request.finished ? seconds(request.finished - request.started) : ""}</td>
+          <td>{request.state !== "COMPLETED" && <Button onClick={() => stop(request.id)}>Cancel</Button>}</td>
+        </tr>
+      ))}
+    </Table>
+  );
+}
+
+function State({ request }: { request: Made }) {
+  if (request.state === "IN_QUEUE") return <span class="tag">waiting, {request.position ?? 0} before</span>;
+  if (request.state === "IN_PROGRESS") {
+    const { progress } = request;
+    return <span class="tag live">{progress ? `${progress.stage} ${progress.step}/${progress.steps}` : "starting"}</span>;
+  }
+  if (request.output) return <span class="tag good">done</span>;
+  return (
+    <span class="tag bad" title={request.error}>
+      {request.error_type === "client_cancelled" ? "cancelled" : request.error_type}
+    </span>
+  );
+}
+
+export function Webhooks({ calls, changed }: { calls: readonly Call[]; changed: () => Promise<void> }) {
+  const again = (id: number) =>
+    void call("POST", `api/operate/webhooks/${id}/retry`).then(changed, (error: unknown) => say((error as Error).message));
+  return (
+    <Table title="Webhook calls" columns={["URL", "State", "Attempts", "Last error", ""]} empty="No request has named a webhook." count={calls.length}>
+      {calls.map((each) => (
+        <tr key={each.id}>
+          <td class="wide">{each.url}</td>
+          <td>
+            <span class={`tag ${{ DELIVERED: "good", FAILED: "bad" }[each.state] ?? "live"}`}>{each.state.toLowerCase()}</span>
+          </td>
+          <td>{each.attempt}</td>
+          <td class="wide">{each.error}</td>
+          <td>{each.state !== "DELIVERED" && <Button onClick={() => again(each.id)}>Call again</Button>}</td>
+        </tr>
+      ))}
+    </Table>
+  );
+}

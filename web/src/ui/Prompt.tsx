@@ -1,0 +1,50 @@
+import { useEffect, useRef } from "preact/hooks";
+import { problems, setValue, value } from "../model/draft";
+import { Button, Field } from "./controls";
+
+const EXAMPLES = [
+  "a big white moon over the sea",
+  "a red circle moving from left to right on a blue background",
+  "a yellow star rising at night",
+  "an orange ball bouncing over a green meadow",
+  "a cyan diamond spinning on a black background",
+  "a pink ring moving left at sunset",
+];
+
+export function Prompt() {
+  const area = useRef<HTMLTextAreaElement>(null);
+  const prompt = String(value("prompt") ?? "");
+  useEffect(() => {
+    // As high as its text; the style sheet says where it ends.
+    if (!area.current) return;
+    area.current.style.height = "0";
+    area.current.style.height = `${area.current.scrollHeight + 2}px`;
+  }, [prompt]);
+  return (
+    <section class="card prompt" aria-label="Prompt">
+      <Field label="Prompt" problem={problems.value.get("prompt")} aside={<kbd class="note">Ctrl ↵ generates</kbd>}>
+        {({ id, describedBy }) => (
+          <textarea
+            ref={area}
+            id={id}
+            rows={3}
+            placeholder="What the video shows"
+            value={prompt}
+            aria-describedby={describedBy}
+            onInput={(event) => setValue("prompt", event.currentTarget.value)}
+          />
+        )}
+      </Field>
+      {!prompt && (
+        <div class="examples">
+          {EXAMPLES.map((example) => (
+            <Button key={example} kind="quiet" onClick={() => setValue("prompt", example)}>
+              {example}
+            </Button>
+          ))}
+        </div>
+      )}
+      {problems.value.get("") && <p class="problem">{problems.value.get("")}</p>}
+    </section>
+  );
+}

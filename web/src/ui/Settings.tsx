@@ -1,0 +1,137 @@
+import { useSignal } from "@preact/signals";
+import { ratioOf } from "../model/canvas";
+import { problems, rules, setValue, shape, value } from "../model/draft";
+import { seconds } from "../model/format";
+import type { Field as SchemaField } from "../model/schema";
+import { made } from "../server/requests";
+import type { Facts } from "../server/session";
+import { Button, Choice, Field, NumberInput, Slider, Switch } from "./controls";
+
+/** Fields that have a place of their own; whatever else the schema has comes at the end. */
+const PLACED = new Set(["prompt", "images", "videos", "loras", "seed", "negative_prompt"]);
+const MAIN = ["aspect_ratio", "resolution", "number_of_frames", "frame_rate", "number_of_steps"];
+const TITLES: Record<string, string> = {
+  aspect_ratio: "Shape",
+  number_of_frames: "Frames",
+  number_of_steps: "Steps",
+  frame_rate: "Frames per second",
+  enable_safety_checker: "Safety checker",
+};
+
+export function Settings({ facts }: { facts: Facts }) {
+  const fields = Object.entries(facts.schema.fields).filter(([name]) => !PLACED.has(name));
+  const others = fields.filter(([name]) => !MAIN.includes(name));
+  return (
+    <section class="card settings" aria-label="Settings">
+      {MAIN.map((name) => {
+        const field = facts.schema.fields[name];
+        return field && <SchemaControl key={name} name={name} field={field} />;
+      })}
+      <Seed facts={facts} />
+      <details>
+        <summary>More</summary>
+        <div class="more">
+          <NegativePrompt />
+          {others.map(([name, field]) => (
+            <SchemaControl key={name} name={name} field={field} />
+          ))}
+        </div>
+      </details>
+    </section>
+  );
+}
+
+function SchemaControl({ name, field }: { name: string; field: SchemaField }) {
+  const label = TITLES[name] ?? titled(name);
+  const problem = problems.value.get(name);
+  const onChange = (chosen: unknown) => setValue(name, chosen);
+  if (field.enum) {
+    const chosen = value<string | null>(name);
+    const options = field.default === undefined || field.default === null ? ["default", ...field.enum] : field.enum;
+    const pick = (option: string) => onChange(option === "default" ? null : option);
+    const draw = name === "aspect_ratio" ? (option: string) => <Outline aspect={option} /> : undefined;
+    const note = notes(name);
+    return (
+      <Choice label={label} value={chosen ?? "default"} onChange={pick} {...{ options, problem }} {...(draw ? { draw } : {})} {...(note ? { note } : {})} />
+    );
+  }
+  if (field.type === "boolean") {
+    return <Switch label={label} hint={field.description} checked={value(name)} {...{ problem, onChange }} />;
+  }
+  const { minimum, maximum } = field;
+  if (minimum === undefined || maximum === undefined) return null;
+  const note = notes(name);
+  return <Slider label={label} value={value(name)} min={minimum} max={maximum} {...(note ? { note } : {})} {...{ problem, onChange }} />;
+}
+
+function notes(name: string): string | null {
+  if (name === "number_of_frames") return seconds(rules.value.frames / value<number>("frame_rate"));
+  if (name === "aspect_ratio" && shape.value) {
+    const { aspect, width, height } = shape.value;
+    return `${value("aspect_ratio") === aspect ? "" : `${aspect}, `}${width} × ${height}`;
+  }
+  return null;
+}
+
+/** A small picture of the shape. */
+function Outline({ aspect }: { aspect: string }) {
+  if (!aspect.includes(":")) return <i class="outline auto" />;
+  const [width, height] = ratioOf(aspect);
+  const scale = 16 / Math.max(width, height);
+  return <i class="outline" style={{ width: `${width * scale}px`, height: `${height * scale}px` }} />;
+}
+
+/** Empty: the server draws one for each video. */
+function Seed({ facts }: { facts: Facts }) {
+  const seed = value<number | null>("seed");
+  const last = made.value[0]?.seed ?? null;
+  const set = (chosen: number | null) => setValue("seed", chosen);
+  return (
+    <Field
+      label="Seed"
+      problem={problems.value.get("seed")}
+      aside={<span class="note">{seed === null ? "new each time" : "kept"}</span>}
+    >
+      {({ id, describedBy }) => (
+        <div class="seed">
+          <NumberInput
+            {...{ id, describedBy }}
+            value={seed}
+            min={facts.schema.fields.seed?.minimum}
+            placeholder="drawn for each video"
+            onChange={(chosen) => set(chosen === null ? null : Math.trunc(chosen))}
+          />
+          <Button icon="dice" label="Draw a seed" onClick={() => set(Math.floor(Math.random() * 2 ** 32))} />
+          {seed === null ? (
+            <Button icon="open" label="Keep the last video's seed" disabled={last === null} onClick={() => set(last)} />
+          ) : (
+            <Button icon="lock" label="A new seed each time" pressed onClick={() => set(null)} />
+          )}
+        </div>
+      )}
+    </Field>
+  );
+}
+
+function NegativePrompt() {
+  const edited = useSignal<string | null>(null);
+  return (
+    <Field label="Negative prompt" problem={problems.value.get("negative_prompt")}>
+      {({ id, describedBy }) => (
+        <textarea
+          id={id}
+          rows={2}
+          value={edited.value ?? value<string>("negative_prompt")}
+          aria-describedby={describedBy}
+          onInput={(event) => setValue("negative_prompt", (edited.value = event.currentTarget.value))}
+          onBlur={() => (edited.value = null)}
+        />
+      )}
+    </Field>
+  );
+}
+
+function titled(name: string): string {
+  const words = name.replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}

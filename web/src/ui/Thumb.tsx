@@ -1,0 +1,20 @@
+import type { Item } from "../model/draft";
+import { Icon } from "./icons";
+
+/** The picture, or a frame of the clip. What lies on other servers is not fetched: the page talks to this one only. */
+export function Thumb({ item }: { item: Pick<Item, "kind" | "local" | "url"> }) {
+  const source = item.local ?? (item.url && isOurs(item.url) ? item.url : null);
+  if (!source) {
+    return (
+      <span class="thumb away">
+        <Icon name={item.kind === "image" ? "picture" : "clip"} size={22} />
+      </span>
+    );
+  }
+  if (item.kind === "image") return <img class="thumb" src={source} alt="" draggable={false} />;
+  return <video class="thumb" src={`${source}#t=0.001`} muted playsInline preload="metadata" />;
+}
+
+function isOurs(url: string): boolean {
+  return /\/files\/[\w-]+\/[^/]+$/.test(url);
+}

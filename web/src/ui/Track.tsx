@@ -1,0 +1,73 @@
+import { useSignal } from "@preact/signals";
+import { useEffect, useMemo, useRef } from "preact/hooks";
+import { items, rules } from "../model/draft";
+import { type Item } from "../model/draft";
+import { fixedFrames, rows, ticks } from "../model/timeline";
+import { TrackItem } from "./TrackItem";
+
+export const CARD = 76;
+const ROW = 66;
+const RULER = 26;
+const LABELS_APART = 34;
+const GAP = 4;
+
+/** The frame under the pointer, when it is over the track. */
+export function frameUnder(event: MouseEvent): number | null {
+  const track = (event.target as Element | null)?.closest<HTMLElement>(".track");
+  if (!track) return null;
+  const box = track.getBoundingClientRect();
+  return Math.floor(((event.clientX - box.left) / box.width) * rules.value.frames);
+}
+
+export function Track({ placeholder }: { placeholder: string }) {
+  const element = useRef<HTMLDivElement>(null);
+  const width = useSignal(800);
+  useEffect(() => {
+    if (!element.current) return;
+    const observer = new ResizeObserver(([entry]) => (width.value = entry?.contentRect.width ?? 800));
+    observer.observe(element.current);
+    return () => observer.disconnect();
+  }, [width]);
+  const cell = width.value / rules.value.frames;
+  const boxes = useMemo(() => items.value.map((item) => boxOf(item, cell, width.value)), [items.value, cell, width.value]);
+  const rowOf = rows(boxes);
+  const count = Math.max(1, ...[...rowOf.values()].map((row) => row + 1));
+  return (
+    <div class="track" ref={element} style={{ height: `${RULER + count * ROW + GAP}px` }}>
+      <Ruler width={width.value} />
+      {!items.value.length && <p class="track-empty">{placeholder}</p>}
+      {items.value.map((item, index) => {
+        const box = boxes[index];
+        const top = RULER + (rowOf.get(item.id) ?? 0) * ROW + GAP;
+        return box && <TrackItem key={item.id} item={item} left={box.left} width={box.right - box.left - GAP} top={top} pin={(item.start + 0.5) * cell} cell={cell} />;
+      })}
+    </div>
+  );
+}
+
+/** A picture is wider than its frame: its card is centred there and kept within the track. Pixels. */
+function boxOf(item: Item, cell: number, width: number): { id: string; left: number; right: number } {
+  if (item.kind === "video") {
+    const left = item.start * cell;
+    return { id: item.id, left, right: Math.max(left + fixedFrames(item, rules.value) * cell, left + 40) };
+  }
+  const left = Math.max(0, Math.min(width - CARD, (item.start + 0.5) * cell - CARD / 2));
+  return { id: item.id, left, right: left + CARD + GAP };
+}
+
+function Ruler({ width }: { width: number }) {
+  const { frames } = rules.value;
+  const cell = width / frames;
+  const last = frames - 1;
+  const labelled = ticks(rules.value, width, LABELS_APART).filter((frame) => frame === 0 || (last - frame) * cell >= LABELS_APART || frame === last);
+  if (!labelled.includes(last)) labelled.push(last);
+  return (
+    <div class="ruler" aria-hidden="true">
+      {labelled.map((frame) => (
+        <span key={frame} class={frame === 0 ? "first" : frame === last ? "last" : ""} style={{ left: `${(frame + 0.5) * cell}px` }}>
+          {frame}
+        </span>
+      ))}
+    </div>
+  );
+}

@@ -1,0 +1,55 @@
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { refusal, shape } from "../model/draft";
+import { find, loaded, type Made, made } from "../server/requests";
+import type { Facts } from "../server/session";
+import { Failed } from "./Failed";
+import { Mark } from "./icons";
+import { Result } from "./Result";
+import { Watch } from "./Watch";
+
+/** The request that the address names; without one the newest. */
+export function Viewer({ facts, id }: { facts: Facts; id: string | null }) {
+  const fetched = useSignal<Made | null>(null);
+  const problem = useSignal<string | null>(null);
+  const listed = id === null ? made.value[0] : made.value.find((each) => each.id === id);
+  const isMissing = loaded.value && id !== null && !listed;
+  useEffect(() => {
+    problem.value = null;
+    fetched.value = null;
+    if (isMissing && id) {
+      find(id).then((found) => (fetched.value = found), () => (problem.value = "This video is gone, or it is not yours."));
+    }
+  }, [id, isMissing]);
+  const shown = listed ?? fetched.value;
+  useEffect(() => {
+    if (shown && shown.id === id && shown.problems && typeof shown.problems !== "string") {
+      refusal.value = { input: shown.input, problems: shown.problems };
+    }
+  }, [shown?.id, shown?.state]);
+  return (
+    <section class="card viewer" aria-label="Video">
+      <Content facts={facts} shown={shown ?? null} problem={problem.value} />
+    </section>
+  );
+}
+
+function Content({ facts, shown, problem }: { facts: Facts; shown: Made | null; problem: string | null }) {
+  if (problem) return <Empty title={problem} text="Videos are kept for a while only." />;
+  if (!shown) {
+    return loaded.value ? <Empty title="Your video appears here" text="Write a prompt, or begin with one of the examples. Pictures and clips can be dropped anywhere." /> : <div class="screen" aria-busy="true" />;
+  }
+  if (shown.state !== "COMPLETED") return <Watch key={shown.id} facts={facts} request={shown} />;
+  return shown.output ? <Result key={shown.id} facts={facts} request={shown} /> : <Failed request={shown} />;
+}
+
+function Empty({ title, text }: { title: string; text: string }) {
+  const size = shape.value;
+  return (
+    <div class="screen empty" style={size ? { "--ratio": `${size.width} / ${size.height}` } : {}}>
+      <Mark />
+      <h2>{title}</h2>
+      <p>{text}</p>
+    </div>
+  );
+}

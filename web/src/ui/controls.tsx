@@ -1,0 +1,218 @@
+import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import { useId } from "preact/hooks";
+import { Icon, type IconName } from "./icons";
+
+interface ButtonProps {
+  readonly icon?: IconName;
+  readonly onClick?: (event: MouseEvent) => unknown;
+  readonly kind?: "primary" | "quiet" | "danger";
+  readonly label?: string;
+  readonly disabled?: boolean;
+  readonly pressed?: boolean;
+  readonly submits?: boolean;
+  readonly children?: ComponentChildren;
+}
+
+/** `label`: for a button that shows only its icon. */
+export function Button({ icon, onClick, kind, label, disabled, pressed, submits, children }: ButtonProps) {
+  return (
+    <button
+      type={submits ? "submit" : "button"}
+      class={`button ${kind ?? ""} ${children ? "" : "icon-only"}`}
+      onClick={onClick}
+      disabled={disabled}
+      aria-label={label}
+      aria-pressed={pressed}
+      title={label}
+    >
+      {icon && <Icon name={icon} />}
+      {children}
+    </button>
+  );
+}
+
+interface FieldProps {
+  readonly label: string;
+  readonly problem?: string | null | undefined;
+  readonly aside?: ComponentChildren;
+  readonly children: (ids: { id: string; describedBy: string | undefined }) => ComponentChildren;
+}
+
+/** A label, its control, and what is wrong with it. */
+export function Field({ label, problem, aside, children }: FieldProps) {
+  const id = useId();
+  return (
+    <div class={`field ${problem ? "wrong" : ""}`}>
+      <div class="field-head">
+        <label for={id}>{label}</label>
+        {aside}
+      </div>
+      {children({ id, describedBy: problem ? `${id}-problem` : undefined })}
+      {problem && <Problem id={`${id}-problem`} text={problem} />}
+    </div>
+  );
+}
+
+export function Problem({ id, text }: { id?: string; text: string }) {
+  return (
+    <p class="problem" id={id} role="alert">
+      {text}
+    </p>
+  );
+}
+
+interface NumberProps {
+  readonly id: string;
+  readonly value: number | null;
+  readonly min?: number | undefined;
+  readonly max?: number | undefined;
+  readonly step?: number;
+  readonly placeholder?: string;
+  readonly describedBy: string | undefined;
+  /** Null: it was emptied. */
+  readonly onChange: (value: number | null) => void;
+}
+
+/** What is being typed stays, whatever is drawn anew meanwhile; it counts when the field is left, or at Enter. */
+export function NumberInput({ id, value, describedBy, onChange, ...others }: NumberProps) {
+  const typed = useSignal<string | null>(null);
+  return (
+    <input
+      id={id}
+      type="number"
+      inputMode="decimal"
+      {...others}
+      value={typed.value ?? value ?? ""}
+      aria-describedby={describedBy}
+      onInput={(event) => (typed.value = event.currentTarget.value)}
+      onChange={({ currentTarget }) => {
+        typed.value = null;
+        onChange(currentTarget.value === "" ? null : currentTarget.valueAsNumber);
+      }}
+      onBlur={() => (typed.value = null)}
+    />
+  );
+}
+
+interface SliderProps {
+  readonly label: string;
+  readonly value: number;
+  readonly min: number;
+  readonly max: number;
+  readonly step?: number;
+  readonly note?: string;
+  readonly problem?: string | null | undefined;
+  readonly onChange: (value: number) => void;
+}
+
+/** For the eye a slider, for exact values a number. */
+export function Slider({ label, value, min, max, step = 1, note, problem, onChange }: SliderProps) {
+  const share = `${((Math.min(Math.max(value, min), max) - min) / (max - min || 1)) * 100}%`;
+  const set = (chosen: number | null) => {
+    if (chosen !== null) onChange(Math.min(max, Math.max(min, chosen)));
+  };
+  return (
+    <Field label={label} problem={problem} aside={note && <span class="note">{note}</span>}>
+      {({ id, describedBy }) => (
+        <div class="slider">
+          <input
+            type="range"
+            {...{ min, max, step, value }}
+            style={{ "--share": share }}
+            aria-label={label}
+            onInput={(event) => set(event.currentTarget.valueAsNumber)}
+          />
+          <NumberInput {...{ id, min, max, step, value, describedBy }} onChange={set} />
+        </div>
+      )}
+    </Field>
+  );
+}
+
+interface ChoiceProps {
+  readonly label: string;
+  readonly value: string;
+  readonly options: readonly string[];
+  readonly note?: string;
+  readonly problem?: string | null | undefined;
+  readonly draw?: (option: string) => ComponentChildren;
+  readonly onChange: (value: string) => void;
+}
+
+export function Choice({ label, value, options, note, problem, draw, onChange }: ChoiceProps) {
+  const name = useId();
+  return (
+    <fieldset class="choice">
+      <legend class="field-head">
+        {label} {note && <span class="note">{note}</span>}
+      </legend>
+      <div class="choices">
+        {options.map((option) => (
+          <label key={option} class={option === value ? "chosen" : ""}>
+            <input type="radio" name={name} checked={option === value} onChange={() => onChange(option)} />
+            {draw?.(option)}
+            <span>{option}</span>
+          </label>
+        ))}
+      </div>
+      {problem && <Problem text={problem} />}
+    </fieldset>
+  );
+}
+
+interface SwitchProps {
+  readonly label: string;
+  readonly hint?: string | undefined;
+  readonly checked: boolean;
+  readonly problem?: string | null | undefined;
+  readonly onChange: (checked: boolean) => void;
+}
+
+export function Switch({ label, hint, checked, problem, onChange }: SwitchProps) {
+  return (
+    <div class="switch-row">
+      <label class="switch">
+        <span>
+          {label}
+          {hint && <small>{hint}</small>}
+        </span>
+        <input
+          type="checkbox"
+          role="switch"
+          checked={checked}
+          onChange={(event) => onChange(event.currentTarget.checked)}
+        />
+      </label>
+      {problem && <Problem text={problem} />}
+    </div>
+  );
+}
+
+interface FilesProps {
+  readonly label: string;
+  readonly icon?: IconName;
+  readonly accept: string;
+  readonly multiple?: boolean;
+  readonly onFiles: (files: File[]) => unknown;
+}
+
+/** A file input that looks like a button, and is one for keyboards and screen readers. */
+export function FileButton({ label, icon, accept, multiple, onFiles }: FilesProps) {
+  return (
+    <label class="button file-button">
+      {icon && <Icon name={icon} />}
+      {label}
+      <input
+        type="file"
+        class="covered"
+        accept={accept}
+        multiple={multiple}
+        onChange={(event) => {
+          onFiles([...(event.currentTarget.files ?? [])]);
+          event.currentTarget.value = "";
+        }}
+      />
+    </label>
+  );
+}
