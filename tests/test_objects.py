@@ -212,7 +212,7 @@ async def test_stores_that_are_no_folder() -> None:
 async def test_the_sweeper_deletes_what_has_expired(objects: Objects, folder: Path, tmp_path: Path) -> None:
     async with empty_store(f"sqlite:///{tmp_path / 'keyreel.db'}") as store:
         for name, lifetime in (("short", 60.0), ("long", 3600.0), ("ever", None)):
-            new = NewFile(key_id="key", object=name, name=name, content_type="text/plain", lifetime=lifetime)
+            new = NewFile(key_id="key", object=name, name=name, content_type="text/plain", size=1, lifetime=lifetime)
             file = await store.files.add(new)
             await objects.put(file.object, b"1")
             await objects.put(f"{parts_folder(file.id)}/1", b"1")
@@ -233,7 +233,7 @@ async def test_one_sweep_is_enough_for_many(objects: Objects, tmp_path: Path) ->
         for number in range(120):
             path = f"gone/{number}"
             await store.files.add(
-                NewFile(key_id="key", object=path, name="gone", content_type="text/plain", lifetime=-1.0)
+                NewFile(key_id="key", object=path, name="gone", content_type="text/plain", size=1, lifetime=-1.0)
             )
         assert await sweep_files(store, objects) == 120
         assert await store.files.expired() == []

@@ -107,7 +107,8 @@ def guarded_session(
     """A client that connects only where `policy` permits. `timeout`: seconds for a request, body included."""
     guard = _Guard(policy, resolver or aiohttp.ThreadedResolver())
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(resolver=guard, socket_factory=guard.open_socket),
+        # How many connect at a time is for the callers to limit: here those that get no answer would stop the others.
+        connector=aiohttp.TCPConnector(limit=0, resolver=guard, socket_factory=guard.open_socket),
         timeout=aiohttp.ClientTimeout(total=timeout),
         headers={"User-Agent": f"Keyreel/{__version__}", "Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),  # requests of different users share the session

@@ -1,4 +1,4 @@
-"""A certificate authority of one's own, for TLS between programs on one machine."""
+"""A certificate authority of one's own: for TLS between programs on one machine, and to sign media with."""
 
 import ipaddress
 import os
@@ -13,7 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME = timedelta(days=365)
+SIGNER_LIFETIME = timedelta(days=3650)
+"""A signed file is to be verifiable for longer than a server runs."""
+RENEWAL = timedelta(days=30)
+"""So long before its end a server's certificate is replaced, at the next start."""
 CLOCK_SKEW = timedelta(hours=1)
+AUTHORITY = "authority.pem"
+ORGANISATION = "Keyreel (self-signed)"
+"""What a viewer of content credentials shows as the signer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +50,66 @@ class Authority:
             .add_extension(_issuer_key(self.key), critical=False)
             .sign(self.key, hashes.SHA256())
         )
-        files = Certificate(folder / "server.pem", folder / "server.key")
-        files.certificate.write_bytes(_pem(signed) + _pem(self.signed))
-        _write_private(files.key, key)
-        return files
+        return _write(Certificate(folder / "server.pem", folder / "server.key"), signed, self.signed, key)
+
+    def issue_signer(self, folder: Path) -> Certificate:
+        """A certificate with which C2PA manifests can be signed (C2PA 2.2, section 14.5)."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        signed = (
+            _builder(_name("Keyreel, for development", ORGANISATION), self.signed.subject, key, SIGNER_LIFETIME)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(digital_signature=True), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(_issuer_key(self.key), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        return _write(Certificate(folder / "signer.pem", folder / "signer.key"), signed, self.signed, key)
 
 
-def make_authority(folder: Path) -> Authority:
+def server_certificate(folder: Path, names: Sequence[str]) -> tuple[Certificate, Path]:
+    """A server's certificate for `names`, and the authority's: those in `folder`, made anew when they will not do."""
+    served, authority = Certificate(folder / "server.pem", folder / "server.key"), folder / AUTHORITY
+    if not (served.key.exists() and _is_good(served.certificate, names)):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        served.key.unlink(missing_ok=True)  # first: no key is left beside another's certificate
+        make_authority(folder).issue(folder, names)
+    return served, authority
+
+
+def make_bundle(authority: Path, usual: Path) -> Path:
+    """The usual authorities and this one. Most programs take one file, in place of their own list."""
+    bundle = authority.with_name("bundle.pem")
+    bundle.write_bytes(usual.read_bytes() + b"\n" + authority.read_bytes())
+    return bundle
+
+
+def make_authority(folder: Path, lifetime: timedelta = LIFETIME) -> Authority:
     """A new authority. It lives as long as the object: what it issued stays valid, nothing more can be issued."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("Keyreel, on this machine only")
     signed = (
-        _builder(name, name, key)
+        _builder(name, name, key, lifetime)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_certificate_signing(), critical=True)
+        .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    path = folder / "authority.pem"
+    path = folder / AUTHORITY
     path.write_bytes(_pem(signed))
     return Authority(path, signed, key)
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _is_good(path: Path, names: Sequence[str]) -> bool:
+    signed = x509.load_pem_x509_certificate(path.read_bytes())
+    served = signed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    lasts = signed.not_valid_after_utc > datetime.now(UTC) + RENEWAL
+    return lasts and all(_general_name(name) in served for name in names)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: timedelta = LIFETIME
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
@@ -74,15 +118,17 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivate
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + lifetime)
     )
 
 
-def _certificate_signing() -> x509.KeyUsage:
+def _key_usage(
+    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
     return x509.KeyUsage(
-        key_cert_sign=True,
-        crl_sign=True,
-        digital_signature=False,
+        digital_signature=digital_signature,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,
@@ -96,8 +142,9 @@ def _issuer_key(key: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
 
 
-def _name(common: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+def _name(common: str, organisation: str | None = None) -> x509.Name:
+    of = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation)] if organisation else []
+    return x509.Name([*of, x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
 def _general_name(name: str) -> x509.GeneralName:
@@ -109,6 +156,14 @@ def _general_name(name: str) -> x509.GeneralName:
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _write(
+    files: Certificate, signed: x509.Certificate, issuer: x509.Certificate, key: ec.EllipticCurvePrivateKey
+) -> Certificate:
+    files.certificate.write_bytes(_pem(signed) + _pem(issuer))
+    _write_private(files.key, key)
+    return files
 
 
 def _write_private(path: Path, key: ec.EllipticCurvePrivateKey) -> None:

@@ -122,6 +122,13 @@ class Links:
     def verify_upload_token(self, token: str) -> TokenClaims | None:
         return self._open_claims("upload", token)
 
+    def issue_session(self, key_id: str, lifetime: float) -> str:
+        """What the playground's cookie holds in place of a key."""
+        return self._seal_claims("session", TokenClaims(key_id, (), self.clock() + lifetime))
+
+    def verify_session(self, token: str) -> TokenClaims | None:
+        return self._open_claims("session", token)
+
     def _own_path(self, url: URL) -> str:
         """The path below our address; ValueError for a foreign URL."""
         if url.host in FAL_FILE_HOSTS:

@@ -32,6 +32,7 @@ AT_ONCE = 500
 BATCH = 50
 """How many are claimed at a time."""
 AT_ONCE_PER_RECEIVER = 8
+AT_ONCE_PER_KEY = 250
 PATIENCE = 5.0
 """Seconds that a delivery waits for earlier ones to the same receiver. A live one clears `AT_ONCE` of them in less."""
 POLL = 0.25
@@ -122,7 +123,7 @@ class _Courier:
         self._deliveries = store.deliveries
         self._session = session
         self._signer = signer
-        self._lanes: WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = WeakValueDictionary()
+        self._lanes: WeakValueDictionary[tuple[str, ...], asyncio.Semaphore] = WeakValueDictionary()
 
     async def claim(self, limit: int) -> list[Delivery]:
         try:
@@ -147,7 +148,9 @@ class _Courier:
 
     async def _attempt(self, delivery: Delivery) -> DeliveryError | None:
         try:
-            async with self._lane(delivery):
+            key = delivery.key_id
+            receiver = self._lane(AT_ONCE_PER_RECEIVER, key, str(URL(delivery.url).origin()))
+            async with receiver, self._lane(AT_ONCE_PER_KEY, key):
                 await self._post(delivery)
         except DeliveryError as error:
             return error
@@ -158,15 +161,14 @@ class _Courier:
         return None
 
     @asynccontextmanager
-    async def _lane(self, delivery: Delivery) -> AsyncIterator[None]:
-        """A place among the calls to one receiver. When it is dead, its calls must not take all the places."""
-        receiver = (delivery.key_id, str(URL(delivery.url).origin()))
-        lane = self._lanes.setdefault(receiver, asyncio.Semaphore(AT_ONCE_PER_RECEIVER))
+    async def _lane(self, places: int, *name: str) -> AsyncIterator[None]:
+        """A place among so many. Calls to dead receivers, and to one key's, must not take them all."""
+        lane = self._lanes.setdefault(name, asyncio.Semaphore(places))
         try:
             async with asyncio.timeout(PATIENCE):
                 await lane.acquire()
         except TimeoutError:
-            raise DeliveryError("Earlier calls to this receiver still wait for its answer.") from None
+            raise DeliveryError("Earlier calls still wait for an answer.") from None
         try:
             yield
         finally:

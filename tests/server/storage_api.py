@@ -40,7 +40,7 @@ class Api:
     async def add(self, content: bytes, **values: Any) -> str:
         """The URL of a new file."""
         fields = {"key_id": self.key.key.id, "object": "a/b", "name": "cat.mp4", "content_type": "video/mp4"}
-        file = await self.services.store.files.add(NewFile(**{**fields, **values}))
+        file = await self.services.store.files.add(NewFile(**{**fields, "size": len(content), **values}))
         await self.services.objects.put(file.object, content)
         return self.services.links.file_url(file)
 

@@ -286,6 +286,7 @@ class TestLifecycle:
         acl = {"default": "hide", "rules": [{"user": api.other.key.id, "decision": "allow"}]}
         value = json.dumps({"expiration_duration_seconds": 3600, "initial_acl": acl})
         urls = await initiate(api, headers={header: value})
+        await api.client.put(urls["upload_url"], content=b"1")
         posted = await api.client.post("/files/upload", content=b"1", headers=api.auth() | {header: value})
         for url in (urls["file_url"], posted.json()["access_url"]):
             file = await api.file(url)
@@ -296,6 +297,7 @@ class TestLifecycle:
 
     async def test_no_lifetime_is_for_ever(self, api: Api) -> None:
         urls = await initiate(api, headers={"X-Fal-Object-Lifecycle": '{"expiration_duration_seconds": 0}'})
+        await api.client.put(urls["upload_url"], content=b"1")
         file = await api.file(urls["file_url"])
         assert file is not None
         assert file.expires_at is None

@@ -1,24 +1,25 @@
 """The register of files."""
 
 from keyreel.store import Store
-from keyreel.store.records import File, NewFile
+from keyreel.store.files import PENDING
+from keyreel.store.records import Content, File, NewFile, Success
 from tests.store.conftest import Clock
+from tests.store.steps import running
 
 
-async def add(store: Store, lifetime: float | None = None) -> File:
+async def add(store: Store, lifetime: float | None = None, size: int | None = 3) -> File:
     acl = {"default": "allow", "rules": []}
-    new = NewFile(key_id="key", object="in/1", name="a.png", content_type="image/png", acl=acl, lifetime=lifetime)
+    new = NewFile(
+        key_id="key", object="in/1", name="a.png", content_type="image/png", acl=acl, size=size, lifetime=lifetime
+    )
     return await store.files.add(new)
 
 
 async def test_a_file_is_found_again(store: Store) -> None:
     added = await add(store)
-    assert (added.object, added.created, added.expires_at, added.size) == ("in/1", Clock.start, None, None)
+    assert (added.object, added.created, added.expires_at, added.size) == ("in/1", Clock.start, None, 3)
     assert added.acl == {"default": "allow", "rules": []}
-    await store.files.uploaded(added.id, 2**40)
-    found = await store.files.get(added.id)
-    assert found is not None
-    assert found.size == 2**40
+    assert await store.files.get(added.id) == added
     assert await store.files.get("no such file") is None
 
 
@@ -33,3 +34,34 @@ async def test_an_expired_file_is_hidden_and_then_swept(store: Store, clock: Clo
     assert await store.files.expired(limit=1) == [sooner]
     await store.files.remove(sooner.id)
     assert await store.files.expired() == [later]
+
+
+async def test_a_file_lives_from_when_its_content_has_come(store: Store, clock: Clock) -> None:
+    for_ever, for_a_while = await add(store, size=None), await add(store, size=None, lifetime=10)
+    await clock.advance(100)
+    for file in (for_ever, for_a_while):
+        await store.files.uploaded(file.id, 2**40)
+    kept, kept_for_a_while = await store.files.get(for_ever.id), await store.files.get(for_a_while.id)
+    assert kept is not None
+    assert (kept.size, kept.expires_at) == (2**40, None)
+    assert kept_for_a_while is not None
+    assert kept_for_a_while.expires_at == Clock.start + 110
+
+
+async def test_a_file_whose_content_never_comes_is_swept(store: Store, clock: Clock) -> None:
+    file = await add(store, size=None)
+    await clock.advance(PENDING - 1)
+    assert await store.files.get(file.id) == file
+    await clock.advance(1)
+    assert await store.files.expired() == [file]
+
+
+async def test_a_video_is_kept_when_its_request_is_finished(store: Store, clock: Clock) -> None:
+    lease = await running(store)
+    video, orphan = await add(store, size=None), await add(store, size=None)
+    await store.queue.finish(lease, Success({}), Content(video.id, 5))
+    await clock.advance(PENDING)
+    assert [file.id for file in await store.files.expired()] == [orphan.id]
+    kept = await store.files.get(video.id)
+    assert kept is not None
+    assert kept.size == 5

@@ -33,11 +33,12 @@ ACTIONS: dict[str, Action] = {
     "hand back": lambda store, lease: store.queue.hand_back(lease),
     "cancel": lambda store, lease: store.queue.cancel(lease.id),
     "reap": lambda store, _: store.queue.reap(),
+    "disown": lambda store, _: store.queue.disown("worker"),
 }
 WAITING, RUNNING, COMPLETED = State.IN_QUEUE, State.IN_PROGRESS, State.COMPLETED
 TRANSITIONS = {
     WAITING: {"claim": RUNNING, "cancel": COMPLETED},
-    RUNNING: {"finish": COMPLETED, "retry": WAITING, "hand back": WAITING, "reap": WAITING},
+    RUNNING: {"finish": COMPLETED, "retry": WAITING, "hand back": WAITING, "reap": WAITING, "disown": WAITING},
     COMPLETED: {},
 }
 

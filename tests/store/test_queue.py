@@ -189,6 +189,19 @@ async def test_workers_that_vanish_three_times_end_it(store: Store, clock: Clock
     assert (await status(store, request_id)).outcome == WORKER_LOST
 
 
+async def test_a_worker_that_starts_anew_takes_back_what_it_held(store: Store) -> None:
+    lease = await running(store)
+    await submit(store)
+    others = await claim(store, "other")
+    for _ in range(MAX_FAILURES - 1):
+        assert await store.queue.disown("worker") == 1
+        assert (await claim(store, "worker")).id == lease.id
+    # A request that ends its worker each time does not do so for ever.
+    assert await store.queue.disown("worker") == 1
+    assert (await status(store, lease.id)).outcome == WORKER_LOST
+    assert await store.queue.beat(others) is Standing.CONTINUE
+
+
 async def test_cancel_while_waiting(store: Store) -> None:
     request_id = await submit(store)
     assert await store.queue.cancel(request_id) is Cancellation.REMOVED

@@ -1,6 +1,7 @@
 """The server that runs on a data folder, as commands on the same machine find it."""
 
 import json
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ class LocalServer:
     url: str
     credentials: str = field(repr=False)
     pid: int
+    authority: str | None = None
+    """A file: who signed the server's certificate, where it has one of its own."""
 
     @classmethod
     def find(cls, data_dir: Path) -> Self | None:
@@ -57,7 +60,7 @@ class LocalServer:
             headers={"Authorization": f"Key {self.credentials}", "Content-Type": "application/json"},
         )
         try:
-            with _opener.open(request, timeout=_TIMEOUT) as answer:
+            with self._opener().open(request, timeout=_TIMEOUT) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
@@ -65,6 +68,7 @@ class LocalServer:
         except urllib.error.URLError as error:
             raise KeyreelError(f"No server answers at {self.url}: {error.reason}.") from None
 
-
-# Without the environment's proxies: the server is on this machine.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    def _opener(self) -> urllib.request.OpenerDirector:
+        """Without the environment's proxies: the server is on this machine."""
+        tls = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=self.authority))
+        return urllib.request.build_opener(urllib.request.ProxyHandler({}), tls)

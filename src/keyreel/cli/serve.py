@@ -5,12 +5,16 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
+import certifi
 import typer
 
 from keyreel import __version__
+from keyreel.certificates import Certificate, make_bundle, server_certificate
 from keyreel.cli.local_server import LocalServer
 from keyreel.errors import KeyreelError
 from keyreel.server.credentials import LOCAL
@@ -33,6 +37,7 @@ def serve(
         typer.Option(help="Device of a worker: cpu, cuda:0, ... Can be repeated. Default: the fastest."),
     ] = None,
     worker: Annotated[bool, typer.Option(help="Run requests here, or only take them.")] = True,
+    tls: Annotated[bool, typer.Option("--tls", help="Serve HTTPS, with an authority of its own.")] = False,
 ) -> None:
     """Serve fal's API: queue, workers and files on one machine."""
     configure_logs()
@@ -40,7 +45,7 @@ def serve(
     workers = Workers(model, tuple(device or [None])) if worker else None
     failures: list[BaseException] = []
     try:
-        asyncio.run(_serve(settings, host, port, workers))
+        asyncio.run(_serve(settings, host, port, workers, tls=tls))
     except* KeyreelError as errors:
         failures.extend(_leaves(errors))
     for failure in failures:
@@ -49,36 +54,55 @@ def serve(
         raise typer.Exit(1)
 
 
-async def _serve(settings: Settings, host: str, port: int, workers: Workers | None) -> None:
+async def _serve(settings: Settings, host: str, port: int, workers: Workers | None, *, tls: bool) -> None:
     with listen(host, port) as listener:
-        url = _url(host, listener)
+        trust = _trust(settings, host) if tls else None
+        url = _url(host, listener, "https" if trust else "http")
         secret = secrets.token_hex(32)
         stop = asyncio.Event()
         async with open_services(settings, url, secret) as services:
             new_key = await ensure_key(services.store, settings.admin_key)
-            with LocalServer(url, f"{LOCAL}:{secret}", os.getpid()).announced(settings.data_dir):
-                typer.echo(_welcome(services.links.base_url, new_key))
+            local = LocalServer(url, f"{LOCAL}:{secret}", os.getpid(), str(trust.authority) if trust else None)
+            with local.announced(settings.data_dir):
+                typer.echo(_welcome(services.links.base_url, new_key, trust))
                 stop_on_signal(stop)
-                await serve_process(services, listener, workers, stop)
+                await serve_process(services, listener, workers, stop, trust.served if trust else None)
 
 
-def _url(host: str, listener: socket.socket) -> str:
+@dataclass(frozen=True, slots=True)
+class _Trust:
+    """What the server shows, and what a client has to know to believe it: the authority, alone and among the usual."""
+
+    served: Certificate
+    authority: Path
+    bundle: Path
+
+
+def _trust(settings: Settings, host: str) -> _Trust:
+    public = urlsplit(settings.public_url or "").hostname
+    names = dict.fromkeys(filter(None, ("localhost", "127.0.0.1", "::1", socket.gethostname(), host, public)))
+    served, authority = server_certificate(settings.data_dir / "tls", tuple(names))
+    return _Trust(served, authority, make_bundle(authority, Path(certifi.where())))
+
+
+def _url(host: str, listener: socket.socket, scheme: str) -> str:
     """As seen from this machine."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     port = listener.getsockname()[1]
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    return f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
 
 
-def _welcome(url: str, new_key: NewKey | None) -> str:
+def _welcome(url: str, new_key: NewKey | None, trust: _Trust | None) -> str:
     credentials = f"{new_key.key.id}:{new_key.secret}" if new_key else "<id>:<secret>"
     # After the #, where neither proxies nor logs see it.
     page = f"{url}/#key={credentials}" if new_key else url
     hint = "The key is shown this once." if new_key else "Keys: keyreel keys create NAME"
+    curl = f"curl --cacert {trust.authority}" if trust else "curl"
     return f"""
 Keyreel {__version__} is at {page}
 {hint}
 
-  curl        curl {url}/run/{MULTICONDITIONING.id} \\
+  curl        {curl} {url}/run/{MULTICONDITIONING.id} \\
                 -H "Authorization: Key {credentials}" -H "Content-Type: application/json" \\
                 -d '{{"prompt": "a red ball rolls to the right"}}'
 
@@ -86,12 +110,26 @@ Keyreel {__version__} is at {page}
                 credentials: "{credentials}",
                 proxyUrl: {{ url: "{url}/api/fal/proxy", when: "always" }},
               }});
+{_python(url, credentials, trust)}
+"""
 
+
+def _python(url: str, credentials: str, trust: _Trust | None) -> str:
+    """Two ways for fal's Python client: it speaks HTTPS only, unless its constants are changed."""
+    if trust is None:
+        return f"""
   Python      import os, fal_client.client
               os.environ["FAL_KEY"] = "{credentials}"
               fal_client.client.QUEUE_URL_FORMAT = "{url}/queue/"
               fal_client.client.RUN_URL_FORMAT = "{url}/run/"
               fal_client.client.REST_URL = fal_client.client.CDN_URL = "{url}"
+"""
+    host = url.removeprefix("https://")
+    return f"""              before: export NODE_EXTRA_CA_CERTS={trust.authority}
+
+  Python      export FAL_KEY="{credentials}" SSL_CERT_FILE={trust.bundle} \\
+                FAL_RUN_HOST={host}/run FAL_QUEUE_RUN_HOST={host}/queue
+              Its uploads go to fal all the same: use fal_client.encode_file, or `keyreel wrap --server {url}`.
 """
 
 

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
 from keyreel.addresses import guarded_session
+from keyreel.certificates import Certificate
 from keyreel.errors import KeyreelError
 from keyreel.objects import sweep_files
 from keyreel.server.app import create_app
@@ -23,6 +25,7 @@ from keyreel.webhooks import RETRY_TIMEOUT, deliver_forever
 REAP = 5.0
 SWEEP = 60.0
 BACKLOG = 2048
+THREADS = 64
 KEEP_ALIVE = 75
 GRACE = 3
 """Seconds that answers under way get at the end; streams and synchronous runs would take for ever."""
@@ -32,10 +35,11 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """One per device. None is the fastest device."""
+    """One per device. None is the fastest device. `child`: the program on it, where that is not the usual one."""
 
     model: str
     devices: tuple[str | None, ...]
+    child: tuple[str, ...] = ()
 
 
 class _Server(uvicorn.Server):
@@ -58,8 +62,16 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(services: Services, listener: socket.socket, workers: Workers | None, stop: asyncio.Event) -> None:
-    """Serves on `listener` until `stop` is set."""
+async def serve(
+    services: Services,
+    listener: socket.socket,
+    workers: Workers | None,
+    stop: asyncio.Event,
+    tls: Certificate | None = None,
+) -> None:
+    """Serves on `listener` until `stop` is set; with a certificate by HTTPS."""
+    # A name that does not resolve holds a thread for long, and every webhook and input may name another one.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     config = uvicorn.Config(
         create_app(services),
         log_config=None,
@@ -69,6 +81,8 @@ async def serve(services: Services, listener: socket.socket, workers: Workers | 
         timeout_graceful_shutdown=GRACE,
         # Longer than clients keep idle connections: none of them sends into one that is just being closed.
         timeout_keep_alive=KEEP_ALIVE,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
     )
     server = _Server(config)
     http = asyncio.create_task(_serve_http(server, listener, stop))
@@ -108,7 +122,7 @@ async def _work(services: Services, workers: Workers | None, stop: asyncio.Event
         tasks.create_task(deliver_forever(services.store, session, services.signer, stop))
         if workers:
             for device in workers.devices:
-                tasks.create_task(_supervise(services, workers.model, device, stop))
+                tasks.create_task(_supervise(services, workers, device, stop))
 
 
 async def _every(seconds: float, action: Callable[[], Awaitable[Any]], stop: asyncio.Event) -> None:
@@ -122,8 +136,9 @@ async def _every(seconds: float, action: Callable[[], Awaitable[Any]], stop: asy
                 await stop.wait()
 
 
-async def _supervise(services: Services, model: str, device: str | None, stop: asyncio.Event) -> None:
+async def _supervise(services: Services, workers: Workers, device: str | None, stop: asyncio.Event) -> None:
     from keyreel.worker.context import WorkerContext
+    from keyreel.worker.process import CHILD
     from keyreel.worker.supervisor import supervise
 
     context = WorkerContext(
@@ -135,4 +150,4 @@ async def _supervise(services: Services, model: str, device: str | None, stop: a
         spool=services.settings.data_dir / "spool",
         name=f"{socket.gethostname()}-{device or 'device'}",
     )
-    await supervise(context, model=model, device=device, stop=stop)
+    await supervise(context, model=workers.model, device=device, stop=stop, child=workers.child or CHILD)

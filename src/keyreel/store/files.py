@@ -1,16 +1,19 @@
 """Which files the object store holds, whose they are and until when.
 
 A file's row is written before its object and removed after it: whatever happens in between, the sweeper finds the
-object.
+object. A file whose content never comes (an upload that broke off, a video whose worker died) expires by itself.
 """
 
 from uuid import uuid4
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Update, delete, insert, or_, select, update
 
 from keyreel.store.database import Database
-from keyreel.store.records import File, NewFile
+from keyreel.store.records import DAY, Content, File, NewFile
 from keyreel.store.tables import file
+
+PENDING = DAY
+"""Seconds that a file waits for its content."""
 
 _COLUMNS = [file.c[name] for name in File.__slots__]
 
@@ -21,6 +24,7 @@ class Files:
         self._now = database.now
 
     async def add(self, new: NewFile) -> File:
+        lifetime = PENDING if new.size is None else new.lifetime
         statement = insert(file).values(
             id=str(uuid4()),
             key_id=new.key_id,
@@ -29,8 +33,9 @@ class Files:
             content_type=new.content_type,
             size=new.size,
             acl=new.acl,
+            lifetime=new.lifetime,
             created=self._now,
-            expires_at=None if new.lifetime is None else self._now + new.lifetime,
+            expires_at=None if lifetime is None else self._now + lifetime,
         )
         async with self._database.write() as connection:
             return File(*(await connection.execute(statement.returning(*_COLUMNS))).one())
@@ -38,7 +43,7 @@ class Files:
     async def uploaded(self, file_id: str, size: int) -> None:
         """The object is there, and so many bytes long."""
         async with self._database.write() as connection:
-            await connection.execute(update(file).where(file.c.id == file_id).values(size=size))
+            await connection.execute(kept(Content(file_id, size), self._now))
 
     async def get(self, file_id: str) -> File | None:
         """The file, unless it has expired."""
@@ -58,3 +63,9 @@ class Files:
     async def remove(self, file_id: str) -> None:
         async with self._database.write() as connection:
             await connection.execute(delete(file).where(file.c.id == file_id))
+
+
+def kept(content: Content, now: ColumnElement[float]) -> Update:
+    """The file's lifetime begins."""
+    values = {"size": content.size, "expires_at": now + file.c.lifetime}
+    return update(file).where(file.c.id == content.file_id).values(values)

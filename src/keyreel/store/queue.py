@@ -15,11 +15,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyreel.store.database import Database
+from keyreel.store.files import kept
 from keyreel.store.records import (
     CANCELLED,
     START_TIMEOUT,
     WORKER_LOST,
     Cancellation,
+    Content,
     Failure,
     IdempotencyError,
     JsonObject,
@@ -123,13 +125,15 @@ class Queue:
             if not (await connection.execute(statement)).rowcount:
                 raise LeaseLostError(lease)
 
-    async def finish(self, lease: Lease, outcome: Outcome) -> None:
-        """Completes the request, for good. Raises LeaseLostError."""
+    async def finish(self, lease: Lease, outcome: Outcome, video: Content | None = None) -> None:
+        """Completes the request, for good, and with it keeps its video. Raises LeaseLostError."""
         async with self._database.write() as connection:
             completed = await self._complete(connection, _held(lease), outcome)
             # A worker whose connection broke at the commit asks again, and must not throw its output away.
             if not completed and not await self._finished_before(connection, lease, outcome):
                 raise LeaseLostError(lease)
+            if video:
+                await connection.execute(kept(video, self._now))
         self._database.announce()
 
     async def retry(self, lease: Lease, failure: Failure) -> None:
@@ -142,6 +146,14 @@ class Queue:
     async def hand_back(self, lease: Lease) -> None:
         """The worker is told to leave: back into the queue, at no cost for the request. Raises LeaseLostError."""
         await self._give_back(lease, None)
+
+    async def disown(self, worker: str) -> int:
+        """Takes back what an earlier worker of this name held. It died, or its name would not be taken again."""
+        held = and_(request.c.state == State.IN_PROGRESS, request.c.worker == worker)
+        async with self._database.write() as connection:
+            released = await self._release_all(connection, held)
+        self._database.announce()
+        return released
 
     async def cancel(self, request_id: str) -> Cancellation:
         async with self._database.write() as connection:
@@ -156,10 +168,8 @@ class Queue:
         """Takes back expired leases, ends what should have started by now, deletes what nobody may read any more."""
         async with self._database.write() as connection:
             expired = and_(request.c.state == State.IN_PROGRESS, request.c.lease_until <= self._now)
-            rows = await self._lock(connection, expired, skip_locked=True)
-            for row in rows:
-                await self._release(connection, row, WORKER_LOST, pause=0.0)
-            reaped = Reaped(len(rows), await self._time_out(connection), await self._delete_expired(connection))
+            released = await self._release_all(connection, expired)
+            reaped = Reaped(released, await self._time_out(connection), await self._delete_expired(connection))
         if reaped != Reaped(0, 0, 0):
             self._database.announce()
         return reaped
@@ -202,6 +212,8 @@ class Queue:
             "idempotency_key": new.idempotency.key if new.idempotency else None,
             "idempotency_digest": new.idempotency.digest if new.idempotency else None,
             "retention": new.retention,
+            "output_lifetime": new.output_lifetime,
+            "output_acl": new.output_acl,
             "attempt": 0,
             "failures": 0,
             "max_failures": MAX_FAILURES if new.retry else 1,
@@ -261,6 +273,13 @@ class Queue:
             pause = 0.0 if failure is None else RETRY_PAUSE * 2 ** rows[0].failures
             await self._release(connection, rows[0], failure, pause)
         self._database.announce()
+
+    async def _release_all(self, connection: AsyncConnection, lost: ColumnElement[bool]) -> int:
+        """Ends the leases of workers that are no more."""
+        rows = await self._lock(connection, lost, skip_locked=True)
+        for row in rows:
+            await self._release(connection, row, WORKER_LOST, pause=0.0)
+        return len(rows)
 
     async def _release(self, connection: AsyncConnection, row: AnyRow, failure: Failure | None, pause: float) -> None:
         """Ends a lease. The request keeps its place in the queue, unless it was cancelled or failed too often."""

@@ -103,6 +103,10 @@ class NewRequest:
     """Whether a machine's failure is followed by another attempt."""
     retention: float = DAY
     """How long the outcome can be read."""
+    output_lifetime: float | None = None
+    """How long the video is kept; for ever when absent."""
+    output_acl: JsonObject | None = None
+    """Who may read the video; whoever has its link when absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,8 @@ class Lease:
     seed: int
     checkpoint: str | None
     created: float
+    output_lifetime: float | None = None
+    output_acl: JsonObject | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +225,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewFile:
-    """A file about to be written to the object store under `object`."""
+    """A file about to be written to the object store under `object`. Without a size its content has yet to come."""
 
     key_id: str
     object: str
@@ -228,7 +234,15 @@ class NewFile:
     size: int | None = None
     acl: JsonObject | None = None
     lifetime: float | None = None
-    """Seconds; for ever when absent."""
+    """Seconds, once the content is there; for ever when absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What has come for the file `file_id`: so many bytes."""
+
+    file_id: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import certifi
 
-from keyreel.certificates import make_authority
+from keyreel.certificates import make_authority, make_bundle
 from keyreel.wrap.proxy import FAL_HOSTS, Proxy
 
 PRELOAD = Path(__file__).parent / "preload.mjs"
@@ -49,23 +49,18 @@ def _pass_on(process: asyncio.subprocess.Process, number: signal.Signals) -> Non
 
 
 def _wrapping(server: SplitResult, port: int, authority: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    bundle = _bundle(authority, environment)
+    bundle = make_bundle(authority, Path(environment.get("SSL_CERT_FILE") or certifi.where()))
     proxy = f"http://127.0.0.1:{port}"
     options = f"{environment.get('NODE_OPTIONS', '')} --import {PRELOAD.as_uri()}"
     return {
         **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), proxy),
         # These replace a program's own list of authorities, so they hold the usual ones, too.
         **dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), str(bundle)),
+        # Node has a list of its own, to which this one is added. The server may have a certificate of ours.
+        "NODE_EXTRA_CA_CERTS": environment.get("NODE_EXTRA_CA_CERTS") or str(bundle),
         "NODE_OPTIONS": options.strip(),
         "KEYREEL_SERVER": server.geturl(),
     }
-
-
-def _bundle(authority: Path, environment: Mapping[str, str]) -> Path:
-    usual = Path(environment.get("SSL_CERT_FILE") or certifi.where())
-    bundle = authority.with_name("bundle.pem")
-    bundle.write_bytes(usual.read_bytes() + b"\n" + authority.read_bytes())
-    return bundle
 
 
 def _upstream(environment: Mapping[str, str]) -> SplitResult | None:

@@ -1,0 +1,15 @@
+"""How long a request's video is kept and who may read it; files whose content never came go after a day."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.add_column("request", sa.Column("output_lifetime", sa.Double))
+    op.add_column("request", sa.Column("output_acl", sa.JSON))
+    op.add_column("file", sa.Column("lifetime", sa.Double))
+    op.execute("UPDATE file SET lifetime = expires_at - created")
+    op.execute("UPDATE file SET expires_at = created + 86400 WHERE size IS NULL")
