@@ -16,6 +16,7 @@ from diffusers import (
     LTXConditionPipeline,
     LTXVideoTransformer3DModel,
 )
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -116,6 +117,32 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         unk_token="<unk>",  # noqa: S106
         model_max_length=128,
     )
+
+
+def tiny_upsampler(folder: Path, *, seed: int = 0, channels: int = 16) -> Path:
+    """Writes a latent upsampler in diffusers' layout."""
+    upsampler = LTXLatentUpsamplerModel(in_channels=channels, mid_channels=32, num_blocks_per_stage=2)
+    randomised(upsampler, torch.Generator().manual_seed(seed)).save_pretrained(folder)
+    return folder
+
+
+def single_file_upsampler(folder: Path, path: Path) -> Path:
+    """Writes an upsampler's folder as Lightricks publishes it: one file, the same names, the configuration inside."""
+    config = {key: value for key, value in _config(folder).items() if not key.startswith("_")}
+    metadata = {"config": json.dumps({"_class_name": "LatentUpsampler", **config})}
+    save_file(_weights(folder), path, metadata=metadata)
+    return path
+
+
+def tiny_lora(path: Path, *, seed: int = 9) -> Path:
+    """Writes a LoRA for the tiny transformer, strong enough to be seen."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        f"transformer.transformer_blocks.0.attn1.to_q.lora_{side}.weight": torch.randn(shape, generator=generator)
+        for side, shape in (("A", (4, 32)), ("B", (32, 4)))
+    }
+    save_file(weights, path)
+    return path
 
 
 def randomised(module: AnyModule, generator: torch.Generator) -> AnyModule:

@@ -135,8 +135,12 @@ class TestFingerprint:
 def test_sizes(folder: Path, file: Path) -> None:
     found = find_model(str(folder))
     counted = checkpoint.count_parameters(found)
-    assert counted.total == counted.transformer + counted.vae + counted.text_encoder
+    assert counted.total == counted.transformer.total + counted.vae + counted.text_encoder.total
     assert 4 * counted.total < checkpoint.size_on_disk(found) < 4 * counted.total + 100_000
+    for stack, blocks in ((counted.transformer, 2), (counted.text_encoder, 2)):
+        assert stack.blocks == blocks
+        assert 0 < stack.rest < stack.total
+    assert (counted.width, counted.detail) == (32, 4 / 4**2)
     # Lightricks' files carry three statistics more, of one value per channel.
     more = 3 * 16
     assert checkpoint.count_parameters(find_model(str(file))) == replace(counted, vae=counted.vae + more)

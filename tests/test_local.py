@@ -10,9 +10,12 @@ from PIL import Image
 
 import keyreel
 from keyreel.engine.models import Model
-from keyreel.errors import RequestError
-from keyreel.events import Done, Frames, Notice, Step
+from keyreel.errors import Loc, ModelError, RequestError
+from keyreel.events import Done, Frames, Notice, Stage, Step
 from keyreel.media.mp4 import read_metadata
+from keyreel.media.samples import sample_frames
+from tests.small_models import FORBIDDEN, language_model, picture_classifier, text_classifier
+from tests.test_moderation import ASTRONAUT
 
 SMALL: dict[str, Any] = {
     "prompt": "a red circle",
@@ -151,3 +154,86 @@ def test_items_without_effect_are_not_even_fetched(model: Model, tmp_path: Path)
     images = [{"image_url": "missing.png", "strength": 0}]
     loras = [{"path": "missing.safetensors", "scale": 0}]
     keyreel.generate(SMALL, images=images, loras=loras, model=model, out=tmp_path / "v.mp4")
+
+
+@pytest.mark.parametrize("recipe", ["stg", "multiscale", "distilled"])
+def test_a_recipe_is_told_in_the_file(full_model: Model, tmp_path: Path, recipe: str) -> None:
+    out = tmp_path / "video.mp4"
+    keyreel.generate(SMALL, recipe=recipe, model=full_model, out=out)
+    comment = json.loads(read_metadata(out)["comment"])
+    assert comment["request"]["recipe"] == comment["sampling"]["recipe"] == recipe
+
+
+def test_a_recipe_is_refused_before_anything_is_loaded(tmp_path: Path, checkpoint: Path) -> None:
+    events = keyreel.stream(SMALL, recipe="multiscale", model=str(checkpoint), out=tmp_path / "v.mp4")
+    with pytest.raises(RequestError, match="recipe: Recipe multiscale needs a latent upsampler"):
+        for event in events:
+            assert event != Stage("model")
+
+
+def test_a_setting_that_the_model_cannot_do(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYREEL_RECIPE", "distilled")
+    with pytest.raises(ModelError, match="Recipe distilled needs a distilled model"):
+        keyreel.generate(SMALL, model=str(checkpoint), out=tmp_path / "v.mp4")
+
+
+def test_two_passes_count_at_their_larger_size(
+    tmp_path: Path, full_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """480x480 has 15 x 15 cells in each of 2 latent frames; the second pass draws 640x640 to get it."""
+    monkeypatch.setenv("KEYREEL_MAX_TOKENS", str(20 * 20 * 2 - 1))
+    keyreel.generate(SMALL, model=full_model, out=tmp_path / "v.mp4")
+    with pytest.raises(RequestError, match="need 800 latent cells"):
+        keyreel.generate(SMALL, recipe="multiscale", model=full_model, out=tmp_path / "v.mp4")
+
+
+def test_an_expanded_prompt_is_used_and_told(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYREEL_EXPANDER_MODEL", str(language_model(tmp_path / "language")))
+    files = [tmp_path / name for name in ("expanded.mp4", "again.mp4", "plain.mp4")]
+    first, again = (keyreel.generate(SMALL, expand_prompt=True, model=model, out=file) for file in files[:2])
+    assert first.prompt == again.prompt != SMALL["prompt"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    facts = json.loads(read_metadata(files[0])["comment"])
+    assert (facts["request"]["prompt"], facts["expanded_prompt"]) == (SMALL["prompt"], first.prompt)
+    keyreel.generate(SMALL, prompt=first.prompt, model=model, out=files[2])
+    assert np.array_equal(sample_frames(files[0], 9), sample_frames(files[2], 9))
+
+
+@pytest.mark.parametrize("where", ["prompt", "picture", "video"])
+def test_what_is_not_allowed_leaves_nothing(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The checker of the video takes anything but black for indecent; the prompt's and the picture's know better."""
+    texts, pictures = tmp_path / "texts", tmp_path / "pictures"
+    cases: dict[str, tuple[dict[str, object], dict[str, Any], Loc]] = {
+        "prompt": (
+            {"TEXT_CHECKER": text_classifier(texts), "TEXT_CHECKER_LABELS": "toxic"},
+            {"prompt": f"a {FORBIDDEN} circle"},
+            ("prompt",),
+        ),
+        "picture": (
+            {"IMAGE_CHECKER": "nudenet", "IMAGE_CHECKER_LABELS": "FACE_FEMALE=0.4"},
+            {"images": [{"image_url": str(ASTRONAUT)}]},
+            ("images", 0, "image_url"),
+        ),
+        "video": ({"IMAGE_CHECKER": picture_classifier(pictures, safe_below=0.001)}, {}, ()),
+    }
+    environment, fields, loc = cases[where]
+    for name, value in environment.items():
+        monkeypatch.setenv(f"KEYREEL_{name}", str(value))
+    stages = []
+    with pytest.raises(RequestError) as caught:
+        for event in keyreel.stream(SMALL | fields, model=model, out=tmp_path / "out" / "v.mp4"):
+            stages += [event.name] if isinstance(event, Stage) else []
+    (problem,) = caught.value.problems
+    assert (problem.type, problem.loc) == ("content_policy_violation", loc)
+    assert stages[-1] == "check"
+    assert ("denoise" in stages) == (where == "video")
+    assert not list(tmp_path.rglob("*.mp4"))
+    keyreel.generate(SMALL | fields, enable_safety_checker=False, model=model, out=tmp_path / "v.mp4")
+
+
+def test_no_checker_no_video(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYREEL_IMAGE_CHECKER", str(tmp_path / "missing"))
+    with pytest.raises(ModelError, match="KEYREEL_IMAGE_CHECKER"):
+        keyreel.generate(SMALL, model=model, out=tmp_path / "v.mp4")

@@ -7,6 +7,7 @@ canvas is the user's size rounded up to such a multiple; the margin around it is
 import math
 from dataclasses import dataclass
 
+from keyreel.recipes import RecipeName
 from keyreel.schema import AspectRatio, Resolution
 
 
@@ -56,6 +57,18 @@ def nearest_aspect(size: Size) -> AspectRatio:
 def drawn_size(size: Size, grid: Grid) -> Size:
     """The smallest size that the model can draw and that holds `size`."""
     return Size(_round_up(size.width, grid.spatial), _round_up(size.height, grid.spatial))
+
+
+def pass_sizes(size: Size, grid: Grid, recipe: RecipeName) -> tuple[Size, ...]:
+    """The sizes that the model draws, pass by pass, to get `size`.
+
+    `multiscale` draws two thirds of the size, rounded down to whole cells, and then twice that.
+    """
+    drawn = drawn_size(size, grid)
+    if recipe != "multiscale":
+        return (drawn,)
+    width, height = (max(side * 2 // 3 // grid.spatial, 1) * grid.spatial for side in (drawn.width, drawn.height))
+    return Size(width, height), Size(2 * width, 2 * height)
 
 
 def drawn_frames(frames: int, grid: Grid) -> int:

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,26 +14,52 @@ from safetensors import SafetensorError, safe_open
 
 from keyreel.canvas import Grid
 from keyreel.errors import ModelError
+from keyreel.hub import HubFiles
 from keyreel.media.atomic import replacing
 
 Layout = Literal["diffusers", "single-file"]
 
 PARTS = ("transformer", "vae", "text_encoder")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+INT8 = "+int8"
+"""What a model's name ends with when its weights are to be rounded."""
+BLOCK = re.compile(r"(?:^|\.)(?:transformer_blocks|encoder\.block)\.(\d+)\.")
+TOKEN_ENTRANCE = re.compile(r"(?:^|\.)(?:proj_in|patchify_proj)\.weight$")
+PIXEL_EXIT = re.compile(r"(?:^|\.)decoder\.conv_out\.conv\.weight$")
 WEIGHT_TYPES = {"F32", "F16", "BF16"}
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
-    """Numbers of weights."""
+class Stack:
+    """Numbers of weights of a part that is mostly a stack of like blocks: in all, and in the largest block."""
 
-    transformer: int
+    total: int
+    blocks: int
+    block: int
+
+    @property
+    def rest(self) -> int:
+        """Outside the blocks."""
+        return max(self.total - self.blocks * self.block, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Numbers of weights, and what decides how much memory computing with them takes.
+
+    width: values of a token between two blocks of the transformer. detail: values per pixel between two layers of the
+    autoencoder where they are most.
+    """
+
+    transformer: Stack
     vae: int
-    text_encoder: int
+    text_encoder: Stack
+    width: int
+    detail: float
 
     @property
     def total(self) -> int:
-        return self.transformer + self.vae + self.text_encoder
+        return self.transformer.total + self.vae + self.text_encoder.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +69,8 @@ class Checkpoint:
     name: for people; where a path was given, its last part.
     path: the folder (diffusers' layout) or file (Lightricks'). None until downloaded.
     text: the folder with `text_encoder` and `tokenizer`, which single files lack. None until downloaded.
-    repo: where on the hub the files that are not here come from.
+    weights_from, text_from: where on the hub they come from, if from there. file: the single file's name there.
+    int8: the transformer's weights are rounded to one byte each: half the memory, and another video.
     """
 
     name: str
@@ -49,7 +78,10 @@ class Checkpoint:
     grid: Grid
     path: Path | None
     text: Path | None
-    repo: str | None
+    weights_from: HubFiles | None = None
+    text_from: HubFiles | None = None
+    file: str | None = None
+    int8: bool = False
 
     @property
     def is_present(self) -> bool:
@@ -81,7 +113,7 @@ def fingerprint(checkpoint: Checkpoint, cache_dir: Path) -> str:
     """SHA-256 that names the content of the model's files. The same weights elsewhere have the same one."""
     total = hashlib.sha256()
     for name, path in sorted(files(checkpoint).items()):
-        total.update(f"{name} {_content_hash(path, cache_dir)}\n".encode())
+        total.update(f"{name} {content_hash(path, cache_dir)}\n".encode())
     return total.hexdigest()
 
 
@@ -92,12 +124,26 @@ def size_on_disk(checkpoint: Checkpoint) -> int:
 
 def count_parameters(checkpoint: Checkpoint) -> Parameters:
     """Reads only the files' headers."""
-    counts = dict.fromkeys(PARTS, 0)
+    totals = dict.fromkeys(PARTS, 0)
+    blocks: dict[str, Counter[str]] = {part: Counter() for part in PARTS}
+    width, detail = 0, 0.0
     for name, path in files(checkpoint).items():
-        if path.suffix == ".safetensors":
-            for key, number in _tensor_sizes(path):
-                counts[_part(name, key)] += number
-    return Parameters(**counts)
+        if path.suffix != ".safetensors":
+            continue
+        for key, shape in _tensor_shapes(path):
+            part = _part(name, key)
+            totals[part] += prod(shape)
+            if found := BLOCK.search(key):
+                blocks[part][found[1]] += prod(shape)
+            if TOKEN_ENTRANCE.search(key):
+                width = shape[0]
+            if PIXEL_EXIT.search(key):
+                detail = shape[1] / (shape[0] / 3)  # as many pixels of three values as one position stands for
+    transformer, text_encoder = (
+        Stack(totals[part], len(blocks[part]), max(blocks[part].values(), default=0))
+        for part in ("transformer", "text_encoder")
+    )
+    return Parameters(transformer, totals["vae"], text_encoder, width, detail)
 
 
 def diffusers_grid(path: Path) -> Grid:
@@ -179,13 +225,10 @@ def _part(file: str, key: str) -> str:
     return "vae" if key.startswith("vae.") else "transformer"
 
 
-def _tensor_sizes(path: Path) -> Iterator[tuple[str, int]]:
+def _tensor_shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
     with safe_open(path, framework="numpy") as file:
         for key in file.keys():  # noqa: SIM118 (a file is no mapping)
-            number = 1
-            for length in file.get_slice(key).get_shape():
-                number *= length
-            yield key, number
+            yield key, file.get_slice(key).get_shape()
 
 
 def _check_types(path: Path) -> None:
@@ -196,7 +239,8 @@ def _check_types(path: Path) -> None:
         raise _broken(path, error) from error
     if any(kind.startswith("F8") for kind in types):
         raise ModelError(
-            f"{path} holds fp8 weights. They give noise without their own matrix kernels; use the bf16 file."
+            f"{path} holds fp8 weights. They give noise without their own matrix kernels; use the bf16 file. "
+            f"With {INT8} behind its name it takes as little memory."
         )
     if odd := types - WEIGHT_TYPES:
         raise ModelError(f"{path} holds {', '.join(sorted(odd))} weights. Keyreel reads F32, F16 and BF16.")
@@ -206,7 +250,7 @@ def _broken(path: Path, error: Exception) -> ModelError:
     return ModelError(f"{path} is damaged or cut short ({error}). Download it again.")
 
 
-def _content_hash(path: Path, cache_dir: Path) -> str:
+def content_hash(path: Path, cache_dir: Path) -> str:
     """SHA-256 of a file, read once per version of it. The hub's cache names large files by it already."""
     blob = path.resolve()
     if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name):

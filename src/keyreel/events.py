@@ -6,7 +6,9 @@ from typing import Literal
 from keyreel.job import Pixels
 from keyreel.schema import Output
 
-StageName = Literal["inputs", "model", "text", "conditions", "denoise", "decode"]
+StageName = Literal[
+    "inputs", "expand", "check", "model", "text", "conditions", "denoise", "upsample", "refine", "decode"
+]
 
 
 @dataclass(frozen=True, slots=True)

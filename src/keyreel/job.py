@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from keyreel.canvas import Size
 from keyreel.errors import Loc
+from keyreel.recipes import RecipeName, StgMode
 from keyreel.settings import Settings
 
 Pixels = NDArray[np.uint8]
@@ -36,16 +37,22 @@ class AdapterFile:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """The operator's part of what makes a video: see the fields of the same name in `keyreel.settings`."""
+    """How the model is run: the recipe, and the operator's part; see the fields of the same names in the settings."""
 
+    recipe: RecipeName = "single"
     guidance_scale: float = 3.0
+    stg_mode: StgMode = "attention_values"
+    stochastic_sampling: bool = False
+    adain: float = 1.0
+    tone_map: float = 0.0
     condition_noise_scale: float = 0.15
     decode_timestep: float = 0.05
     decode_noise_scale: float = 0.025
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "Sampling":
-        return cls(**{name: getattr(settings, name) for name in cls.__slots__})
+    def from_settings(cls, settings: Settings, recipe: RecipeName) -> "Sampling":
+        operators = {name: getattr(settings, name) for name in cls.__slots__}
+        return cls(**(operators | {"recipe": recipe}))
 
 
 @dataclass(frozen=True, slots=True)

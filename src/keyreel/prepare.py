@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from keyreel.canvas import Grid, Size, drawn_frames, drawn_size, latent_shape, output_size
+from keyreel.canvas import Grid, Size, drawn_frames, latent_shape, output_size, pass_sizes
 from keyreel.errors import Loc, Problem, RequestError
 from keyreel.fetch import Fetched, Fetcher
 from keyreel.job import AdapterFile, Condition, Job, Sampling
@@ -14,6 +14,7 @@ from keyreel.loras import find_lora
 from keyreel.media.clips import clip_info, read_clip
 from keyreel.media.images import image_size, read_image
 from keyreel.media.limits import Limits
+from keyreel.recipes import RecipeName
 from keyreel.schema import ImageCondition, LoRA, Request, VideoCondition
 from keyreel.settings import Settings
 from keyreel.timeline import Span, check_tokens, place
@@ -39,9 +40,11 @@ class Prepared:
     inputs: dict[str, str]
 
 
-async def prepare(request: Request, grid: Grid, fetcher: Fetcher, settings: Settings) -> Prepared:
-    """Fetches, checks and decodes all that the request names. Raises RequestError with every problem of a kind."""
-    _check_supported(request)
+async def prepare(request: Request, grid: Grid, fetcher: Fetcher, settings: Settings, recipe: RecipeName) -> Prepared:
+    """Fetches, checks and decodes all that the request names. Raises RequestError with every problem of a kind.
+
+    recipe: the one that has been chosen for it, see `keyreel.recipes.choose_recipe`.
+    """
     limits = Limits.from_settings(settings)
     sources, adapters = await asyncio.gather(
         _gather(_sources(request, fetcher, settings, limits)),
@@ -50,7 +53,7 @@ async def prepare(request: Request, grid: Grid, fetcher: Fetcher, settings: Sett
     size = output_size(request.resolution, request.aspect_ratio, _first_size(sources))
     drawn = drawn_frames(request.number_of_frames, grid)
     spans = place([source.span for source in sources], request.number_of_frames, drawn, grid)
-    check_tokens(latent_shape(drawn_size(size, grid), drawn, grid), spans, settings.max_tokens)
+    check_tokens(latent_shape(pass_sizes(size, grid, recipe)[-1], drawn, grid), spans, settings.max_tokens)
     conditions = [
         await asyncio.to_thread(_read, source, span, size, limits) for source, span in zip(sources, spans, strict=True)
     ]
@@ -65,19 +68,10 @@ async def prepare(request: Request, grid: Grid, fetcher: Fetcher, settings: Sett
         reverse=request.reverse_video,
         conditions=tuple(conditions),
         adapters=tuple(adapters),
-        sampling=Sampling.from_settings(settings),
+        sampling=Sampling.from_settings(settings, recipe),
     )
     hashes = {_dotted(source.span.loc): source.file.sha256 for source in sources}
     return Prepared(job, hashes | {_dotted(adapter.loc): adapter.sha256 for adapter in adapters})
-
-
-def _check_supported(request: Request) -> None:
-    if request.expand_prompt:
-        raise RequestError.at(
-            ("expand_prompt",),
-            "Prompt expansion is not configured here. Set expand_prompt to false.",
-            "feature_not_supported",
-        )
 
 
 def _sources(

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from keyreel import __version__
 from keyreel.prepare import Prepared
+from keyreel.recipes import Abilities
 from keyreel.schema import Request
 
 
@@ -17,6 +18,9 @@ class ModelFacts(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
+
+    @property
+    def abilities(self) -> Abilities: ...
 
 
 def without_secrets(source: str) -> str:
@@ -40,7 +44,9 @@ def metadata(
         "generator": f"Keyreel {__version__}",
         "request": fields,
         "inputs": prepared.inputs,
-        "model": {"name": model.name, "sha256": model.fingerprint},
+        "model": {"name": model.name, "sha256": model.fingerprint} | model.abilities.used_by(sampling.recipe),
         "sampling": {name: getattr(sampling, name) for name in sampling.__slots__},
     }
+    if prepared.job.prompt != request.prompt:
+        facts["expanded_prompt"] = prepared.job.prompt
     return {"comment": json.dumps(facts, ensure_ascii=False, sort_keys=True)}

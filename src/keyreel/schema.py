@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from keyreel.errors import Problem, RequestError
+from keyreel.recipes import RecipeName
 
 Resolution = Literal["480p", "720p"]
 AspectRatio = Literal["16:9", "1:1", "9:16", "auto"]
@@ -82,6 +83,9 @@ class Request(_Schema):
     enable_safety_checker: bool = Field(default=True, description="Check prompt, inputs and output.")
     images: tuple[ImageCondition, ...] = Field(default=(), description="Pictures pinned to frames.")
     videos: tuple[VideoCondition, ...] = Field(default=(), description="Clips pinned to frames.")
+    recipe: RecipeName | None = Field(
+        default=None, description="How the model is run. Keyreel's own field; the server's setting when absent."
+    )
 
 
 class File(_Schema):

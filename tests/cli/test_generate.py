@@ -51,7 +51,7 @@ def test_json_prints_the_output_and_nothing_else(folder: Path, checkpoint: Path)
     assert output["video"]["url"] == (folder / "v.mp4").as_uri()
     assert output["video"]["file_size"] == (folder / "v.mp4").stat().st_size
     assert (folder / "v.png").read_bytes().startswith(b"\x89PNG")
-    assert err.count("No safety checker is configured") == 1
+    assert err.count("No safety checker looks at pictures here") == 1
     request = json.loads(read_metadata(folder / "v.mp4")["comment"])["request"]
     assert request["images"] == [{"image_url": "blue.png", "start_frame_number": 8, "strength": 0.5}]
 
@@ -77,6 +77,13 @@ def test_flags_override_a_request_file(folder: Path, checkpoint: Path) -> None:
     assert (comment["number_of_steps"], comment["seed"]) == (2, 9)
 
 
+def test_the_recipe_is_a_flag(folder: Path, full_checkpoint: Path) -> None:
+    code, _, err = run(folder, full_checkpoint, "a red circle", *FAST, "--recipe", "multiscale", "--out", "v.mp4")
+    assert code == 0, err
+    assert json.loads(read_metadata(folder / "v.mp4")["comment"])["sampling"]["recipe"] == "multiscale"
+    assert [line for line in err.splitlines() if line.startswith(("Upsampling", "Refining"))]
+
+
 def complaint(code: int, out: str, err: str) -> str:
     """The one line that says what is wrong."""
     assert (code, out) == (2, ""), err
@@ -86,7 +93,7 @@ def complaint(code: int, out: str, err: str) -> str:
 
 
 def test_an_unknown_model_lists_the_choices(folder: Path) -> None:
-    assert "demo or ltxv-13b-0.9.7-dev" in complaint(*run(folder, "missing-model", "x"))
+    assert "demo, ltxv-13b-0.9.7-dev" in complaint(*run(folder, "missing-model", "x"))
 
 
 @pytest.mark.parametrize(
@@ -101,6 +108,7 @@ def test_an_unknown_model_lists_the_choices(folder: Path) -> None:
         (["x", "--image", ""], "images.0.image_url: "),
         (["x", "--lora", "blue.png"], "loras.0.path: "),
         (["x", "--expand-prompt"], "expand_prompt: "),
+        (["x", "--recipe", "multiscale"], "recipe: "),
         (["x", "--request", "missing.json"], "Cannot read the request"),
     ],
 )

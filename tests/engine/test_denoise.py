@@ -1,13 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from keyreel.canvas import Grid
 from keyreel.engine import latents, noise
-from keyreel.engine.conditions import PinnedLatents, TokenSequence, token_sequence
+from keyreel.engine.conditions import PinnedLatents, TokenSequence, initial_noise, token_sequence
 from keyreel.engine.denoise import Denoiser
 from keyreel.engine.models import Model
 from keyreel.engine.schedule import linear_quadratic
 from keyreel.engine.transformer import Levels, rotary, text_key_values
+from keyreel.recipes import Guidance
 
 SHAPE = (3, 2, 3)
 
@@ -18,15 +21,18 @@ def sequence() -> TokenSequence:
         PinnedLatents(noise.draw(1, "pin", 0, (1, 16, 1, 2, 3)), start=0, strength=1.0),
         PinnedLatents(noise.draw(1, "pin", 1, (1, 16, 1, 2, 3)), start=16, strength=0.6),
     ]
-    return token_sequence(pins, SHAPE, 16, Grid(32, 8), seed=4)
+    return token_sequence(pins, initial_noise(SHAPE, 16, seed=4), Grid(32, 8), seed=4)
 
 
 @pytest.fixture
 def denoiser(model: Model, sequence: TokenSequence) -> Denoiser:
     with torch.inference_mode():
-        texts = [text_key_values(model.transformer, model.prompts.encode(text).embedding) for text in ("a star", "")]
+        positive, negative = (
+            text_key_values(model.transformer, model.prompts.encode(text).embedding) for text in ("a star", "")
+        )
         table = rotary(model.transformer, sequence.coordinates, 25)
-    return Denoiser(model.transformer, sequence, table, texts[0], texts[1], linear_quadratic(6), 3.0, 0.15, seed=4)
+    guidance = (Guidance(3.0),) * 6
+    return Denoiser(model.transformer, sequence, table, positive, negative, linear_quadratic(6), guidance, 0.15, seed=4)
 
 
 @torch.inference_mode()
@@ -48,6 +54,28 @@ def test_pinned_tokens_keep_to_their_strength(denoiser: Denoiser, sequence: Toke
         assert shaken == pytest.approx(0.15 * level**2 * 0.8, abs=0.05)
         moved = not torch.equal(tokens[:, soft], sequence.tokens[:, soft])
         assert moved == any(sigma < 0.4 for sigma in denoiser.sigmas[:done])
+
+
+@torch.inference_mode()
+def test_a_stochastic_step_takes_fresh_noise(denoiser: Denoiser, sequence: TokenSequence) -> None:
+    """LTX-Video's `rf.py`: the estimate of the finished latents, with fresh noise up to the next level."""
+    sigma, following = 1.0, denoiser.sigmas[1]
+    still = replace(denoiser, condition_noise_scale=0.0)
+    plain = still.step(sequence.tokens, 0)
+    velocity = (plain - sequence.tokens) / (following - sigma)
+    fresh = noise.draw(4, "step", 0, tuple(sequence.tokens.shape))
+    restated = (1 - following) * (sequence.tokens - sigma * velocity) + following * fresh
+    free = sequence.pinned == 0
+    stochastic = replace(still, stochastic=True).step(sequence.tokens, 0)
+    torch.testing.assert_close(stochastic[:, free], restated[:, free], rtol=0, atol=1e-4)
+    assert torch.equal(stochastic[:, ~free], sequence.tokens[:, ~free])
+
+
+@torch.inference_mode()
+def test_the_last_stochastic_step_ends_without_noise(denoiser: Denoiser, sequence: TokenSequence) -> None:
+    last = len(denoiser.sigmas) - 2
+    stochastic = replace(denoiser, stochastic=True).step(sequence.tokens, last)
+    torch.testing.assert_close(stochastic, denoiser.step(sequence.tokens, last), rtol=0, atol=1e-5)
 
 
 def test_levels_name_each_noise_once() -> None:

@@ -1,10 +1,23 @@
 """Devices of this machine."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from keyreel.engine.devices import choose_device, choose_dtype, device_names, memory, on_device, size_in_memory
+from keyreel.engine import devices
+from keyreel.engine.devices import (
+    choose_device,
+    choose_dtype,
+    device_names,
+    is_out_of_memory,
+    main_memory,
+    memory,
+    on_device,
+)
 from keyreel.errors import ModelError
 
 CPU = torch.device("cpu")
@@ -25,10 +38,58 @@ def test_cpu_computes_in_fp32() -> None:
     assert 0 < free <= total
 
 
+def test_main_memory_is_what_linux_says_is_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "PROC", tmp_path)
+    monkeypatch.setattr(devices, "CGROUP", tmp_path)
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:    3 kB\n")
+    assert main_memory()[0] == 3 * 1024
+
+
+def test_a_container_has_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("700000\n")
+    (tmp_path / "memory.stat").write_text("anon 500000\ninactive_file 200000\n")
+    _, total = main_memory()
+    assert total > 1_000_000
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert main_memory() == (500_000, 1_000_000)
+
+
+def test_a_process_may_have_less() -> None:
+    code = (
+        "import resource; from keyreel.engine.devices import main_memory; free, _ = main_memory();"
+        "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
+        "resource.setrlimit(resource.RLIMIT_AS, (held + 10**8, -1)); print(main_memory()[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) <= 10**8
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("DefaultCPUAllocator"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error: Exception, answer: bool) -> None:
+    assert is_out_of_memory(error) == answer
+
+
+def test_what_a_cpu_says_when_it_is_out_of_memory() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**55)
+    assert is_out_of_memory(raised.value)
+
+
 def test_visiting_a_device_leaves_the_weights_at_home() -> None:
     module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     home = [tensor.data_ptr() for tensor in module.state_dict().values()]
     with pytest.raises(RuntimeError, match="interrupted"), on_device(module, CPU):
         raise RuntimeError("interrupted")
     assert [tensor.data_ptr() for tensor in module.state_dict().values()] == home
-    assert size_in_memory(nn.Linear(2, 3)) == 4 * (2 * 3 + 3)

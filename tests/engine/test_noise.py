@@ -24,3 +24,8 @@ def test_it_is_standard_normal() -> None:
     drawn = noise.draw(3, "latents", 0, (100_000,))
     assert abs(drawn.mean().item()) < 0.02
     assert abs(drawn.std().item() - 1) < 0.02
+
+
+def test_a_fork_has_nothing_in_common() -> None:
+    seeds = {7, noise.fork(7, "refine"), noise.fork(7, "other"), noise.fork(8, "refine")}
+    assert len({tuple(noise.draw(seed, "latents", 0, (8,)).tolist()) for seed in seeds}) == 4

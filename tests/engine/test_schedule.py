@@ -2,7 +2,10 @@ import pytest
 import torch
 from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
 
-from keyreel.engine.schedule import linear_quadratic
+from keyreel.engine.schedule import guidance_at, guidance_per_step, linear_quadratic, noise_levels
+from keyreel.recipes import Guidance, Pass, recipe_of
+
+NONE = ((0.0, Guidance()),)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 8, 30, 50])
@@ -14,3 +17,54 @@ def test_levels_are_those_of_the_release(steps: int) -> None:
 def test_published_values_of_8_steps() -> None:
     published = (1, 0.9937, 0.9875, 0.9812, 0.975, 0.9094, 0.725, 0.4219, 0)
     assert linear_quadratic(8) == pytest.approx(published, abs=1e-4)
+
+
+def test_skipped_steps_end_at_zero() -> None:
+    levels = linear_quadratic(30)
+    assert noise_levels(Pass(30, NONE, skip_final=3)) == (*levels[:27], 0.0)
+    assert noise_levels(Pass(30, NONE, 17)) == levels[17:]
+
+
+def test_guidance_is_looked_up_by_noise_level() -> None:
+    """ltxv-13b-0.9.7-dev.yaml, whose lists were read by hand on the levels of 30 steps."""
+    first, second = recipe_of("multiscale", 30, 3.0, distilled=False).passes
+    plain = Guidance()
+    expected = [
+        *[plain] * 3,
+        *[Guidance(6, 4, 0.5, (22, 35, 39))] * 2,
+        *[Guidance(8, 4, 0.5, (28,))] * 5,
+        *[Guidance(6, 4, 0, (28,))] * 4,
+        *[Guidance(1, 2, 0, (28,))] * 5,
+        *[Guidance(1, 1, 0, (28,))] * 8,
+    ]
+    assert list(guidance_per_step(first, 48, 48)) == expected
+    assert noise_levels(first)[-2:] == pytest.approx((0.4458, 0), abs=1e-4)
+    assert list(guidance_per_step(second, 48, 48)) == [Guidance(1, 1, 0, (27,))] * 13
+    assert noise_levels(second)[0] == pytest.approx(0.9548, abs=1e-4)
+
+
+def test_other_numbers_of_steps_keep_the_noise_levels() -> None:
+    first, _ = recipe_of("multiscale", 10, 3.0, distilled=False).passes
+    scales = [(sigma, guidance_at(first, sigma).scale) for sigma in noise_levels(first)[:-1]]
+    assert scales[0] == (1.0, 1.0)
+    assert [scale for sigma, scale in scales if 0.985 <= sigma < 0.9933] == [8.0, 8.0]
+
+
+def test_distilled_levels_are_those_the_model_was_trained_on() -> None:
+    (single,) = recipe_of("distilled", 30, 3.0, distilled=True).passes
+    assert noise_levels(single) == linear_quadratic(8)
+    first, second = recipe_of("multiscale", 30, 3.0, distilled=True).passes
+    assert noise_levels(first) == pytest.approx((1, 0.9937, 0.9875, 0.9812, 0.975, 0.9094, 0.725, 0), abs=1e-4)
+    assert noise_levels(second) == pytest.approx((0.9094, 0.725, 0.4219, 0), abs=1e-4)
+
+
+@pytest.mark.parametrize(("layers", "blocks"), [(48, (22, 35, 39)), (28, (12, 20, 22)), (5, (2, 3, 4))])
+def test_blocks_keep_their_relative_depth(layers: int, blocks: tuple[int, ...]) -> None:
+    first, _ = recipe_of("multiscale", 30, 3.0, distilled=False).passes
+    assert guidance_per_step(first, 48, layers)[3].blocks == blocks
+
+
+@pytest.mark.parametrize(("layers", "block"), [(48, 19), (28, 19), (5, 3), (2, 1)])
+def test_the_release_perturbs_block_19_of_both_sizes(layers: int, block: int) -> None:
+    recipe = recipe_of("stg", 30, 3.0, distilled=False)
+    assert set(guidance_per_step(recipe.passes[0], recipe.depth, layers)) == {Guidance(3, 1, 0.7, (block,))}

@@ -38,6 +38,6 @@ def keyreel(
 app.command()(generate)
 app.command()(serve)
 app.add_typer(keys, name="keys")
-app.command()(models)
+app.add_typer(models, name="models")
 app.command()(doctor)
 app.command()(wrap)

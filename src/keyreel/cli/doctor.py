@@ -13,36 +13,41 @@ from av.codec import Codec
 from av.codec.codec import UnknownCodecError
 from huggingface_hub import constants
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from keyreel import catalogue
-from keyreel.catalogue import CATALOGUE, ModelCard
+from keyreel import plans
+from keyreel.catalogue import CATALOGUE, ModelCard, find_model, missing_size
 from keyreel.checkpoint import Parameters, check_files, count_parameters
 from keyreel.cli.models import gib
 from keyreel.errors import ModelError
+from keyreel.plans import LEAST, REFERENCE, ModelSize
 
 PACKAGES = ("torch", "diffusers", "transformers")
+LARGE = 1_000_000_000
+"""Weights from which on a model is meant for GPUs."""
 NO_ENGINE = "the engine is not installed: pip install 'keyreel[engine]'"
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """memory: bytes in all. weight_size: bytes of one weight in the type that Keyreel computes in there."""
+    """memory, free: bytes. weight_size: bytes of one weight in the type that Keyreel computes in there."""
 
     name: str
     description: str
     memory: int
+    free: int
     weight_size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a model runs on this machine, and why or where."""
+    """Whether a model runs on this machine, and where or why not. plan: how it is laid out there for a 720p video."""
 
     model: str
     runs: bool
     reason: str
+    plan: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,38 +103,34 @@ def examine() -> Report:
 def judge(card: ModelCard, devices: Sequence[Device], disk_free: int) -> Verdict:
     """Whether a model's files are or could be here, and the first device that has room for it."""
     try:
-        checkpoint = catalogue.find_model(card.name)
-        check_files(checkpoint)
-        parameters = card.parameters or count_parameters(checkpoint)
+        found = find_model(card.name)
+        check_files(found)
+        parameters = card.parameters or count_parameters(found)
     except ModelError as error:
         return Verdict(card.name, runs=False, reason=str(error))
-    if not checkpoint.is_present and disk_free < card.download_size:
-        reason = f"its download takes {gib(card.download_size)}; {gib(disk_free)} are free on the disk"
+    missing = missing_size(card, found)
+    if disk_free < missing:
+        reason = f"its download takes {gib(missing)}; {gib(disk_free)} are free on the disk"
         return Verdict(card.name, runs=False, reason=reason)
-    suffix = "" if checkpoint.is_present else f"; {gib(card.download_size)} to download first"
-    return place(card, parameters, devices, suffix)
+    return place(card, parameters, devices, f"; {gib(missing)} to download first" if missing else "")
 
 
 def place(card: ModelCard, parameters: Parameters, devices: Sequence[Device], suffix: str = "") -> Verdict:
-    needs = [memory_needed(parameters, card.working_memory, device) for device in devices]
-    for index, (device, need) in enumerate(zip(devices, needs, strict=True)):
-        if need <= device.memory:
+    """The memory plan for a 720p video of 89 frames on the first device that has one, by what is free there now."""
+    for index, device in enumerate(devices):
+        size = ModelSize(parameters, device.weight_size)
+        if plan := plans.choose(size, REFERENCE, device.free):
             where = f"on {device.name}" if index == 0 else f"with --device {device.name}"
-            reason = f"{where}: takes {gib(need)} of {gib(device.memory)}{suffix}"
-            return Verdict(card.name, runs=True, reason=reason)
+            reason = f"{where}: takes {gib(plans.needed(plan, size, REFERENCE))} of {gib(device.free)} free{suffix}"
+            if device.name == "cpu" and parameters.total > LARGE:
+                reason += "; hours per video, it is meant for a GPU"
+            return Verdict(card.name, runs=True, reason=reason, plan=plans.describe(plan, parameters))
     short = (
-        f"{device.name} has {gib(device.memory)}, it takes {gib(need)}"
-        for device, need in zip(devices, needs, strict=True)
+        f"{device.name} has {gib(device.free)} free, it takes "
+        f"{gib(plans.needed(LEAST, ModelSize(parameters, device.weight_size), REFERENCE))} at least"
+        for device in devices
     )
     return Verdict(card.name, runs=False, reason="; ".join(short))
-
-
-def memory_needed(parameters: Parameters, working_memory: int, device: Device) -> int:
-    """Bytes for a 720p video of 89 frames. On a GPU, the text encoder leaves before the video is drawn."""
-    size = device.weight_size
-    drawing = (parameters.transformer + parameters.vae) * size
-    text, working = parameters.text_encoder * size, working_memory * size // 2
-    return drawing + (text + working if device.name == "cpu" else max(text, working))
 
 
 def _devices() -> tuple[tuple[Device, ...], str | None]:
@@ -141,10 +142,11 @@ def _devices() -> tuple[tuple[Device, ...], str | None]:
     except (ImportError, OSError, RuntimeError) as error:
         return (), f"the engine does not start: {error}"
     handles = [torch.device(name) for name in device_names()]
-    return tuple(
-        Device(str(handle), _description(str(handle)), memory(handle)[1], choose_dtype(handle).itemsize)
-        for handle in handles
-    ), None
+    found = []
+    for handle in handles:
+        free, total = memory(handle)
+        found.append(Device(str(handle), _description(str(handle)), total, free, choose_dtype(handle).itemsize))
+    return tuple(found), None
 
 
 def _description(name: str) -> str:
@@ -186,15 +188,15 @@ def _facts(report: Report) -> Table:
     if report.engine_problem:
         table.add_row("Engine", Text(report.engine_problem, "red"))
     for device in report.devices:
-        table.add_row(device.name, Text(f"{device.description}, {gib(device.memory)}"))
+        table.add_row(device.name, Text(f"{device.description}, {gib(device.memory)}, {gib(device.free)} free"))
     table.add_row("H.264", report.h264 or Text("no encoder", "red"))
     table.add_row("Disk", f"{gib(report.disk_free)} free for models")
     return table
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> Table:
-    table = Table("Model", "Runs here", "Why")
+    table = Table(Column("Model", no_wrap=True), "Runs here", "Memory plan", "Why")
     for verdict in verdicts:
         runs = Text("yes", "green") if verdict.runs else Text("no", "red")
-        table.add_row(verdict.model, runs, Text(verdict.reason))
+        table.add_row(verdict.model, runs, verdict.plan or "-", Text(verdict.reason))
     return table

@@ -19,6 +19,7 @@ from keyreel.errors import KeyreelError, RequestError
 from keyreel.events import Done
 from keyreel.local import stream
 from keyreel.media.sheet import contact_sheet
+from keyreel.recipes import RecipeName
 from keyreel.schema import AspectRatio, Output, Request, Resolution
 
 REFUSED = 2
@@ -49,6 +50,7 @@ def generate(
     expand_prompt: Annotated[Flag, flag("expand_prompt")] = None,
     reverse_video: Annotated[Flag, flag("reverse_video")] = None,
     enable_safety_checker: Annotated[Flag, flag("enable_safety_checker")] = None,
+    recipe: Annotated[RecipeName | None, flag("recipe")] = None,
     model: Annotated[str, typer.Option(help="Name, folder, .safetensors file or hub repository.")] = "demo",
     device: Annotated[
         str | None, typer.Option(help="cuda, cuda:1, mps or cpu. Default: the fastest.", show_default=False)

@@ -21,9 +21,13 @@ from keyreel.events import Event, Notice, Stage, Step
 
 TITLES = {
     "inputs": "Fetching inputs",
+    "expand": "Expanding prompt",
+    "check": "Checking content",
     "model": "Loading model",
     "conditions": "Encoding conditions",
     "denoise": "Denoising",
+    "upsample": "Upsampling",
+    "refine": "Refining",
     "decode": "Decoding frames",
 }
 

@@ -71,8 +71,8 @@ def attached(transformer: LTXVideoTransformer3DModel, adapters: Sequence[Adapter
     with ExitStack() as hooks:
         for path, branches in _by_module(adapters).items():
             module = transformer.get_submodule(path)
-            # Not the weight's type: that is a storage format only where weights are kept in fp8.
-            hook = _branch_hook(*_stack(branches, module.weight.device, transformer.dtype))
+            # Not the weight's own place and type: it may be resting elsewhere until it is the block's turn.
+            hook = _branch_hook(*_stack(branches, transformer.device, transformer.dtype))
             hooks.enter_context(module.register_forward_hook(hook))
         yield
 

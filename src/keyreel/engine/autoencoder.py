@@ -8,8 +8,9 @@ without tiles or seams, and the first finished frames while later ones are not y
 The weights stay in diffusers' modules (AutoencoderKLLTXVideo with the blocks of 0.9.5 and later).
 """
 
+from collections import deque
 from collections.abc import Iterator
-from itertools import chain, islice, starmap, tee
+from itertools import chain, islice, starmap
 from math import prod
 from typing import TypeAlias
 
@@ -86,25 +87,28 @@ def decode(vae: AutoencoderKLLTXVideo, latents: torch.Tensor, timestep: float) -
 
 def _conv(frames: Frames, layer: LTXVideoCausalConv3d) -> Frames:
     """A three-frame convolution. Past the ends the first (and, if it looks ahead, the last) frame is repeated."""
-    conv: nn.Conv3d = layer.conv
-    width = conv.kernel_size[0]
+    width = layer.conv.kernel_size[0]
     before = width - 1 if layer.is_causal else (width - 1) // 2
-    # The same sums as conv3d on these frames; conv2d has the faster kernels.
-    weight = conv.weight.transpose(1, 2).flatten(1, 2)
-    window: list[torch.Tensor] = []
+    window: deque[torch.Tensor] = deque()
     for frame in _repeat_ends(frames, before, width - 1 - before):
         window.append(frame)
         if len(window) == width:
-            yield functional.conv2d(torch.cat(window, dim=1), weight, conv.bias, padding=conv.padding[1:])
-            del window[0]
+            yield _take_step(window, layer.conv)
+
+
+def _take_step(window: deque[torch.Tensor], conv: nn.Conv3d) -> torch.Tensor:
+    """The convolution's next frame; drops the oldest frame of the window. Leaves nothing else behind in memory."""
+    # The same sums as conv3d on these frames; conv2d has the faster kernels. The weights are a view, not a copy.
+    stacked = torch.stack(tuple(window), dim=2).flatten(1, 2)
+    window.popleft()
+    return functional.conv2d(stacked, conv.weight.flatten(1, 2), conv.bias, padding=conv.padding[1:])
 
 
 def _repeat_ends(frames: Frames, before: int, after: int) -> Frames:
-    first = next(frames)
-    for _ in range(before):
-        yield first
-    last = first
-    for last in chain((first,), frames):
+    last = next(frames)
+    for _ in range(before + 1):
+        yield last
+    for last in frames:
         yield last
     for _ in range(after):
         yield last
@@ -117,21 +121,20 @@ def _residuals(frames: Frames, blocks: nn.ModuleList, embedding: torch.Tensor | 
 
 
 def _residual(frames: Frames, block: LTXVideoResnetBlock3d, embedding: torch.Tensor | None) -> Frames:
-    # tee holds back exactly the frames by which the convolutions lag behind the shortcut.
-    branch, shortcut = tee(frames)
+    branch, shortcut = _fork(frames)
     shift_1, scale_1, shift_2, scale_2 = _modulation(block, embedding)
     branch = (functional.silu(_pixel_norm(frame, block.norm1) * (1 + scale_1) + shift_1) for frame in branch)
     branch = _conv(branch, block.conv1)
     branch = (functional.silu(_pixel_norm(frame, block.norm2) * (1 + scale_2) + shift_2) for frame in branch)
     for change, frame in zip(_conv(branch, block.conv2), shortcut, strict=True):
-        yield change + _project(frame, block)
+        yield change.add_(_project(frame, block))  # in place: the change was just made and is nobody else's
 
 
 def _upsample(frames: Frames, layer: LTXVideoUpsampler3d) -> Frames:
     """A convolution whose channels become space and time, plus the repeated input where the layer has a residual."""
     if not layer.residual:
         return _trim(_spread(_conv(frames, layer.conv), layer), layer)
-    branch, shortcut = tee(frames)
+    branch, shortcut = _fork(frames)
     repeats = prod(layer.stride) // layer.upscale_factor
     changes = _spread(_conv(branch, layer.conv), layer)
     copies = (frame.repeat(1, repeats, 1, 1) for frame in _spread(shortcut, layer))
@@ -150,11 +153,30 @@ def _trim(frames: Frames, layer: LTXVideoUpsampler3d) -> Frames:
 def _downsample(frames: Frames, layer: LTXVideoDownsampler3d) -> Frames:
     """Space and time become channels, of a convolution and of the input averaged over groups of channels."""
     stride = layer.stride
-    branch, shortcut = tee(_repeat_ends(frames, stride[0] - 1, 0))
+    branch, shortcut = _fork(_repeat_ends(frames, stride[0] - 1, 0))
     grouped = zip(_groups(_conv(branch, layer.conv), stride[0]), _groups(shortcut, stride[0]), strict=True)
     for changes, inputs in grouped:
         mean = torch.unflatten(_frames_to_channels(inputs, stride), 1, (-1, layer.group_size)).mean(dim=2)
         yield _frames_to_channels(changes, stride) + mean
+
+
+def _fork(frames: Frames) -> tuple[Frames, Frames]:
+    """The frames twice. The second iterator may never be ahead of the first, and holds no more than it is behind.
+
+    itertools.tee would keep up to 57 frames that both have taken.
+    """
+    waiting: deque[torch.Tensor] = deque()
+
+    def first() -> Frames:
+        for frame in frames:
+            waiting.append(frame)
+            yield frame
+
+    def second() -> Frames:
+        while waiting:
+            yield waiting.popleft()
+
+    return first(), second()
 
 
 def _groups(frames: Frames, count: int) -> Iterator[list[torch.Tensor]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo
+from torch.nn import functional
 
 from keyreel.canvas import Grid, Size, margins
 from keyreel.engine import latents, noise
@@ -57,22 +58,36 @@ class TokenSequence:
         )
 
 
-def encode_condition(vae: AutoencoderKLLTXVideo, condition: Condition, drawn: Size) -> PinnedLatents:
-    """Encodes a condition on the autoencoder's device. `drawn` is the size that the model draws."""
+def encode_condition(
+    vae: AutoencoderKLLTXVideo, condition: Condition, drawn: Size, at: Size | None = None
+) -> PinnedLatents:
+    """Encodes a condition on the autoencoder's device.
+
+    drawn: the video's size with its margins. at: the size of this pass, when it is another.
+    """
     pixels = torch.from_numpy(_with_margins(condition.pixels, drawn)).permute(3, 0, 1, 2)[None]
     video = pixels.to(vae.device, vae.dtype) / 127.5 - 1
+    if at and at != drawn:
+        video = resized(video[0].movedim(1, 0), at).movedim(0, 1)[None]
     encoded = latents.normalise(encode(vae, video).float(), vae)
     return PinnedLatents(encoded.cpu(), condition.start, condition.strength)
 
 
-def token_sequence(
-    pins: Sequence[PinnedLatents], shape: LatentShape, channels: int, grid: Grid, seed: int
-) -> TokenSequence:
-    """The initial noise with all conditions in place."""
+def resized(frames: torch.Tensor, size: Size) -> torch.Tensor:
+    """Frames (F, 3, H, W) at another size. Bilinear and without a low-pass, as LTX-Video does it."""
+    return functional.interpolate(frames, (size.height, size.width), mode="bilinear", align_corners=False)
+
+
+def initial_noise(shape: LatentShape, channels: int, seed: int) -> torch.Tensor:
+    """(1, C, F, H, W). Drawn per token, frame after frame: a longer video begins with the noise of a shorter one."""
     frames, height, width = shape
-    # Drawn per token, frame after frame: a longer video begins with the noise of a shorter one.
-    tokens = noise.draw(seed, "latents", 0, (1, frames * height * width, channels))
-    x = latents.unpack(tokens, shape).clone()
+    return latents.unpack(noise.draw(seed, "latents", 0, (1, frames * height * width, channels)), shape)
+
+
+def token_sequence(pins: Sequence[PinnedLatents], start: torch.Tensor, grid: Grid, seed: int) -> TokenSequence:
+    """What a pass starts from, (1, C, F, H, W) on the CPU, with all conditions in place."""
+    x = start.clone()
+    shape: LatentShape = (x.shape[2], x.shape[3], x.shape[4])
     pinned = torch.zeros(shape)
     extras = []
     for index, pin in enumerate(pins):

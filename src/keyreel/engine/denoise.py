@@ -8,8 +8,9 @@ from diffusers import LTXVideoTransformer3DModel
 
 from keyreel.engine import noise
 from keyreel.engine.conditions import TokenSequence
-from keyreel.engine.guidance import classifier_free
-from keyreel.engine.transformer import KeyValue, Levels, Rotary, velocity
+from keyreel.engine.guidance import guided
+from keyreel.engine.transformer import Forward, KeyValue, Levels, Rotary, velocities
+from keyreel.recipes import Guidance, StgMode
 
 EPSILON = 1e-6
 """Two noise levels closer than this are the same."""
@@ -17,21 +18,25 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Denoiser:
-    """All that stays the same from step to step.
+    """One pass: all that stays the same from step to step.
 
-    sigmas: noise levels of the schedule, 1 down to 0, one more than there are steps.
-    negative: the negative prompt's keys and values; None when guidance is off.
+    sigmas: noise levels of the pass down to 0, one more than there are steps. guidance: what steers each step.
+    negative: the negative prompt's keys and values; empty when no step is guided by it.
+    stochastic: a step ends with fresh noise in place of what is left of the old.
     """
 
     transformer: LTXVideoTransformer3DModel
     sequence: TokenSequence
     table: Rotary
     positive: list[KeyValue]
-    negative: list[KeyValue] | None
+    negative: list[KeyValue]
     sigmas: tuple[float, ...]
-    guidance_scale: float
+    guidance: tuple[Guidance, ...]
     condition_noise_scale: float
     seed: int
+    stg_mode: StgMode = "attention_values"
+    cfg_star: bool = False
+    stochastic: bool = False
 
     def steps(self, tokens: torch.Tensor, start: int = 0) -> Iterator[tuple[int, torch.Tensor]]:
         """Yields (steps done, tokens (1, N, C) fp32) after each step: all that it takes to go on later."""
@@ -49,9 +54,13 @@ class Denoiser:
         free = 1 - self.sequence.pinned
         tokens = self._shake(tokens, sigma, index)
         levels = Levels.of(free.clamp(max=sigma)).to(tokens.device)
-        change = (following - sigma) * self._velocity(tokens, levels)
+        predicted = self._velocity(tokens, levels, self.guidance[index])
+        moved = tokens + (following - sigma) * predicted
+        if self.stochastic:
+            fresh = noise.draw(self.seed, "step", index, tuple(tokens.shape)).to(tokens.device)
+            moved = (tokens - sigma * predicted).lerp(fresh, following)
         moving = (sigma - EPSILON < free).to(tokens.device)[None, :, None]
-        return torch.where(moving, tokens + change, tokens)
+        return torch.where(moving, moved, tokens)
 
     def _shake(self, tokens: torch.Tensor, sigma: float, index: int) -> torch.Tensor:
         """Fresh noise on fully pinned tokens, less and less: without it a pinned picture makes a still video."""
@@ -64,11 +73,20 @@ class Denoiser:
         shaken[:, hard.to(tokens.device)] = (clean + self.condition_noise_scale * sigma**2 * fresh).to(tokens.device)
         return shaken
 
-    def _velocity(self, tokens: torch.Tensor, levels: Levels) -> torch.Tensor:
-        """The guided prediction in fp32. Both prompts one after the other: half the memory of a batch of two."""
+    def _velocity(self, tokens: torch.Tensor, levels: Levels, guidance: Guidance) -> torch.Tensor:
+        """The guided prediction in fp32, from the forwards that it needs."""
+        forwards = {"positive": Forward(self.positive)}
+        if guidance.scale > 1:
+            forwards["negative"] = Forward(self.negative)
+        if guidance.stg:
+            forwards["perturbed"] = Forward(self.positive, guidance.blocks, self.stg_mode)
         tokens = tokens.to(self.transformer.dtype)
-        positive = velocity(self.transformer, tokens, levels, self.table, self.positive).float()
-        if self.negative is None:
-            return positive
-        negative = velocity(self.transformer, tokens, levels, self.table, self.negative).float()
-        return classifier_free(negative, positive, self.guidance_scale)
+        predicted = velocities(self.transformer, tokens, levels, self.table, list(forwards.values()))
+        named = {name: velocity.float() for name, velocity in zip(forwards, predicted, strict=True)}
+        return guided(
+            named["positive"],
+            named.get("negative"),
+            named.get("perturbed"),
+            guidance,
+            cfg_star=self.cfg_star,
+        )

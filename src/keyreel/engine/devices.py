@@ -1,14 +1,19 @@
 """Devices: which there are, what they have room for, and modules that visit them."""
 
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from keyreel.errors import ModelError
+
+PROC = Path("/proc")
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -42,14 +47,29 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 
 
 def memory(device: torch.device) -> tuple[int, int]:
-    """(free, total) bytes. What a CPU has free is unknown: taken for all of it."""
+    """(free, total) bytes, as seen by this process: what it has reserved and does not use counts as free."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)
+        free, total = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
     if device.type == "mps":
         total = torch.mps.recommended_max_memory()
-        return total - torch.mps.driver_allocated_memory(), total
+        return total - torch.mps.current_allocated_memory(), total
+    return main_memory()
+
+
+def main_memory() -> tuple[int, int]:
+    """(free, total) bytes of main memory, within the limits of this process and its container."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return total, total
+    limits = [(_available(total), total), *_container_limit(), *_process_limit()]
+    return max(min(free for free, _ in limits), 0), min(total for _, total in limits)
+
+
+def release(device: torch.device) -> None:
+    """Gives back what the allocator keeps for later: pieces too small for what is wanted now."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 @contextmanager
@@ -66,6 +86,45 @@ def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
             tensor.data = data
 
 
-def size_in_memory(module: nn.Module) -> int:
-    """Bytes."""
-    return sum(tensor.nbytes for tensor in chain(module.parameters(), module.buffers()))
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed. A wrong answer costs one attempt in vain, or one that was not made."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # For CPU and MPS there is no class of its own, only the text.
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in ("DefaultCPUAllocator", "MPS backend out of memory")
+    )
+
+
+def _available(total: int) -> int:
+    """What Linux says can be had without swapping; elsewhere unknown, and taken for all."""
+    try:
+        lines = (PROC / "meminfo").read_text().splitlines()
+    except OSError:
+        return total
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), total)
+
+
+def _container_limit() -> Iterator[tuple[int, int]]:
+    """(free, total) of the control group that a container is in. Its page cache counts as free."""
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text())
+        lines = (CGROUP / "memory.stat").read_text().splitlines()
+    except (OSError, ValueError):
+        return
+    if limit != "max":
+        cache = next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+        yield int(limit) - used + cache, int(limit)
+
+
+def _process_limit() -> Iterator[tuple[int, int]]:
+    """(free, total) under `ulimit -v`."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return
+    try:
+        pages = int((PROC / "self" / "statm").read_text().split()[0])
+    except OSError:
+        return
+    yield limit - pages * os.sysconf("SC_PAGE_SIZE"), limit

@@ -44,6 +44,23 @@ def denormalise(latents: torch.Tensor, vae: AutoencoderKLLTXVideo) -> torch.Tens
     return latents * std + mean
 
 
+def tone_mapped(latents: torch.Tensor, amount: float) -> torch.Tensor:
+    """Normalised latents with the extreme ones drawn in; `amount` from 0 (as they are) to 1 (LTX-Video 0.9.8)."""
+    strength = 0.75 * amount
+    return latents * (1 - 0.8 * strength * torch.sigmoid(4 * strength * (latents.abs() - 1)))
+
+
+def matched(latents: torch.Tensor, reference: torch.Tensor, amount: float) -> torch.Tensor:
+    """AdaIN (arXiv 1703.06868): each channel takes on the reference's mean and spread, by `amount` from 0 to 1.
+
+    Both (1, C, F, H, W), of any two sizes.
+    """
+    dims = (2, 3, 4)
+    std, mean = torch.std_mean(latents, dims, keepdim=True)
+    reference_std, reference_mean = torch.std_mean(reference, dims, keepdim=True)
+    return latents.lerp((latents - mean) / std * reference_std + reference_mean, amount)
+
+
 def _statistics(latents: torch.Tensor, vae: AutoencoderKLLTXVideo) -> tuple[torch.Tensor, torch.Tensor]:
     """(1, C, 1, 1, 1) each."""
     mean, std = (value.to(latents).view(1, -1, 1, 1, 1) for value in (vae.latents_mean, vae.latents_std))

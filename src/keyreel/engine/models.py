@@ -1,32 +1,37 @@
 """A model on a device, ready to run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
 from keyreel import catalogue, checkpoint
 from keyreel.canvas import Grid
-from keyreel.catalogue import CATALOGUE, GIB
 from keyreel.checkpoint import Checkpoint
+from keyreel.companions import find_companions
+from keyreel.engine.adapters import Adapter, read_adapter
 from keyreel.engine.autoencoder import check_supported
-from keyreel.engine.devices import choose_device, choose_dtype, memory, size_in_memory
+from keyreel.engine.devices import choose_device, choose_dtype
+from keyreel.engine.placement import Placement
 from keyreel.engine.prompt import PromptEncoder
 from keyreel.engine.single_file import load_single_file
-from keyreel.errors import ModelError
-
-WORKING_MEMORY = max(card.working_memory for card in CATALOGUE.values())
+from keyreel.engine.upsample import load_upsampler
+from keyreel.engine.weights import fill, mapped
+from keyreel.errors import ModelError, RequestError
+from keyreel.plans import ModelSize
+from keyreel.recipes import NO_WISHES, Abilities, Wishes, default_recipe
 
 
 @dataclass(frozen=True)
 class Model:
-    """Modules in evaluation mode, without gradients."""
+    """Modules in evaluation mode, without gradients. `placement`: which of their weights are on the device now."""
 
     name: str
     transformer: LTXVideoTransformer3DModel
@@ -36,9 +41,13 @@ class Model:
     device: torch.device
     dtype: torch.dtype
     fingerprint: str
+    placement: Placement
+    abilities: Abilities = field(default_factory=Abilities)
+    upsampler: LTXLatentUpsamplerModel | None = None
+    distilled_lora: Adapter | None = None
 
 
-def load_model(name: str, device: str | None, cache_dir: Path) -> Model:
+def load_model(name: str, device: str | None, cache_dir: Path, wishes: Wishes = NO_WISHES) -> Model:
     """Finds, downloads if need be, checks and loads a model. Raises ModelError.
 
     name: see `catalogue.find_model`. device: `cuda`, `cuda:1`, `mps`, `cpu`; None takes the fastest.
@@ -48,11 +57,14 @@ def load_model(name: str, device: str | None, cache_dir: Path) -> Model:
     dtype = choose_dtype(target)
     found = catalogue.download(catalogue.find_model(name))
     checkpoint.check_files(found)
-    transformer, vae, text_encoder = (frozen(module) for module in _load_modules(found, dtype))
+    companions = find_companions(found, wishes)
+    abilities = companions.abilities(cache_dir)
+    default_recipe(abilities, wishes.recipe)
+    transformer, vae, text_encoder = _load_modules(found)
     check_supported(vae)
-    _place(transformer, vae, text_encoder, target)
+    size = ModelSize(checkpoint.count_parameters(found), dtype.itemsize, found.int8)
     return Model(
-        name=found.name,
+        name=found.name + (checkpoint.INT8 if found.int8 else ""),
         transformer=transformer,
         vae=vae,
         prompts=PromptEncoder(_load_tokenizer(found), text_encoder, target),
@@ -60,11 +72,11 @@ def load_model(name: str, device: str | None, cache_dir: Path) -> Model:
         device=target,
         dtype=dtype,
         fingerprint=checkpoint.fingerprint(found, cache_dir),
+        placement=Placement(transformer, vae, text_encoder, size, target, dtype),
+        abilities=abilities,
+        upsampler=load_upsampler(path, vae, dtype) if (path := companions.upsampler) else None,
+        distilled_lora=_load_adapter(path, transformer) if (path := companions.distilled_lora) else None,
     )
-
-
-def frozen(module: nn.Module) -> nn.Module:
-    return module.eval().requires_grad_(False)
 
 
 def _quietly() -> None:
@@ -73,31 +85,54 @@ def _quietly() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _load_modules(found: Checkpoint, dtype: torch.dtype) -> tuple[nn.Module, nn.Module, nn.Module]:
+def _load_modules(found: Checkpoint) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """Transformer, autoencoder and text encoder, as they lie in their files."""
     path, text = found.path, found.text
     if path is None or text is None:
         raise ModelError(f"Model {found.name!r} is not on this machine.")
     if found.layout == "single-file":
-        transformer, vae = load_single_file(path, dtype)
+        transformer, vae = load_single_file(path)
     else:
-        transformer = _load_part(LTXVideoTransformer3DModel, path / "transformer", dtype)
-        vae = _load_part(AutoencoderKLLTXVideo, path / "vae", dtype)
-    return transformer, vae, _load_part(T5EncoderModel, text / "text_encoder", dtype)
+        transformer = _load_part(LTXVideoTransformer3DModel, path / "transformer")
+        vae = _load_part(AutoencoderKLLTXVideo, path / "vae")
+    return transformer, vae, _load_text_encoder(text / "text_encoder")
 
 
-def _load_part(kind: type[Any], folder: Path, dtype: torch.dtype) -> nn.Module:
-    """diffusers and transformers only warn of weights that do not fit, and run with random ones."""
+def _load_part(kind: type[Any], folder: Path) -> nn.Module:
+    """diffusers' own loading would only warn of weights that do not fit, and run with random ones."""
     try:
-        module, report = kind.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"Cannot load {folder}: {error}") from error
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[what]:
-            raise ModelError(f"{folder} does not fit its configuration: {what} {sorted(report[what])[:5]}.")
-    loaded: nn.Module = module
-    return loaded
+        config = kind.load_config(folder, local_files_only=True)
+        with torch.device("meta"):
+            module: nn.Module = kind.from_config(config)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder} describes a model that Keyreel cannot build: {error}") from error
+    fill(module, _weights(folder), folder)
+    return module
+
+
+def _load_text_encoder(folder: Path) -> T5EncoderModel:
+    try:
+        with torch.device("meta"):
+            encoder = T5EncoderModel(T5Config.from_pretrained(folder, local_files_only=True))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder} describes a text encoder that Keyreel cannot build: {error}") from error
+    weights = _weights(folder)
+    # One table of words under two names, of which files may carry either.
+    names = ("shared.weight", "encoder.embed_tokens.weight")
+    fill(encoder, {name: weights[other] for name, other in (names, names[::-1]) if other in weights} | weights, folder)
+    encoder.set_input_embeddings(encoder.shared)
+    return encoder
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return mapped(path for path in checkpoint.part_files(folder).values() if path.suffix == ".safetensors")
+
+
+def _load_adapter(path: Path, transformer: LTXVideoTransformer3DModel) -> Adapter:
+    try:
+        return read_adapter(path, transformer, 1.0, (), path.name)
+    except RequestError as error:
+        raise ModelError(f"KEYREEL_DISTILLED_LORA cannot be used: {error}") from None
 
 
 def _load_tokenizer(found: Checkpoint) -> PreTrainedTokenizerBase:
@@ -106,17 +141,3 @@ def _load_tokenizer(found: Checkpoint) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"Cannot load {folder}: {error}") from error
-
-
-def _place(transformer: nn.Module, vae: nn.Module, text_encoder: nn.Module, device: torch.device) -> None:
-    """T5 is a quarter of the weights and runs for a moment: it is the first to stay on the CPU."""
-    if device.type == "cpu":
-        return
-    free, _ = memory(device)
-    weights = sum(size_in_memory(module) for module in (transformer, vae, text_encoder))
-    if weights > free:
-        raise ModelError(f"The model takes {weights / GIB:.1f} GiB; {device} has {free / GIB:.1f} GiB free.")
-    transformer.to(device)
-    vae.to(device)
-    if weights + WORKING_MEMORY <= free:
-        text_encoder.to(device)

@@ -11,8 +11,17 @@ import torch
 Shape = tuple[int, ...]
 
 
+def fork(seed: int, purpose: str) -> int:
+    """A seed whose streams have nothing in common with those of `seed`."""
+    return int.from_bytes(_digest(seed, purpose)[:8], "big")
+
+
 def draw(seed: int, purpose: str, index: int, shape: Shape) -> torch.Tensor:
     """Standard normal noise, fp32, on the CPU: `(seed, purpose, index)` always gives the same numbers."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
+    digest = _digest(seed, purpose, index)
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
     return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+
+def _digest(*names: int | str) -> bytes:
+    return hashlib.sha256("/".join(map(str, names)).encode()).digest()

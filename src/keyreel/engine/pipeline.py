@@ -5,21 +5,32 @@ from itertools import islice
 
 import torch
 
-from keyreel.canvas import drawn_frames, drawn_size, latent_shape, margins
+from keyreel.canvas import Size, drawn_frames, drawn_size, latent_shape, margins, pass_sizes
 from keyreel.engine import latents, noise
 from keyreel.engine.adapters import attached, read_adapter
 from keyreel.engine.autoencoder import decode
-from keyreel.engine.conditions import TokenSequence, encode_condition, token_sequence
+from keyreel.engine.conditions import (
+    PinnedLatents,
+    TokenSequence,
+    encode_condition,
+    initial_noise,
+    resized,
+    token_sequence,
+)
 from keyreel.engine.denoise import Denoiser
 from keyreel.engine.latents import LatentShape
 from keyreel.engine.models import Model
 from keyreel.engine.prompt import MAX_TOKENS, Text
-from keyreel.engine.schedule import linear_quadratic
-from keyreel.engine.transformer import rotary, text_key_values
-from keyreel.events import Event, Frames, Notice, Stage, Step
+from keyreel.engine.schedule import guidance_per_step, noise_levels
+from keyreel.engine.transformer import KeyValue, rotary, text_key_values
+from keyreel.engine.upsample import upsample
+from keyreel.errors import RequestError
+from keyreel.events import Event, Frames, Notice, Stage, StageName, Step
 from keyreel.job import Job
+from keyreel.recipes import Pass, Recipe, recipe_of
 
 FRAMES_PER_EVENT = 8
+PASSES: tuple[StageName, ...] = ("denoise", "refine")
 
 
 @torch.inference_mode()
@@ -28,34 +39,33 @@ def run(model: Model, job: Job) -> Generator[Event]:
 
     Can be stopped after any event by closing the iterator. However it ends, the model is as it was before.
     """
+    recipe = _recipe(model, job)
     adapters = [read_adapter(file.path, model.transformer, file.scale, file.loc, file.name) for file in job.adapters]
-    size = drawn_size(job.size, model.grid)
-    shape = latent_shape(size, drawn_frames(job.frames, model.grid), model.grid)
+    if job.sampling.recipe == "distilled" and model.distilled_lora:
+        adapters.insert(0, model.distilled_lora)
 
-    texts = [model.prompts.encode(prompt) for prompt in _prompts(job)]
+    texts = [model.prompts.encode(prompt) for prompt in _prompts(job, recipe)]
     yield from _cut_prompts(texts)
 
-    yield Stage("conditions", len(job.conditions))
-    pins = []
-    for condition in job.conditions:
-        pins.append(encode_condition(model.vae, condition, size))
-        yield Step(len(pins))
-    sequence = token_sequence(pins, shape, model.transformer.config.in_channels, model.grid, job.seed)
-
-    yield Stage("denoise", job.steps)
-    tokens = sequence.tokens.to(model.device)
+    pins = yield from encode_conditions(model, job)
     with attached(model.transformer, adapters):
-        denoiser = _denoiser(model, job, sequence, texts)
-        for done, tokens in denoiser.steps(tokens):  # noqa: B007, B020 - the last step's tokens are what comes of it
-            yield Step(done)
+        z = yield from draw(model, job, recipe, texts, pins)
 
     yield Stage("decode", job.frames)
-    yield from _show(_decoded(model, job, latents.unpack(tokens[:, sequence.extra :], shape)), job)
+    yield from _show(_decoded(model, job, z), job)
 
 
-def _prompts(job: Job) -> tuple[str, ...]:
-    """Without guidance the negative prompt has no part in the video."""
-    return (job.prompt, job.negative_prompt) if job.sampling.guidance_scale > 1 else (job.prompt,)
+def _recipe(model: Model, job: Job) -> Recipe:
+    sampling = job.sampling
+    if obstacle := model.abilities.obstacle(sampling.recipe):
+        raise RequestError.at(("recipe",), obstacle, "feature_not_supported")
+    return recipe_of(sampling.recipe, job.steps, sampling.guidance_scale, distilled=model.abilities.distilled)
+
+
+def _prompts(job: Job, recipe: Recipe) -> tuple[str, ...]:
+    """Where no step is guided by the negative prompt, it has no part in the video."""
+    is_guided = any(guidance.scale > 1 for part in recipe.passes for _, guidance in part.guidance)
+    return (job.prompt, job.negative_prompt) if is_guided else (job.prompt,)
 
 
 def _cut_prompts(texts: Sequence[Text]) -> Iterator[Notice]:
@@ -66,18 +76,80 @@ def _cut_prompts(texts: Sequence[Text]) -> Iterator[Notice]:
             )
 
 
-def _denoiser(model: Model, job: Job, sequence: TokenSequence, texts: Sequence[Text]) -> Denoiser:
+def encode_conditions(model: Model, job: Job) -> Generator[Event, None, list[list[PinnedLatents]]]:
+    """The conditions for each pass, at its size."""
+    sizes = pass_sizes(job.size, model.grid, job.sampling.recipe)
+    drawn = drawn_size(job.size, model.grid)
+    yield Stage("conditions", len(job.conditions) * len(sizes))
+    pins: list[list[PinnedLatents]] = [[] for _ in sizes]
+    for condition in job.conditions:
+        for size, of_pass in zip(sizes, pins, strict=True):
+            of_pass.append(encode_condition(model.vae, condition, drawn, size))
+            yield Step(sum(map(len, pins)))
+    return pins
+
+
+def draw(
+    model: Model, job: Job, recipe: Recipe, texts: Sequence[Text], pins: Sequence[Sequence[PinnedLatents]]
+) -> Generator[Event, None, torch.Tensor]:
+    """The finished latents (1, C, F, H, W), on the model's device: pass after pass, each from what the last left."""
     key_values = [text_key_values(model.transformer, text.embedding) for text in texts]
+    sizes = pass_sizes(job.size, model.grid, job.sampling.recipe)
+    z = None
+    for stage, part, size, pinned in zip(PASSES, recipe.passes, sizes, pins, strict=False):
+        if z is not None:
+            yield Stage("upsample")
+            z = _upsampled(model, job, z)
+        seed = job.seed if z is None else noise.fork(job.seed, stage)
+        sigmas = noise_levels(part)
+        sequence = token_sequence(pinned, _start(model, job, size, z, sigmas[0], seed), model.grid, seed)
+        denoiser = _denoiser(model, job, recipe, part, sequence, key_values, seed)
+        yield Stage(stage, len(sigmas) - 1)
+        tokens = sequence.tokens.to(model.device)
+        for done, tokens in denoiser.steps(tokens):  # noqa: B007, B020 - the last step's tokens are what comes of it
+            yield Step(done)
+        z = latents.unpack(tokens[:, sequence.extra :], _shape(model, job, size))
+    assert z is not None, "a recipe has passes"  # noqa: S101
+    return z
+
+
+def _shape(model: Model, job: Job, size: Size) -> LatentShape:
+    return latent_shape(size, drawn_frames(job.frames, model.grid), model.grid)
+
+
+def _upsampled(model: Model, job: Job, z: torch.Tensor) -> torch.Tensor:
+    assert model.upsampler is not None, "checked at the start"  # noqa: S101
+    return upsample(model.upsampler, z, model.vae, job.sampling.adain)
+
+
+def _start(model: Model, job: Job, size: Size, z: torch.Tensor | None, sigma: float, seed: int) -> torch.Tensor:
+    """What a pass starts from, on the CPU: noise, in a later pass as much of it as its first noise level says."""
+    fresh = initial_noise(_shape(model, job, size), model.transformer.config.in_channels, seed)
+    return fresh if z is None else z.cpu().lerp(fresh, sigma)
+
+
+def _denoiser(
+    model: Model,
+    job: Job,
+    recipe: Recipe,
+    part: Pass,
+    sequence: TokenSequence,
+    key_values: Sequence[list[KeyValue]],
+    seed: int,
+) -> Denoiser:
     return Denoiser(
         transformer=model.transformer,
         sequence=sequence,
         table=rotary(model.transformer, sequence.coordinates.to(model.device), job.frame_rate),
         positive=key_values[0],
-        negative=key_values[1] if len(key_values) > 1 else None,
-        sigmas=linear_quadratic(job.steps),
-        guidance_scale=job.sampling.guidance_scale,
+        negative=key_values[1] if len(key_values) > 1 else [],
+        sigmas=noise_levels(part),
+        guidance=guidance_per_step(part, recipe.depth, len(model.transformer.transformer_blocks)),
         condition_noise_scale=job.sampling.condition_noise_scale,
-        seed=job.seed,
+        seed=seed,
+        stg_mode=job.sampling.stg_mode,
+        cfg_star=recipe.cfg_star,
+        stochastic=job.sampling.stochastic_sampling,
     )
 
 
@@ -90,9 +162,14 @@ def _decoded(model: Model, job: Job, z: torch.Tensor) -> Iterator[torch.Tensor]:
     if model.vae.config.timestep_conditioning:
         fresh = noise.draw(job.seed, "decode", 0, (1, z[0, 0].numel(), z.shape[1])).to(z.device)
         z = z.lerp(latents.unpack(fresh, shape), job.sampling.decode_noise_scale)
+    if job.sampling.tone_map:
+        z = latents.tone_mapped(z, job.sampling.tone_map)
     z = latents.denormalise(z, model.vae).to(model.vae.dtype)
-    left, top = margins(drawn_size(job.size, model.grid), job.size)
+    drawn = drawn_size(job.size, model.grid)
+    left, top = margins(drawn, job.size)
     for frame in islice(decode(model.vae, z, job.sampling.decode_timestep), job.frames):
+        if frame.shape[2:] != (drawn.height, drawn.width):
+            frame = resized(frame.clamp(-1, 1), drawn)
         inner = frame[0, :, top : top + job.size.height, left : left + job.size.width]
         yield ((inner.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu()
 

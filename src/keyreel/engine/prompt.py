@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-from keyreel.engine.devices import on_device
-
 MAX_TOKENS = 256
 CACHED_PROMPTS = 64
 
@@ -22,10 +20,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class PromptEncoder:
-    """T5 and its tokenizer, with the embeddings of recent prompts: most requests share their negative prompt.
-
-    The encoder may live on the CPU where `device` has no room for it beside the rest.
-    """
+    """T5 and its tokenizer, with the embeddings of recent prompts: most requests share their negative prompt."""
 
     tokenizer: PreTrainedTokenizerBase
     encoder: T5EncoderModel
@@ -46,6 +41,5 @@ class PromptEncoder:
         is_cut = tokens.shape[1] > MAX_TOKENS
         if is_cut:
             tokens = torch.cat((tokens[:, : MAX_TOKENS - 1], tokens[:, -1:]), dim=1)
-        with on_device(self.encoder, self.device):
-            embedding = self.encoder(tokens.to(self.device)).last_hidden_state
+        embedding = self.encoder(tokens.to(self.device)).last_hidden_state
         return Text(embedding, is_cut)

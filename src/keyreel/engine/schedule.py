@@ -1,6 +1,12 @@
-"""Noise levels. sigma = 1 is pure noise, sigma = 0 the finished latents."""
+"""Noise levels, and what steers at each. sigma = 1 is pure noise, sigma = 0 the finished latents."""
+
+from dataclasses import replace
+
+from keyreel.recipes import Guidance, Pass
 
 THRESHOLD = 0.025
+TOLERANCE = 1e-6
+"""Two noise levels closer than this are the same."""
 
 
 def linear_quadratic(steps: int) -> tuple[float, ...]:
@@ -18,3 +24,30 @@ def linear_quadratic(steps: int) -> tuple[float, ...]:
     head = [1 - slope * i for i in range(linear)]
     tail = [1 - THRESHOLD - slope * i - bend * i**2 for i in range(quadratic)]
     return (*head, *tail, 0.0)
+
+
+def noise_levels(run: Pass) -> tuple[float, ...]:
+    """The pass's noise levels, one more than it has steps. The last step always ends at 0."""
+    levels = linear_quadratic(run.steps)[:-1]
+    return (*levels[run.skip_initial : run.steps - run.skip_final], 0.0)
+
+
+def guidance_per_step(run: Pass, depth: int, layers: int) -> tuple[Guidance, ...]:
+    """What steers each step of a pass. Blocks that are counted for `depth` are found in a model of `layers`.
+
+    In a shallower model a block stands for the one at the same relative depth.
+    """
+    chosen = (guidance_at(run, sigma) for sigma in noise_levels(run)[:-1])
+    return tuple(replace(item, blocks=_blocks(item, depth, layers)) for item in chosen)
+
+
+def guidance_at(run: Pass, sigma: float) -> Guidance:
+    """The first entry that lies at or below `sigma`, or else the last (LTX-Video's `guidance_timesteps`)."""
+    below = (guidance for start, guidance in run.guidance if start <= sigma + TOLERANCE)
+    return next(below, run.guidance[-1][1])
+
+
+def _blocks(guidance: Guidance, depth: int, layers: int) -> tuple[int, ...]:
+    if layers >= depth:
+        return guidance.blocks
+    return tuple(sorted({block * layers // depth for block in guidance.blocks}))

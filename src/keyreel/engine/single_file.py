@@ -5,16 +5,16 @@ width of one layer. Here the file's own configuration decides.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
-from safetensors import safe_open
 from torch import nn
 
 from keyreel.checkpoint import single_file_config
+from keyreel.engine.weights import fill, mapped, some
 from keyreel.errors import ModelError
 
 TRANSFORMER_PREFIX = "model.diffusion_model."
@@ -51,18 +51,18 @@ DOWNSAMPLING = {
 Block = tuple[str, Mapping[str, Any]]
 
 
-def load_single_file(path: Path, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+def load_single_file(path: Path) -> tuple[nn.Module, nn.Module]:
     """Transformer and autoencoder, on the CPU. Raises ModelError, naming what is missing or unknown."""
     config = single_file_config(path)
     try:
         transformer, vae = build(config)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} describes a model that Keyreel cannot build: {error!r}.") from error
-    weights = _read(path, dtype)
-    _fill(transformer, transformer_weights(weights), path)
-    _fill(vae, vae_weights(weights), path)
+    weights = mapped((path,))
+    fill(transformer, transformer_weights(weights), path)
+    fill(vae, vae_weights(weights), path)
     if weights:
-        raise ModelError(f"{path} holds weights that Keyreel does not know: {_some(weights)}.")
+        raise ModelError(f"{path} holds weights that Keyreel does not know: {some(weights)}.")
     return transformer, vae
 
 
@@ -169,29 +169,5 @@ def _widths(base: int, factors: list[int]) -> list[int]:
     return widths[1:]
 
 
-def _read(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key).to(dtype) for key in file.keys()}  # noqa: SIM118 (no mapping)
-
-
 def _take(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {key.removeprefix(prefix): weights.pop(key) for key in list(weights) if key.startswith(prefix)}
-
-
-def _fill(module: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    expected = module.state_dict()
-    name = type(module).__name__
-    if missing := expected.keys() - weights.keys():
-        raise ModelError(f"{path} lacks weights of {name}: {_some(missing)}.")
-    if unknown := weights.keys() - expected.keys():
-        raise ModelError(f"{path} holds weights that {name} does not have: {_some(unknown)}.")
-    if wrong := {key for key in expected if expected[key].shape != weights[key].shape}:
-        raise ModelError(f"{path} holds weights of other shapes than its configuration says: {_some(wrong)}.")
-    module.load_state_dict(weights, assign=True)
-
-
-def _some(keys: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    names = sorted(keys)
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

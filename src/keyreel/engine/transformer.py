@@ -4,15 +4,19 @@ The same numbers as the module's own forward, without what it computes again and
 - the text's keys and values do not depend on the noise level: once per request, not once per step;
 - the text is not padded, so its attention needs no mask;
 - the modulation is computed for the two to four distinct noise levels of a step, not for each token;
-- the rotary tables are computed once per request.
+- the rotary tables are computed once per request;
+- what the forwards of a step have in common is computed once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from diffusers import LTXVideoTransformer3DModel
 from diffusers.models.transformers.transformer_ltx import LTXAttention, LTXVideoTransformerBlock
 from torch.nn import functional
+
+from keyreel.recipes import StgMode
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 Rotary = tuple[torch.Tensor, torch.Tensor]
@@ -41,6 +45,18 @@ class Levels:
         return per_level[self.index][None]
 
 
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One prediction of a step: under which prompt, and which blocks are perturbed in which way."""
+
+    text: list[KeyValue]
+    perturbed: tuple[int, ...] = ()
+    mode: StgMode | None = None
+
+    def mode_at(self, block: int) -> StgMode | None:
+        return self.mode if block in self.perturbed else None
+
+
 def rotary(transformer: LTXVideoTransformer3DModel, coordinates: torch.Tensor, frame_rate: int) -> Rotary:
     """Cosine and sine (1, N, D) in fp32 for coordinates (3, N) in frames and pixels."""
     seconds = coordinates.clone()
@@ -57,18 +73,33 @@ def text_key_values(transformer: LTXVideoTransformer3DModel, embedding: torch.Te
     ]
 
 
-def velocity(
-    transformer: LTXVideoTransformer3DModel, tokens: torch.Tensor, levels: Levels, table: Rotary, text: list[KeyValue]
-) -> torch.Tensor:
-    """Predicted velocity (noise - data) of tokens (1, N, C), each at its own noise level. In the dtype of `tokens`."""
+def velocities(
+    transformer: LTXVideoTransformer3DModel,
+    tokens: torch.Tensor,
+    levels: Levels,
+    table: Rotary,
+    forwards: Sequence[Forward],
+) -> list[torch.Tensor]:
+    """Predicted velocities (noise - data) of tokens (1, N, C), each at its own noise level. In the dtype of `tokens`.
+
+    The forwards go through the blocks side by side, so that a block's weights are needed once. What two of them have
+    in common, as a perturbed one has up to its first perturbed block, is computed once.
+    """
     hidden = transformer.proj_in(tokens)
     modulation, embedded = transformer.time_embed(levels.values * 1000, hidden_dtype=hidden.dtype)
-    for block, key_value in zip(transformer.transformer_blocks, text, strict=True):
-        hidden = _block(block, hidden, modulation, levels, table, key_value)
-    shift, scale = (transformer.scale_shift_table + embedded[:, None]).unbind(1)
-    hidden = _modulate(transformer.norm_out(hidden), levels.spread(shift), levels.spread(scale))
-    prediction: torch.Tensor = transformer.proj_out(hidden)
-    return prediction
+    states = [hidden for _ in forwards]
+    for index, block in enumerate(transformer.transformer_blocks):
+        known: dict[object, torch.Tensor] = {}
+        following = []
+        for state, forward in zip(states, forwards, strict=True):
+            mode = forward.mode_at(index)
+            key = id(state), id(forward.text), mode
+            if key not in known:
+                known[key] = _block(block, state, modulation, levels, table, forward.text[index], mode)
+            following.append(known[key])
+        states = following
+    shift, scale = map(levels.spread, (transformer.scale_shift_table + embedded[:, None]).unbind(1))
+    return [transformer.proj_out(_modulate(transformer.norm_out(state), shift, scale)) for state in states]
 
 
 def _block(
@@ -78,18 +109,28 @@ def _block(
     levels: Levels,
     table: Rotary,
     text: KeyValue,
+    perturbed: StgMode | None,
 ) -> torch.Tensor:
+    if perturbed == "transformer_block":
+        return hidden
     parts = (block.scale_shift_table + torch.unflatten(modulation, 1, (6, -1))).unbind(1)
     shift_attention, scale_attention, gate_attention, shift_ff, scale_ff, gate_ff = map(levels.spread, parts)
 
-    attended = _self_attention(block.attn1, _modulate(block.norm1(hidden), shift_attention, scale_attention), table)
+    inputs = _modulate(block.norm1(hidden), shift_attention, scale_attention)
+    attended = _self_attention(block.attn1, inputs, table, perturbed)
     hidden = torch.addcmul(hidden, attended, gate_attention)
     hidden = hidden + _attention(block.attn2, block.attn2.norm_q(block.attn2.to_q(hidden)), *text)
     changed = block.ff(_modulate(block.norm2(hidden), shift_ff, scale_ff))
     return torch.addcmul(hidden, changed, gate_ff)
 
 
-def _self_attention(attention: LTXAttention, hidden: torch.Tensor, table: Rotary) -> torch.Tensor:
+def _self_attention(
+    attention: LTXAttention, hidden: torch.Tensor, table: Rotary, perturbed: StgMode | None
+) -> torch.Tensor:
+    if perturbed:
+        unattended = attention.to_v(hidden) if perturbed == "attention_values" else hidden
+        projected: torch.Tensor = attention.to_out[0](unattended)
+        return projected
     query = _rotate(attention.norm_q(attention.to_q(hidden)), table)
     key = _rotate(attention.norm_k(attention.to_k(hidden)), table)
     return _attention(attention, query, key, attention.to_v(hidden))

@@ -4,16 +4,9 @@ from fastapi import APIRouter
 
 from keyreel import __version__
 from keyreel.server.dependencies import CurrentServices
-from keyreel.server.endpoints import ENDPOINTS
 from keyreel.server.errors import Json
 
 router = APIRouter(tags=["operation"])
-
-
-@router.get("/", summary="What this is")
-async def front_door() -> Json:
-    documents = {"openapi": "/openapi.json", "llms": "/llms.txt", "docs": "/docs"}
-    return Json({"name": "keyreel", "version": __version__, "endpoints": list(ENDPOINTS), "documents": documents})
 
 
 @router.get("/health", summary="State of this server")

@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from keyreel.errors import RequestError
 from keyreel.server.errors import PlatformError
+from keyreel.server.lifecycle import Lifecycle, parse_lifecycle
 from keyreel.store.records import Idempotency, JsonObject, Priority
 
 MIN_START_TIMEOUT = 0.1
@@ -39,6 +40,7 @@ class Options:
     retry: bool
     store: bool
     """Whether input and output are kept for as long as the operator allows."""
+    video: Lifecycle
     idempotency_key: str | None
 
     @classmethod
@@ -51,6 +53,7 @@ class Options:
             start_timeout=_start_timeout(headers),
             retry=headers.get("x-fal-no-retry", "").lower() not in ("1", "true", "yes"),
             store=headers.get("x-fal-store-io") != "0",
+            video=parse_lifecycle(headers.get("x-fal-object-lifecycle-preference")),
             idempotency_key=headers.get("idempotency-key"),
         )
 

@@ -34,6 +34,8 @@ async def submit_request(services: Services, key: Key, endpoint: Endpoint, body:
         max_queue_length=options.max_queue_length,
         retry=options.retry,
         retention=_retention(services.settings, options),
+        output_lifetime=_shorter(options.video.lifetime, services.settings.output_lifetime),
+        output_acl=options.video.acl,
     )
     return await services.store.queue.submit(new)
 
@@ -50,6 +52,11 @@ def _seed(data: JsonObject) -> int:
 
 def _retention(settings: Settings, options: Options) -> float:
     return settings.retention if options.store else min(SHORT_RETENTION, settings.retention)
+
+
+def _shorter(asked: float | None, allowed: float | None) -> float | None:
+    """None is for ever."""
+    return min((lifetime for lifetime in (asked, allowed) if lifetime is not None), default=None)
 
 
 async def _store_data_uris(services: Services, key: Key, data: JsonObject) -> None:

@@ -60,10 +60,11 @@ class TorchEngine:
             device=str(model.device),
             grid=model.grid,
             linears=linear_shapes(model.transformer),
+            abilities=model.abilities,
         )
 
     def run(self, job: Job) -> Generator[Event]:
-        from keyreel.engine.pipeline import run
+        from keyreel.engine.fitting import run
 
         return run(self.model, job)
 
@@ -81,7 +82,7 @@ class TorchEngine:
 def load_torch(order: Load) -> Engine:
     from keyreel.engine.models import load_model
 
-    return TorchEngine(load_model(order.model, order.device, order.cache_dir))
+    return TorchEngine(load_model(order.model, order.device, order.cache_dir, order.wishes))
 
 
 def main(load: Callable[[Load], Engine] = load_torch) -> None:

@@ -15,7 +15,6 @@ class WorkerContext:
     """`name` is the worker's own among all; below `spool` it has a folder of that name for what is under way.
 
     policy: which addresses inputs may be fetched from.
-    output_lifetime: seconds for which a video is kept; for ever when absent.
     patience: seconds that a child may be silent, loading apart, before it counts as hung.
     grace: seconds that a draining worker gives to the request on its device.
     """
@@ -28,6 +27,5 @@ class WorkerContext:
     spool: Path
     name: str
     pool: str = "default"
-    output_lifetime: float | None = None
     patience: float = 120.0
     grace: float = 20.0

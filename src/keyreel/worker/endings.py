@@ -8,7 +8,7 @@ from keyreel.errors import RequestError
 from keyreel.failures import failure_of
 from keyreel.schema import File, Output, Request
 from keyreel.store.queue import Queue
-from keyreel.store.records import CANCELLED, Failure, LeaseLostError, Level, NewFile, Success
+from keyreel.store.records import CANCELLED, Content, Failure, LeaseLostError, Level, NewFile, Success
 from keyreel.store.records import File as FileRecord
 from keyreel.worker import metrics
 from keyreel.worker.attempt import Attempt, Interruption, insist
@@ -27,13 +27,15 @@ async def complete(context: WorkerContext, attempt: Attempt, request: Request, v
     """
     file = await _publish(context, attempt, request, video)
     url = context.links.file_url(file)
-    described = File(url=url, content_type=file.content_type, file_name=file.name, file_size=file.size)
+    size = video.stat().st_size
+    described = File(url=url, content_type=file.content_type, file_name=file.name, file_size=size)
     output = Output(prompt=request.prompt, seed=attempt.lease.seed, video=described)
     seconds = attempt.stopwatch.end()
     attempt.report.write(f"Finished after {seconds:.1f} s")
     await attempt.beat()
+    success, content = Success(output.model_dump()), Content(file.id, size)
     try:
-        await insist(lambda: context.store.queue.finish(attempt.lease, Success(output.model_dump())))
+        await insist(lambda: context.store.queue.finish(attempt.lease, success, content))
     except LeaseLostError:
         await context.objects.delete(file.object)
         await context.store.files.remove(file.id)
@@ -77,15 +79,15 @@ async def _say(attempt: Attempt, message: str) -> None:
 
 
 async def _publish(context: WorkerContext, attempt: Attempt, request: Request, video: Path) -> FileRecord:
-    """The row first: should we die here, the sweeper finds the object by it."""
+    """The row first: should we die before the request is finished, the sweeper finds the object by it."""
     lease, name = attempt.lease, f"keyreel-{request.seed}.mp4"
     new = NewFile(
         key_id=lease.key_id,
         object=f"out/{lease.id}/{lease.attempt}/{name}",
         name=name,
         content_type=CONTENT_TYPE,
-        size=video.stat().st_size,
-        lifetime=context.output_lifetime,
+        acl=lease.output_acl,
+        lifetime=lease.output_lifetime,
     )
     file = await context.store.files.add(new)
     try:

@@ -15,6 +15,7 @@ from keyreel.job import Sampling
 from keyreel.links import Access, Links, access
 from keyreel.loras import find_lora
 from keyreel.provenance import without_secrets
+from keyreel.recipes import choose_recipe
 from keyreel.schema import Request
 from keyreel.settings import Settings
 from keyreel.worker.context import WorkerContext
@@ -34,11 +35,13 @@ class MachineError(Exception):
 
 
 class RequestFetcher(Fetcher):
-    """Fetches on behalf of the owner of one request. Our own files are read where they are kept, never over HTTP."""
+    """Fetches on behalf of the owner of one request. Our own files are read where they are kept, never over HTTP.
 
-    def __init__(self, context: WorkerContext, key_id: str) -> None:
-        settings = context.settings
-        super().__init__(settings.cache_dir / "inputs", context.policy, settings.fetch_timeout)
+    folder: the request's own, with which its inputs go.
+    """
+
+    def __init__(self, context: WorkerContext, key_id: str, folder: Path) -> None:
+        super().__init__(folder, context.policy, context.settings.fetch_timeout)
         self._context = context
         self._key_id = key_id
 
@@ -107,7 +110,8 @@ async def prepare_inputs(
     request: Request, key_id: str, context: WorkerContext, preparer: Preparer, model: Ready, folder: Path
 ) -> Spooled:
     """Everything fetched, checked and decoded into `folder`. Raises RequestError or MachineError."""
-    async with RequestFetcher(context, key_id) as fetcher:
+    recipe = choose_recipe(request.recipe, model.abilities, context.settings.recipe)
+    async with RequestFetcher(context, key_id, folder / "inputs") as fetcher:
         files = await fetch_inputs(request, fetcher, context.settings)
     order = Prepare(
         request=_without_sources(request),
@@ -115,6 +119,7 @@ async def prepare_inputs(
         grid=model.grid,
         linears=model.linears if request.loras else {},
         settings=_settings(context.settings),
+        recipe=recipe,
         folder=folder,
     )
     return await preparer.prepare(order)
@@ -137,6 +142,17 @@ async def fetch_inputs(request: Request, fetcher: Fetcher, settings: Settings) -
     if problems:
         raise RequestError(*problems)
     return files
+
+
+async def forget_refused(request: Request, key_id: str, context: WorkerContext, error: RequestError) -> None:
+    """What a checker has refused is not kept here either, if its owner is the one who brought it."""
+    for problem in error.problems:
+        source = _source(request, problem.loc)
+        ref = context.links.file_of(source) if source else None
+        file = await context.store.files.get(ref.id) if ref else None
+        if file and file.key_id == key_id:
+            await context.objects.delete(file.object)
+            await context.store.files.remove(file.id)
 
 
 def redacted(source: str, links: Links) -> str:
@@ -163,6 +179,15 @@ def _wanted(
         if lora.scale:
             loc = ("loras", index, "path")
             yield loc, find_lora(lora, fetcher, max_bytes=settings.max_lora_bytes, loc=loc)
+
+
+def _source(request: Request, loc: Loc) -> str | None:
+    match loc:
+        case ("images", int(index), _):
+            return request.images[index].image_url
+        case ("videos", int(index), _):
+            return request.videos[index].video_url
+    return None
 
 
 def _without_sources(request: Request) -> Request:

@@ -1,11 +1,11 @@
-"""What the supervisor, its child and its preparer tell each other, and how it goes through a pipe.
+"""What the supervisor, its child, its preparer and its guard tell each other, and how it goes through a pipe.
 
 A frame is a length, the name of a message and its fields as JSON. Nothing is ever unpickled: the preparer opens files
 that nobody vouches for, and may not be what it was.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from struct import Struct
@@ -17,8 +17,10 @@ from keyreel.canvas import Grid
 from keyreel.errors import Loc, Problem
 from keyreel.events import Notice, Stage, Step
 from keyreel.fetch import Fetched
+from keyreel.guard import GuardPlan
 from keyreel.lora_keys import Linears
 from keyreel.prepare import Prepared
+from keyreel.recipes import NO_WISHES, Abilities, RecipeName, Wishes
 from keyreel.schema import Request
 
 LENGTH = Struct("!I")
@@ -32,6 +34,7 @@ class Load:
     model: str
     device: str | None
     cache_dir: Path
+    wishes: Wishes = NO_WISHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Ready:
     device: str
     grid: Grid
     linears: Linears
+    abilities: Abilities = field(default_factory=Abilities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,48 @@ class Prepare:
     grid: Grid
     linears: Linears
     settings: Mapping[str, Any]
+    recipe: RecipeName
     folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class LoadGuard:
+    """To the guard, first of all."""
+
+    plan: GuardPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Guarding:
+    """Everything in the plan is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """To the guard. picture: a file of pixels, the video's first ones."""
+
+    prompt: str
+    seed: int
+    picture: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """To the guard: is this allowed? conditions: files of pixels, by their places in the request."""
+
+    prompts: tuple[str, ...] = ()
+    conditions: tuple[tuple[Loc, Path], ...] = ()
+    video: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """It is."""
 
 
 Message = (
@@ -140,6 +185,12 @@ Message = (
     | Failed
     | Prepare
     | Spooled
+    | LoadGuard
+    | Guarding
+    | Expand
+    | Expanded
+    | Check
+    | Checked
 )
 _KINDS = {kind.__name__: kind for kind in get_args(Message)}
 

@@ -44,7 +44,8 @@ class FetchedFiles(Fetcher):
 
 
 async def decode(order: Prepare) -> Spooled:
-    prepared = await prepare(order.request, order.grid, FetchedFiles(dict(order.files)), Settings(**order.settings))
+    fetcher, settings = FetchedFiles(dict(order.files)), Settings(**order.settings)
+    prepared = await prepare(order.request, order.grid, fetcher, settings, order.recipe)
     for adapter in prepared.job.adapters:
         check_lora(adapter.path, order.linears, loc=adapter.loc, name=adapter.name)
     return spool(prepared, order.folder)

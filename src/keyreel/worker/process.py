@@ -13,6 +13,7 @@ from keyreel.worker.messages import LENGTH, Message, body_length, decode, encode
 
 CHILD = (sys.executable, "-m", "keyreel.worker.child")
 PREPARER = (sys.executable, "-m", "keyreel.worker.preparer")
+GUARD = (sys.executable, "-m", "keyreel.worker.guard_process")
 
 
 class ProcessGoneError(Exception):

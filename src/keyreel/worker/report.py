@@ -12,9 +12,13 @@ LINE_PAUSE = 1.0
 """Seconds from one line about steps to the next, at least."""
 TITLES: dict[StageName, str] = {
     "inputs": "Fetching inputs",
+    "expand": "Expanding the prompt",
+    "check": "Checking the content",
     "text": "Reading the prompt",
     "conditions": "Encoding conditions",
     "denoise": "Denoising",
+    "upsample": "Upsampling",
+    "refine": "Refining",
     "decode": "Decoding",
 }
 UNITS: dict[StageName, str] = {"decode": "frame"}

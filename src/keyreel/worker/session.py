@@ -8,14 +8,15 @@ import structlog
 
 from keyreel.errors import RequestError
 from keyreel.events import Notice, Stage, Step
-from keyreel.local import NO_CHECKER
+from keyreel.marking import Marker
 from keyreel.provenance import metadata
 from keyreel.schema import Request, parse_request
 from keyreel.store.records import Lease, LeaseLostError, State
 from keyreel.worker.attempt import STORE_ERRORS, Attempt, InterruptedAttemptError, Interruption
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.endings import complete, give_up, refuse, retry
-from keyreel.worker.inputs import MachineError, Preparer, prepare_inputs, redacted
+from keyreel.worker.guard import WorkerGuard
+from keyreel.worker.inputs import MachineError, Preparer, forget_refused, prepare_inputs, redacted
 from keyreel.worker.messages import Failed, Finished, Ready, Refused, Run, Spooled, Stop, Stopped
 from keyreel.worker.process import Process, ProcessGoneError
 from keyreel.worker.waiting import first_of
@@ -40,6 +41,8 @@ class Session:
         child: Process,
         model: Ready,
         preparer: Preparer,
+        guard: WorkerGuard,
+        marker: Marker | None,
         folder: Path,
         stop: asyncio.Event,
     ) -> None:
@@ -48,6 +51,8 @@ class Session:
         self._child = child
         self._model = model
         self._preparer = preparer
+        self._guard = guard
+        self._marker = marker
         self._folder = folder
         self._stop = stop
         self._device = asyncio.Lock()
@@ -143,16 +148,37 @@ class Session:
                 await self._run(attempt, order)
             finally:
                 self._leave_device()
-            await complete(self._context, attempt, request, order.video)
+            await self._approve(attempt, request, order)
+            used = request.model_copy(update={"prompt": spooled.prepared.job.prompt})
+            await complete(self._context, attempt, used, order.video)
         self.made += 1
 
     async def _prepare(self, attempt: Attempt, request: Request, folder: Path) -> Spooled:
-        if request.enable_safety_checker:
-            attempt.note(Notice(NO_CHECKER))
+        if notice := self._guard.notice(request):
+            attempt.note(Notice(notice))
         if request.images or request.videos or request.loras:
             attempt.note(Stage("inputs"))
         key_id = attempt.lease.key_id
-        return await prepare_inputs(request, key_id, self._context, self._preparer, self._model, folder)
+        spooled = await prepare_inputs(request, key_id, self._context, self._preparer, self._model, folder)
+        if request.expand_prompt:
+            attempt.note(Stage("expand"))
+            spooled = await self._guard.expand(spooled, folder)
+        if self._guard.checks(request):
+            attempt.note(Stage("check"))
+            try:
+                await self._guard.check_inputs(request, spooled, folder)
+            except RequestError as error:
+                await forget_refused(request, key_id, self._context, error)
+                raise
+        return spooled
+
+    async def _approve(self, attempt: Attempt, request: Request, order: Run) -> None:
+        """Has the video checked and marked. The device is at the next request already."""
+        if self._guard.checks_video(request):
+            attempt.note(Stage("check"))
+            await self._guard.check_video(order.video)
+        if self._marker:
+            await asyncio.to_thread(self._marker.mark, order.video, order.metadata)
 
     def _order(self, attempt: Attempt, request: Request, spooled: Spooled, folder: Path) -> Run:
         links = self._context.links

@@ -1,0 +1,41 @@
+"""Small models of transformers' own kinds, loaded whole or not at all."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from keyreel.errors import ModelError
+
+
+def load_pretrained(kind: Any, folder: str, setting: str, device: torch.device, dtype: torch.dtype | str) -> nn.Module:
+    """A model in evaluation mode. setting: which of the operator's names the folder, for messages.
+
+    transformers only warns of weights that do not fit, and runs with random ones. Raises ModelError.
+    """
+    transformers_logging.disable_progress_bar()
+    try:
+        model, report = kind.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise unloadable(folder, setting, error) from error
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[what]:
+            raise ModelError(f"{setting}: {folder} does not fit its configuration: {what} {sorted(report[what])[:5]}.")
+    loaded: nn.Module = model.eval().requires_grad_(False).to(device)
+    return loaded
+
+
+def load_processor(kind: Any, folder: str, setting: str, **options: Any) -> Any:
+    """A tokenizer or picture processor. Raises ModelError."""
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise unloadable(folder, setting, error) from error
+
+
+def unloadable(folder: str, setting: str, error: Exception) -> ModelError:
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
+    return ModelError(f"{setting}: cannot load {folder}: {reason}.")

@@ -1,0 +1,74 @@
+"""The guard's process: expands prompts and checks content beside the device, while that works on another request."""
+
+import traceback
+
+from keyreel.errors import ModelError, RequestError
+from keyreel.expansion import ExpansionError
+from keyreel.guard import Guard
+from keyreel.media.samples import sample_frames
+from keyreel.worker.channel import Channel
+from keyreel.worker.messages import (
+    Check,
+    Checked,
+    Expand,
+    Expanded,
+    Failed,
+    Guarding,
+    LoadFailed,
+    LoadGuard,
+    Message,
+    Refused,
+)
+from keyreel.worker.spool import read_pixels
+
+
+def main() -> None:
+    channel = Channel.to_supervisor()
+    try:
+        if guard := _load(channel):
+            while True:
+                channel.send(_answer(guard, channel.receive()))
+    except (EOFError, ConnectionError):
+        return
+
+
+def _load(channel: Channel) -> Guard | None:
+    order = channel.receive()
+    if not isinstance(order, LoadGuard):
+        raise TypeError(f"{order} came before the plan")
+    try:
+        guard = Guard.load(order.plan)
+    except ModelError as error:
+        channel.send(LoadFailed(str(error)))
+        return None
+    channel.send(Guarding())
+    return guard
+
+
+def _answer(guard: Guard, order: Message) -> Expanded | Checked | Refused | Failed:
+    try:
+        match order:
+            case Expand(prompt, seed, picture):
+                return Expanded(guard.expand(prompt, seed, read_pixels(picture)[0] if picture else None))
+            case Check():
+                _check(guard, order)
+                return Checked()
+        return Failed(f"{type(order).__name__} is none of the guard's business")
+    except RequestError as error:
+        return Refused(error.problems)
+    except ExpansionError as error:
+        return Failed(str(error))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor has to hear of it
+        traceback.print_exc()
+        return Failed(f"{type(error).__name__}: {error}")
+
+
+def _check(guard: Guard, order: Check) -> None:
+    guard.check_prompts(order.prompts)
+    guard.check_conditions({loc: read_pixels(path) for loc, path in order.conditions})
+    if order.video:
+        guard.check_video(sample_frames(order.video, guard.frames))
+
+
+if __name__ == "__main__":
+    main()

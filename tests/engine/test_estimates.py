@@ -1,0 +1,61 @@
+"""What plans set aside for a request is what the engine's own operations take, counted by shape at full size."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+
+from keyreel import plans
+from keyreel.engine.autoencoder import decode, encode
+from keyreel.engine.transformer import Forward, Levels, velocities
+from tests.engine.live_memory import LiveMemory
+from tests.engine.test_single_file import TRANSFORMER_13B, VAE_097
+
+WIDTH, HEIGHT = 832, 480
+DETAIL = 8
+
+
+@pytest.fixture(scope="module")
+def vae() -> Any:
+    with torch.device("meta"):
+        return AutoencoderKLLTXVideo.from_config(VAE_097).to(torch.bfloat16).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("forwards", [1, 3])
+@torch.inference_mode()
+def test_a_forward(dtype: torch.dtype, forwards: int) -> None:
+    tokens, layers = 4680, 2
+    with torch.device("meta"):
+        transformer = LTXVideoTransformer3DModel.from_config(TRANSFORMER_13B | {"num_layers": layers}).to(dtype)
+        width = transformer.proj_in.out_features
+        latents = torch.empty(1, tokens, 128, dtype=dtype)
+        levels = Levels(torch.empty(2), torch.empty(tokens, dtype=torch.long))
+        table = torch.empty(1, tokens, width), torch.empty(1, tokens, width)
+        text = torch.empty(1, 256, width, dtype=dtype)
+        prompts = [Forward([(text, text)] * layers) for _ in range(forwards)]
+        with LiveMemory([*transformer.parameters(), latents, *table, text]) as live:
+            velocities(transformer, latents, levels, table, prompts)
+    estimate = tokens * width * plans.TOKEN_VALUES * dtype.itemsize
+    assert 0.75 * estimate < live.peak <= estimate
+
+
+@pytest.mark.parametrize("frames", [89, 161])
+@torch.inference_mode()
+def test_decoding(vae: Any, frames: int) -> None:
+    latents = torch.empty(1, 128, (frames - 1) // 8 + 1, HEIGHT // 32, WIDTH // 32, dtype=torch.bfloat16, device="meta")
+    with LiveMemory([*vae.parameters(), *vae.buffers(), latents]) as live:
+        assert sum(1 for _ in decode(vae, latents, 0.05)) == frames
+    estimate = WIDTH * HEIGHT * DETAIL * plans.DECODER_FRAMES * 2
+    assert 0.75 * estimate < live.peak <= estimate
+
+
+@pytest.mark.parametrize("frames", [1, 89])
+@torch.inference_mode()
+def test_encoding(vae: Any, frames: int) -> None:
+    clip = torch.empty(1, 3, frames, HEIGHT, WIDTH, dtype=torch.bfloat16, device="meta")
+    with LiveMemory([*vae.parameters(), *vae.buffers(), clip]) as live:
+        encode(vae, clip)
+    estimate = WIDTH * HEIGHT * DETAIL * plans.ENCODER_FRAMES * 2
+    assert 0.5 * estimate < live.peak <= estimate

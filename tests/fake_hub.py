@@ -1,0 +1,139 @@
+"""A small Hugging Face Hub: the part of its HTTP interface that downloads use, served for real."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+
+from aiohttp import web
+
+MAIN = "0123456789abcdef0123456789abcdef01234567"
+OLD = "89abcdef0123456789abcdef0123456789abcdef"
+PIECE = 1 << 20
+
+
+@dataclass
+class FakeHub:
+    """repositories: files by repository and commit. gated: repository to the token that is let in.
+
+    cut: a path and a number of bytes: the connection of that file's next download is cut after so many.
+    log: (path, Range header) of each file that was asked for.
+    """
+
+    repositories: dict[str, dict[str, Path]]
+    gated: dict[str, str] = field(default_factory=dict)
+    cut: tuple[str, int] | None = None
+    log: list[tuple[str, str | None]] = field(default_factory=list)
+    url: str = ""
+
+    @contextmanager
+    def served(self) -> Iterator["FakeHub"]:
+        loop = asyncio.new_event_loop()
+        thread = Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            runner = asyncio.run_coroutine_threadsafe(self._start(), loop).result()
+            try:
+                yield self
+            finally:
+                asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    async def _start(self) -> web.AppRunner:
+        app = web.Application()
+        app.router.add_get("/api/models/{repo:[^/]+/[^/]+}/revision/{revision}", self._revision)
+        app.router.add_get("/api/models/{repo:[^/]+/[^/]+}/tree/{revision}", self._tree)
+        app.router.add_get("/{repo:[^/]+/[^/]+}/resolve/{revision}/{path:.+}", self._file)
+        runner = web.AppRunner(app, shutdown_timeout=0)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        return runner
+
+    async def _revision(self, request: web.Request) -> web.StreamResponse:
+        commit, _ = self._find(request)
+        return web.json_response({"id": request.match_info["repo"], "sha": commit})
+
+    async def _tree(self, request: web.Request) -> web.StreamResponse:
+        _, folder = self._find(request)
+        return web.json_response([_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file()])
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        commit, folder = self._find(request)
+        path = folder / request.match_info["path"]
+        if not path.is_file():
+            raise refusal(404, "EntryNotFound")
+        content = path.read_bytes()
+        asked = request.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        headers = {
+            "ETag": f'"{_etag(path)}"',
+            "X-Repo-Commit": commit,
+            "Content-Length": str(len(content) - start),
+            "Accept-Ranges": "bytes",
+        }
+        if asked:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        response = web.StreamResponse(status=206 if asked else 200, headers=headers)
+        await response.prepare(request)
+        if request.method == "GET":
+            self.log.append((request.match_info["path"], asked))
+            await self._send(request, response, content[start:])
+        return response
+
+    async def _send(self, request: web.Request, response: web.StreamResponse, content: bytes) -> None:
+        is_cut = self.cut is not None and self.cut[0] == request.match_info["path"]
+        stop = self.cut[1] if self.cut and is_cut else len(content)
+        for begin in range(0, stop, PIECE):
+            await response.write(content[begin : min(begin + PIECE, stop)])
+        if is_cut and request.transport:
+            self.cut = None
+            request.transport.close()
+
+    def _find(self, request: web.Request) -> tuple[str, Path]:
+        repo = request.match_info["repo"]
+        if (token := self.gated.get(repo)) and (given := request.headers.get("Authorization")) != f"Bearer {token}":
+            raise refusal(403 if given else 401, "GatedRepo")
+        commits = self.repositories.get(repo)
+        if commits is None:
+            raise refusal(401, "RepoNotFound")
+        revision = request.match_info["revision"]
+        commit = {"main": MAIN, "v1": OLD}.get(revision, revision)
+        if commit not in commits:
+            raise refusal(404, "RevisionNotFound")
+        return commit, commits[commit]
+
+
+def refusal(status: int, code: str) -> web.HTTPException:
+    kinds: dict[int, type[web.HTTPException]] = {
+        401: web.HTTPUnauthorized,
+        403: web.HTTPForbidden,
+        404: web.HTTPNotFound,
+    }
+    return kinds[status](headers={"X-Error-Code": code})
+
+
+def _entry(path: Path, folder: Path) -> dict[str, object]:
+    size, etag = path.stat().st_size, _etag(path)
+    entry = {"type": "file", "path": path.relative_to(folder).as_posix(), "oid": etag[:40], "size": size}
+    large = {"lfs": {"oid": etag, "size": size, "pointerSize": 134}}
+    return entry | (large if _is_large(path) else {})
+
+
+def _is_large(path: Path) -> bool:
+    return path.suffix == ".safetensors"
+
+
+def _etag(path: Path) -> str:
+    """As on the hub: SHA-256 of large files, git's hash of small ones."""
+    content = path.read_bytes()
+    if _is_large(path):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324 (git's)

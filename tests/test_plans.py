@@ -1,0 +1,141 @@
+"""Memory plans as arithmetic."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keyreel import plans
+from keyreel.canvas import SIZES, Grid, Size
+from keyreel.catalogue import SIZE_2B, SIZE_13B
+from keyreel.job import AdapterFile, Condition, Job, Sampling
+from keyreel.plans import GIB, LEAST, REFERENCE, ModelSize, Plan, Workload
+
+BF16 = ModelSize(SIZE_13B, weight=2)
+INT8 = ModelSize(SIZE_13B, weight=2, int8=True)
+LTXV = Grid(32, 8)
+
+free = st.integers(0, 200 * GIB)
+works = st.builds(
+    Workload, tokens=st.integers(1, 30_000), pixels=st.integers(1, 3_000_000), clip=st.sampled_from([1, 9, 161])
+)
+
+
+def chosen(gigabytes: float, model: ModelSize = BF16, work: Workload = REFERENCE) -> Plan | None:
+    return plans.choose(model, work, int(gigabytes * GIB))
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "text", "description"),
+    [
+        (140.0, True, "everything stays"),
+        (79.0, True, "everything stays"),
+        (47.0, True, "everything stays"),
+        (39.0, False, "the text encoder streams"),
+        (31.5, False, "the text encoder streams"),
+        (23.5, False, "the text encoder and 18 of 48 transformer blocks stream"),
+        (15.5, False, "the text encoder and 34 of 48 transformer blocks stream"),
+        (11.5, False, "the text encoder and 42 of 48 transformer blocks stream"),
+    ],
+)
+def test_the_13b_model_on_cards(gigabytes: float, text: bool, description: str) -> None:
+    plan = chosen(gigabytes)
+    assert plan
+    assert plan.text == text
+    assert plans.describe(plan, SIZE_13B) == description
+
+
+def test_too_small_a_card() -> None:
+    assert chosen(6) is None
+    assert plans.needed(LEAST, BF16, REFERENCE) / GIB == pytest.approx(8.1, abs=0.1)
+
+
+def test_int8_keeps_more_on_the_device() -> None:
+    exact, rounded = chosen(23.5), chosen(23.5, INT8)
+    assert exact
+    assert rounded
+    assert rounded.blocks == 48 > exact.blocks
+
+
+def test_weights_are_the_published_sizes() -> None:
+    """24.3 + 2.3 + 8.9 GiB in bf16, 48.6 + 4.65 + 17.7 in fp32."""
+    everything = Plan(text=True, blocks=48)
+    assert plans.held(everything, BF16) / GIB == pytest.approx(35.5, abs=0.1)
+    assert plans.held(everything, replace(BF16, weight=4)) / GIB == pytest.approx(71.0, abs=0.1)
+    assert plans.streamed(everything, BF16) == 0
+
+
+@given(works)
+def test_what_does_not_stay_streams(work: Workload) -> None:
+    total = plans.held(Plan(text=True, blocks=48), BF16)
+    sizes = [plans.held(plan, BF16) + plans.streamed(plan, BF16) for plan in plans.ladder(SIZE_13B)]
+    assert all(abs(size - total) <= 48 for size in sizes)
+    assert plans.needed(LEAST, BF16, work) > plans.held(LEAST, BF16)
+
+
+@given(free, free, works)
+def test_more_memory_never_gives_a_lesser_plan(one: int, other: int, work: Workload) -> None:
+    low, high = (plans.choose(BF16, work, size) for size in sorted((one, other)))
+    if low:
+        assert high
+        assert (high.text, high.blocks) >= (low.text, low.blocks)
+
+
+@given(free, works, works)
+def test_a_larger_request_never_gets_a_greater_plan(size: int, one: Workload, other: Workload) -> None:
+    larger = Workload(max(one.tokens, other.tokens), max(one.pixels, other.pixels), max(one.clip, other.clip))
+    small, large = plans.choose(BF16, one, size), plans.choose(BF16, larger, size)
+    if large:
+        assert small
+        assert (small.text, small.blocks) >= (large.text, large.blocks)
+
+
+@given(free, works)
+def test_what_is_chosen_fits(size: int, work: Workload) -> None:
+    if plan := plans.choose(BF16, work, size):
+        assert plans.needed(plan, BF16, work) <= size
+    else:
+        assert plans.needed(LEAST, BF16, work) > size
+
+
+def test_plans_after_plans_end_with_the_least() -> None:
+    plan: Plan | None = Plan(text=True, blocks=48)
+    seen = []
+    while plan:
+        seen.append(plan)
+        plan = plans.after(plan, SIZE_13B)
+    assert [each.blocks for each in seen] == [48, 48, 24, 12, 6, 3, 1, 0]
+    assert seen[-1] == LEAST
+    needs = [plans.needed(each, BF16, REFERENCE) for each in seen]
+    assert needs[1] < needs[0]
+    assert sorted(needs[2:], reverse=True) == needs[2:]
+
+
+class TestWorkload:
+    job = Job("", "", SIZES["720p", "16:9"], frames=89, steps=30, frame_rate=25, seed=0)
+
+    def test_text_alone(self) -> None:
+        assert plans.workload(self.job, LTXV) == Workload(tokens=12 * 23 * 40, pixels=1280 * 736)
+
+    def test_conditions_after_the_first_frame_are_tokens_on_top(self) -> None:
+        def pinned(frames: int, start: int) -> Condition:
+            return Condition(np.zeros((frames, 1, 1, 3), np.uint8), start, 1.0)
+
+        job = replace(self.job, conditions=(pinned(1, 0), pinned(1, 40), pinned(17, 48)))
+        assert plans.workload(job, LTXV) == Workload(tokens=(12 + 1 + 2) * 23 * 40, pixels=1280 * 736, clip=17)
+
+    def test_the_larger_pass_counts(self) -> None:
+        job = replace(self.job, size=Size(960, 960), sampling=Sampling(recipe="multiscale"))
+        assert plans.workload(job, LTXV) == Workload(tokens=12 * 40 * 40, pixels=1280 * 1280)
+
+    def test_loras_count(self, tmp_path: Path) -> None:
+        (tmp_path / "lora").write_bytes(bytes(1000))
+        job = replace(self.job, adapters=(AdapterFile(tmp_path / "lora", "lora", "", 1.0, ()),) * 2)
+        assert plans.workload(job, LTXV).adapters == 1000
+
+
+def test_the_2b_model_stays_on_24_gb() -> None:
+    assert chosen(23.5, ModelSize(SIZE_2B, weight=2)) == Plan(text=True, blocks=28)
