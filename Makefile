@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve demo-model page test lint types programs clean
+.PHONY: demo serve demo-model gallery page test lint types programs clean
 
 demo: $(VENV)/.engine
 	$(BIN)/keyreel generate --request examples/demo.json --model demo --out out/demo.mp4 --sheet out/demo.png
@@ -16,6 +16,9 @@ serve: $(VENV)/.engine
 demo-model: $(VENV)/.engine
 	$(PIP) --group training
 	$(BIN)/python -m training.make_demo --out out/demo-model --state out/demo-state
+
+gallery: $(VENV)/.engine
+	$(BIN)/python -m training.gallery
 
 # With the environment's own Node before any other: fal's JavaScript client runs in it.
 test: lint types programs
