@@ -1,13 +1,23 @@
 import pytest
 
 from keyreel.errors import ModelError, RequestError
-from keyreel.recipes import Abilities, RecipeName, choose_recipe, default_recipe, recipe_of
+from keyreel.recipes import (
+    DISTILLED_PASSES,
+    TWO_PASSES,
+    USUAL_PASSES,
+    Abilities,
+    RecipeName,
+    TwoPasses,
+    choose_recipe,
+    default_recipe,
+    recipe_of,
+)
 from keyreel.schema import parse_request
 
 PLAIN = Abilities()
 FULL = Abilities(upsampler="a" * 64, distilled_lora="b" * 64)
 DISTILLED = Abilities(distilled=True)
-EVERY: tuple[RecipeName, ...] = ("single", "stg", "multiscale", "distilled")
+EVERY: tuple[RecipeName, ...] = ("single", "stg", "multiscale", "distilled", "distilled-multiscale")
 
 
 def test_what_a_request_asks_for_comes_before_the_setting() -> None:
@@ -24,11 +34,13 @@ def test_the_model_has_the_last_word() -> None:
     ("abilities", "possible"),
     [
         (PLAIN, {"single", "stg"}),
-        (FULL, {"single", "stg", "multiscale", "distilled"}),
+        (FULL, set(EVERY)),
+        (Abilities(upsampler="a"), {"single", "stg", "multiscale"}),
+        (Abilities(distilled_lora="a"), {"single", "stg", "distilled"}),
         (DISTILLED, {"distilled"}),
-        (Abilities(distilled=True, upsampler="a"), {"distilled", "multiscale"}),
+        (Abilities(distilled=True, upsampler="a"), {"distilled", "multiscale", "distilled-multiscale"}),
     ],
-    ids=["plain", "with all", "distilled", "distilled with upsampler"],
+    ids=["plain", "with all", "with upsampler", "with LoRA", "distilled", "distilled with upsampler"],
 )
 def test_what_a_model_can_do(abilities: Abilities, possible: set[str]) -> None:
     for name in EVERY:
@@ -60,6 +72,7 @@ def test_hashes_of_what_took_part() -> None:
     assert FULL.used_by("single") == FULL.used_by("stg") == {}
     assert FULL.used_by("multiscale") == {"upsampler": "a" * 64}
     assert FULL.used_by("distilled") == {"distilled_lora": "b" * 64}
+    assert FULL.used_by("distilled-multiscale") == FULL.used_by("multiscale") | FULL.used_by("distilled")
     assert DISTILLED.used_by("distilled") == {}
 
 
@@ -68,9 +81,30 @@ def test_hashes_of_what_took_part() -> None:
 def test_every_pass_has_a_step(steps: int, distilled: bool) -> None:
     for name in EVERY:
         recipe = recipe_of(name, steps, 3.0, distilled=distilled)
-        assert len(recipe.passes) == (2 if name == "multiscale" else 1)
+        assert len(recipe.passes) == (2 if name in TWO_PASSES else 1)
         for run in recipe.passes:
             assert 0 < run.steps - run.skip_initial - run.skip_final <= steps
+
+
+@pytest.mark.parametrize(
+    ("name", "distilled", "steps", "usual"),
+    [
+        ("multiscale", False, 30, USUAL_PASSES),
+        ("multiscale", True, 30, DISTILLED_PASSES),
+        ("distilled-multiscale", False, 8, DISTILLED_PASSES),
+    ],
+)
+def test_the_steps_of_two_passes(name: RecipeName, distilled: bool, steps: int, usual: TwoPasses) -> None:
+    """As Lightricks has them, unless the request says otherwise."""
+    assert steps_of(name, distilled, steps, None) == usual
+    asked = TwoPasses(first=10, skip_final=2, second=12, skip_initial=0)
+    assert steps_of(name, distilled, steps, asked) == asked
+
+
+def steps_of(name: RecipeName, distilled: bool, steps: int, passes: TwoPasses | None) -> TwoPasses:
+    first, second = recipe_of(name, steps, 3.0, distilled=distilled, passes=passes).passes
+    assert first.skip_initial == second.skip_final == 0
+    return TwoPasses(first.steps, first.skip_final, second.steps, second.skip_initial)
 
 
 def test_the_request_names_a_recipe() -> None:

@@ -26,6 +26,10 @@ def test_published_defaults() -> None:
         "expand_prompt": False,
         "reverse_video": False,
         "enable_safety_checker": True,
+        "recipe": None,
+        "passes": None,
+        "tone_map": None,
+        "constant_rate_factor": 0,
         "images": (),
         "videos": (),
     }
@@ -79,6 +83,11 @@ def test_nested_fields_are_named() -> None:
         (("images", 1, "image_url"), "missing"),
         (("images", 1, "start_frame_number"), "greater_than_equal"),
     ]
+
+
+def test_a_pass_keeps_a_step() -> None:
+    passes = {"first_steps": 4, "first_skip_final": 4, "second_steps": 4, "second_skip_initial": 3}
+    assert problems(prompt="x", passes=passes) == [(("passes", "first_skip_final"), "less_than")]
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 3])

@@ -78,12 +78,12 @@ const scenarios = {
   // Ends with an error that is printed below.
   timeout: () => subscribe({ timeout: 300, pollInterval: 25 }),
 
-  // ARGUMENT: {"way": "run" or "subscribe", "inputs": [...]}
+  // ARGUMENT: {"way": "run" or "subscribe", "inputs": [...], "endpoint": another than ENDPOINT}
   async outcomes() {
-    const { way, inputs } = JSON.parse(argument);
+    const { way, inputs, endpoint = ENDPOINT } = JSON.parse(argument);
     for (const input of inputs) {
       const options = { input, pollInterval: 25 };
-      await fal[way](ENDPOINT, options).then(
+      await fal[way](endpoint, options).then(
         (result) => print({ result }),
         (error) => print({ error: described(error) }),
       );

@@ -7,7 +7,7 @@ canvas is the user's size rounded up to such a multiple; the margin around it is
 import math
 from dataclasses import dataclass
 
-from keyreel.recipes import RecipeName
+from keyreel.recipes import TWO_PASSES, RecipeName
 from keyreel.schema import AspectRatio, Resolution
 
 
@@ -62,10 +62,10 @@ def drawn_size(size: Size, grid: Grid) -> Size:
 def pass_sizes(size: Size, grid: Grid, recipe: RecipeName) -> tuple[Size, ...]:
     """The sizes that the model draws, pass by pass, to get `size`.
 
-    `multiscale` draws two thirds of the size, rounded down to whole cells, and then twice that.
+    A recipe of two passes draws two thirds of the size, rounded down to whole cells, and then twice that.
     """
     drawn = drawn_size(size, grid)
-    if recipe != "multiscale":
+    if recipe not in TWO_PASSES:
         return (drawn,)
     width, height = (max(side * 2 // 3 // grid.spatial, 1) * grid.spatial for side in (drawn.width, drawn.height))
     return Size(width, height), Size(2 * width, 2 * height)

@@ -9,7 +9,7 @@ from keyreel.catalogue import CATALOGUE
 from keyreel.checkpoint import Checkpoint, content_hash, single_file_config
 from keyreel.errors import ModelError
 from keyreel.hub import HubFiles
-from keyreel.recipes import Abilities, Wishes
+from keyreel.recipes import TWO_PASSES, Abilities, Wishes
 
 UPSAMPLER = "latent_upsampler"
 """The upsampler's folder in a model or repository of diffusers' layout."""
@@ -51,7 +51,7 @@ def find_companions(model: Checkpoint, wishes: Wishes) -> Companions:
     try:
         upsampler = _find_upsampler(source) if source else None
     except ModelError:
-        if wishes.upsampler or wishes.recipe == "multiscale":
+        if wishes.upsampler or wishes.recipe in TWO_PASSES:
             raise
         upsampler = None
     return Companions(is_distilled(model), upsampler, _find_lora(lora) if lora else None)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from keyreel.canvas import Size
 from keyreel.errors import Loc
-from keyreel.recipes import RecipeName, StgMode
+from keyreel.recipes import RecipeName, StgMode, TwoPasses
 from keyreel.settings import Settings
 
 Pixels = NDArray[np.uint8]
@@ -57,7 +57,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the engine needs to make one video of `frames` frames of `size`."""
+    """What the engine needs to make one video of `frames` frames of `size`.
+
+    passes: of a recipe that has two; without it they follow from `steps`.
+    """
 
     prompt: str
     negative_prompt: str
@@ -70,3 +73,4 @@ class Job:
     conditions: tuple[Condition, ...] = ()
     adapters: tuple[AdapterFile, ...] = ()
     sampling: Sampling = Sampling()
+    passes: TwoPasses | None = None

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from keyreel.canvas import Grid, Size, drawn_frames, latent_shape, output_size, pass_sizes
@@ -11,9 +11,10 @@ from keyreel.errors import Loc, Problem, RequestError
 from keyreel.fetch import Fetched, Fetcher
 from keyreel.job import AdapterFile, Condition, Job, Sampling
 from keyreel.loras import find_lora
-from keyreel.media.clips import clip_info, read_clip
+from keyreel.media.clips import ClipInfo, clip_info, read_clip
 from keyreel.media.images import image_size, read_image
 from keyreel.media.limits import Limits
+from keyreel.media.mp4 import compressed
 from keyreel.recipes import RecipeName
 from keyreel.schema import ImageCondition, LoRA, Request, VideoCondition
 from keyreel.settings import Settings
@@ -30,6 +31,8 @@ class Source:
     size: Size
     span: Span
     strength: float
+    frames: tuple[int, ...] = ()
+    """Of a clip: the numbers of those that are taken, in the order in which they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ async def prepare(request: Request, grid: Grid, fetcher: Fetcher, settings: Sett
     spans = place([source.span for source in sources], request.number_of_frames, drawn, grid)
     check_tokens(latent_shape(pass_sizes(size, grid, recipe)[-1], drawn, grid), spans, settings.max_tokens)
     conditions = [
-        await asyncio.to_thread(_read, source, span, size, limits) for source, span in zip(sources, spans, strict=True)
+        await asyncio.to_thread(_read, source, span, size, limits, request.constant_rate_factor)
+        for source, span in zip(sources, spans, strict=True)
     ]
     job = Job(
         prompt=request.prompt,
@@ -68,7 +72,8 @@ async def prepare(request: Request, grid: Grid, fetcher: Fetcher, settings: Sett
         reverse=request.reverse_video,
         conditions=tuple(conditions),
         adapters=tuple(adapters),
-        sampling=Sampling.from_settings(settings, recipe),
+        sampling=_sampling(request, settings, recipe),
+        passes=request.passes.plain() if request.passes else None,
     )
     hashes = {_dotted(source.span.loc): source.file.sha256 for source in sources}
     return Prepared(job, hashes | {_dotted(adapter.loc): adapter.sha256 for adapter in adapters})
@@ -97,7 +102,10 @@ async def _clip(video: VideoCondition, loc: Loc, fetcher: Fetcher, settings: Set
     field = (*loc, "video_url")
     file = await fetcher.fetch(video.video_url, max_bytes=settings.max_video_bytes, loc=field)
     info = await asyncio.to_thread(clip_info, file.path, limits, field)
-    return Source(file, info.size, Span(loc, video.start_frame_number, info.frames, is_clip=True), video.strength)
+    frames = taken_frames(info, video)
+    return Source(
+        file, info.size, Span(loc, video.start_frame_number, len(frames), is_clip=True), video.strength, frames
+    )
 
 
 async def _adapter(lora: LoRA, index: int, fetcher: Fetcher, settings: Settings) -> AdapterFile:
@@ -123,17 +131,32 @@ async def _gather(tasks: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     return values
 
 
+def taken_frames(info: ClipInfo, video: VideoCondition) -> tuple[int, ...]:
+    """The numbers of the clip's frames that the video follows, in order."""
+    frames: Sequence[int] = range(info.frames)
+    if video.target_fps:
+        count = max(1, round(info.seconds * video.target_fps))
+        frames = [index * info.frames // count for index in range(count)]
+    frames = frames[: video.max_num_frames]
+    return tuple(reversed(frames) if video.reverse else frames)
+
+
+def _sampling(request: Request, settings: Settings, recipe: RecipeName) -> Sampling:
+    sampling = Sampling.from_settings(settings, recipe)
+    return sampling if request.tone_map is None else replace(sampling, tone_map=request.tone_map)
+
+
 def _first_size(sources: Sequence[Source]) -> Size | None:
     """The earliest condition's size; of several at one frame the first picture's."""
     return min(sources, key=lambda source: source.span.start).size if sources else None
 
 
-def _read(source: Source, span: Span, size: Size, limits: Limits) -> Condition:
+def _read(source: Source, span: Span, size: Size, limits: Limits, rate_factor: int) -> Condition:
     if span.is_clip:
-        pixels = read_clip(source.file.path, size, span.count, limits, (*span.loc, "video_url"))
+        pixels = read_clip(source.file.path, size, source.frames[: span.count], limits, (*span.loc, "video_url"))
     else:
         pixels = read_image(source.file.path, size, limits, (*span.loc, "image_url"))[None]
-    return Condition(pixels, span.start, source.strength)
+    return Condition(compressed(pixels, rate_factor) if rate_factor else pixels, span.start, source.strength)
 
 
 def _dotted(loc: Loc) -> str:

@@ -4,12 +4,15 @@ The numbers are Lightricks' own: `single` is the plain loop, `stg` the release o
 two passes of `ltxv-13b-0.9.7-dev.yaml` or, for a distilled model, of `ltxv-13b-0.9.7-distilled.yaml`.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from keyreel.errors import ModelError, RequestError
 
-RecipeName = Literal["single", "stg", "multiscale", "distilled"]
+RecipeName = Literal["single", "stg", "multiscale", "distilled", "distilled-multiscale"]
+TWO_PASSES: frozenset[RecipeName] = frozenset({"multiscale", "distilled-multiscale"})
+DISTILLED: frozenset[RecipeName] = frozenset({"distilled", "distilled-multiscale"})
+"""Recipes for a distilled model, or for another one with the LoRA that makes a distilled one of it."""
 StgMode = Literal["attention_values", "attention_skip", "transformer_block"]
 """What a perturbed block does: pass its values on in place of its self-attention, pass its input on in place of it, or
 nothing at all. Lightricks' fourth mode, `residual`, changes nothing in a video model and so is none."""
@@ -33,18 +36,43 @@ class Guidance:
     blocks: tuple[int, ...] = ()
 
 
+Schedule = tuple[tuple[float, Guidance], ...]
+"""(sigma, what steers from there on), the noisiest first. A step goes by the first entry that lies at or below its own
+sigma, or else by the last."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A run down the noise levels of a schedule of `steps` steps, of which some at both ends are left out.
-
-    guidance: (sigma, what steers from there on), the noisiest first. A step goes by the first entry that lies at or
-    below its own sigma, or else by the last.
-    """
+    """A run down the noise levels of a schedule of `steps` steps, of which some at both ends are left out."""
 
     steps: int
-    guidance: tuple[tuple[float, Guidance], ...]
+    guidance: Schedule
     skip_initial: int = 0
     skip_final: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TwoPasses:
+    """The steps of the first and the second pass, and how many the first leaves out at its end, the second before."""
+
+    first: int
+    skip_final: int
+    second: int
+    skip_initial: int
+
+    def scaled(self, steps: int) -> Self:
+        """The same shares of passes of `steps` steps."""
+        return replace(
+            self,
+            first=steps,
+            skip_final=part_of(self.skip_final, self.first, steps),
+            second=steps,
+            skip_initial=part_of(self.skip_initial, self.second, steps),
+        )
+
+
+USUAL_PASSES = TwoPasses(first=30, skip_final=3, second=30, skip_initial=17)
+DISTILLED_PASSES = TwoPasses(first=8, skip_final=1, second=8, skip_initial=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +113,11 @@ class Abilities:
 
     def obstacle(self, recipe: RecipeName) -> str | None:
         """Why such a model cannot be run by a recipe, and what to do; None when it can."""
-        if recipe == "multiscale" and not self.upsampler:
-            return "Recipe multiscale needs a latent upsampler, and this model has none: set KEYREEL_UPSAMPLER."
-        if recipe == "distilled" and not (self.distilled or self.distilled_lora):
+        if recipe in TWO_PASSES and not self.upsampler:
+            return f"Recipe {recipe} needs a latent upsampler, and this model has none: set KEYREEL_UPSAMPLER."
+        if recipe in DISTILLED and not (self.distilled or self.distilled_lora):
             return (
-                "Recipe distilled needs a distilled model or the LoRA that makes one of this: "
+                f"Recipe {recipe} needs a distilled model or the LoRA that makes one of this: "
                 "load another or set KEYREEL_DISTILLED_LORA."
             )
         if recipe in ("single", "stg") and self.distilled:
@@ -98,11 +126,9 @@ class Abilities:
 
     def used_by(self, recipe: RecipeName) -> dict[str, str]:
         """The hashes of what has a part in the video beside the model itself."""
-        if recipe == "multiscale" and self.upsampler:
-            return {"upsampler": self.upsampler}
-        if recipe == "distilled" and self.distilled_lora:
-            return {"distilled_lora": self.distilled_lora}
-        return {}
+        upsampler = self.upsampler if recipe in TWO_PASSES else None
+        lora = self.distilled_lora if recipe in DISTILLED else None
+        return {name: sha256 for name, sha256 in (("upsampler", upsampler), ("distilled_lora", lora)) if sha256}
 
 
 def default_recipe(abilities: Abilities, setting: RecipeName | None) -> RecipeName:
@@ -122,23 +148,33 @@ def choose_recipe(asked: RecipeName | None, abilities: Abilities, setting: Recip
     return asked
 
 
-def recipe_of(name: RecipeName, steps: int, guidance_scale: float, *, distilled: bool) -> Recipe:
-    """The recipe for a request of so many steps. `guidance_scale`: that of `single`."""
+def recipe_of(
+    name: RecipeName, steps: int, guidance_scale: float, *, distilled: bool, passes: TwoPasses | None = None
+) -> Recipe:
+    """The recipe for a request of so many steps. `guidance_scale`: that of `single`.
+
+    passes: what the request says of two passes; without it they follow from `steps`.
+    """
+    few = min(steps, DISTILLED_STEPS)
     match name:
         case "single":
             return Recipe((Pass(steps, _always(Guidance(guidance_scale))),))
         case "stg":
             return Recipe((Pass(steps, _always(Guidance(3.0, 1.0, 0.7, (19,)))),))
         case "distilled":
-            return Recipe((Pass(min(steps, DISTILLED_STEPS), _always(Guidance())),))
-        case "multiscale" if distilled:
-            return _multiscale_distilled(min(steps, DISTILLED_STEPS))
-        case "multiscale":
-            return _multiscale(steps)
+            return Recipe((Pass(few, _always(Guidance())),))
+        case "multiscale" if not distilled:
+            return _multiscale(passes or USUAL_PASSES.scaled(steps))
+        case "multiscale" | "distilled-multiscale":
+            return _multiscale_distilled(passes or DISTILLED_PASSES.scaled(few))
 
 
-def _multiscale(steps: int) -> Recipe:
-    """Of 30 steps, the first pass leaves out the last 3 and the second the first 17."""
+def part_of(skipped: int, of: int, steps: int) -> int:
+    """As many of `steps` as `skipped` are of `of`. One step is always left."""
+    return min(round(steps * skipped / of), steps - 1)
+
+
+def _multiscale(passes: TwoPasses) -> Recipe:
     first = (
         (0.996, Guidance()),
         (0.9933, Guidance(6.0, 4.0, 0.5, (22, 35, 39))),
@@ -147,21 +183,19 @@ def _multiscale(steps: int) -> Recipe:
         (0.9008, Guidance(1.0, 2.0, 0.0, (28,))),
         (0.618, Guidance(1.0, 1.0, 0.0, (28,))),
     )
-    second = _always(Guidance(1.0, 1.0, 0.0, (27,)))
-    passes = Pass(steps, first, skip_final=_part(steps, 3, 30)), Pass(steps, second, _part(steps, 17, 30))
-    return Recipe(passes, depth=48, cfg_star=True)
+    return Recipe(_two(passes, first, _always(Guidance(1.0, 1.0, 0.0, (27,)))), depth=48, cfg_star=True)
 
 
-def _multiscale_distilled(steps: int) -> Recipe:
-    """Of 8 steps, the first pass leaves out the last and the second the first 5."""
-    unguided = _always(Guidance())
-    return Recipe((Pass(steps, unguided, skip_final=_part(steps, 1, 8)), Pass(steps, unguided, _part(steps, 5, 8))))
+def _multiscale_distilled(passes: TwoPasses) -> Recipe:
+    return Recipe(_two(passes, _always(Guidance()), _always(Guidance())))
 
 
-def _always(guidance: Guidance) -> tuple[tuple[float, Guidance], ...]:
+def _two(passes: TwoPasses, first: Schedule, second: Schedule) -> tuple[Pass, Pass]:
+    return (
+        Pass(passes.first, first, skip_final=passes.skip_final),
+        Pass(passes.second, second, skip_initial=passes.skip_initial),
+    )
+
+
+def _always(guidance: Guidance) -> Schedule:
     return ((0.0, guidance),)
-
-
-def _part(steps: int, skipped: int, of: int) -> int:
-    """As many of `steps` as `skipped` are of `of`. One step is always left."""
-    return min(round(steps * skipped / of), steps - 1)

@@ -4,12 +4,16 @@ Names, defaults and bounds are those that fal publishes for `fal-ai/ltx-video-lo
 renamed later are read under both names; unknown fields are ignored, as fal does.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
-from keyreel.errors import Problem, RequestError
-from keyreel.recipes import RecipeName
+from keyreel.errors import Loc, Problem, RequestError
+from keyreel.recipes import RecipeName, TwoPasses
+
+T = TypeVar("T")
 
 Resolution = Literal["480p", "720p"]
 AspectRatio = Literal["16:9", "1:1", "9:16", "auto"]
@@ -18,11 +22,11 @@ Strength = Annotated[float, Field(ge=0, le=1)]
 NEGATIVE_PROMPT = "blurry, low quality, low resolution, inconsistent motion, jittery, distorted"
 
 
-class _Schema(BaseModel):
+class Schema(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)
 
 
-class LoRA(_Schema):
+class LoRA(Schema):
     """Low-rank weights that change what the model draws."""
 
     path: str = Field(description="URL, hub repository (`owner/name`) or path of the weights (safetensors).")
@@ -30,7 +34,7 @@ class LoRA(_Schema):
     scale: float = Field(default=1.0, description="How strongly the LoRA acts. 0 leaves it out.")
 
 
-class ImageCondition(_Schema):
+class ImageCondition(Schema):
     """A picture that the video shows at one frame."""
 
     image_url: str = Field(description="URL or data URI of the picture.")
@@ -38,16 +42,41 @@ class ImageCondition(_Schema):
     strength: Strength = Field(default=1.0, description="How closely the frame follows the picture.")
 
 
-class VideoCondition(_Schema):
+class VideoCondition(Schema):
     """A clip that the video follows from one frame on."""
 
     video_url: str = Field(description="URL or data URI of the clip.")
     start_frame_number: int = Field(default=0, ge=0, description="Frame at which the clip starts, a multiple of 8.")
     strength: Strength = Field(default=1.0, description="How closely the frames follow the clip.")
+    target_fps: float | None = Field(
+        default=None, ge=1, le=240, description="Take so many frames of each second. All of them when absent."
+    )
+    max_num_frames: int | None = Field(default=None, ge=1, description="Take no more than the first so many.")
+    reverse: bool = Field(default=False, description="Take them in reverse order.")
 
 
-class Request(_Schema):
-    """The input of `fal-ai/ltx-video-lora/multiconditioning`."""
+class Passes(Schema):
+    """The steps of a recipe that has two passes. They follow from `number_of_steps` when absent."""
+
+    first_steps: int = Field(ge=1, le=50, description="Steps of the first pass.")
+    first_skip_final: int = Field(default=0, ge=0, description="Steps that it leaves out at its end.")
+    second_steps: int = Field(ge=1, le=50, description="Steps of the second pass.")
+    second_skip_initial: int = Field(default=0, ge=0, description="Steps that it leaves out at its beginning.")
+
+    @field_validator("first_skip_final", "second_skip_initial")
+    @classmethod
+    def _leaves_a_step(cls, skipped: int, info: ValidationInfo) -> int:
+        steps = info.data.get(f"{str(info.field_name).partition('_')[0]}_steps")
+        if steps is not None and skipped >= steps:
+            raise PydanticCustomError("less_than", "Input should be less than {lt}, the pass's steps", {"lt": steps})
+        return skipped
+
+    def plain(self) -> TwoPasses:
+        return TwoPasses(self.first_steps, self.first_skip_final, self.second_steps, self.second_skip_initial)
+
+
+class Input(Schema):
+    """What the endpoints with LoRAs have in common. Each one's input can be said as a `Request`."""
 
     prompt: str = Field(description="What the video shows.")
     negative_prompt: str = Field(default=NEGATIVE_PROMPT, description="What the video should not show.")
@@ -81,14 +110,42 @@ class Request(_Schema):
     )
     reverse_video: bool = Field(default=False, description="Play the finished video backwards.")
     enable_safety_checker: bool = Field(default=True, description="Check prompt, inputs and output.")
-    images: tuple[ImageCondition, ...] = Field(default=(), description="Pictures pinned to frames.")
-    videos: tuple[VideoCondition, ...] = Field(default=(), description="Clips pinned to frames.")
     recipe: RecipeName | None = Field(
         default=None, description="How the model is run. Keyreel's own field; the server's setting when absent."
     )
+    passes: Passes | None = Field(default=None, description="Steps of a recipe that has two passes. Keyreel's own.")
+    tone_map: float | None = Field(
+        default=None, ge=0, le=1, description="How strongly extreme latents are compressed. Keyreel's own."
+    )
+    constant_rate_factor: int = Field(
+        default=0,
+        ge=0,
+        le=51,
+        description="Pictures and clips are compressed to this quality of H.264 first, which helps motion; "
+        "0 leaves them as they are. Keyreel's own.",
+    )
+
+    def request(self) -> "Request":
+        """The same in the words of the endpoint that can do everything. Raises ValidationError."""
+        return Request(**self.model_dump())
+
+    @classmethod
+    def place(cls, loc: Loc) -> Loc:
+        """Where the input says what is at `loc` in its request."""
+        return loc
 
 
-class File(_Schema):
+class Request(Input):
+    """The input of `fal-ai/ltx-video-lora/multiconditioning`."""
+
+    images: tuple[ImageCondition, ...] = Field(default=(), description="Pictures pinned to frames.")
+    videos: tuple[VideoCondition, ...] = Field(default=(), description="Clips pinned to frames.")
+
+    def request(self) -> "Request":
+        return self
+
+
+class File(Schema):
     """A file that the endpoint made."""
 
     url: str
@@ -97,7 +154,7 @@ class File(_Schema):
     file_size: int | None = Field(default=None, description="Bytes.")
 
 
-class Output(_Schema):
+class Output(Schema):
     """The output of `fal-ai/ltx-video-lora/multiconditioning`."""
 
     prompt: str = Field(description="The prompt that was used.")
@@ -107,8 +164,13 @@ class Output(_Schema):
 
 def parse_request(data: Any) -> Request:
     """Validates a decoded JSON object. Raises RequestError naming every wrong field."""
+    return validated(lambda: Request.model_validate(data))
+
+
+def validated(make: Callable[[], T]) -> T:
+    """What `make` returns. Its ValidationError becomes a RequestError."""
     try:
-        return Request.model_validate(data)
+        return make()
     except ValidationError as error:
         raise RequestError(
             *(

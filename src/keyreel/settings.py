@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     allow_hosts: str = Field(
         default="", description="Private addresses (CIDRs) and names, comma-separated, open to fetches and webhooks."
     )
+    endpoints: str = Field(
+        default="", description="Which of fal's endpoints are served, comma-separated. All if empty."
+    )
     max_body_bytes: int = Field(default=128 * MIB, gt=0, description="Largest JSON body, data URIs included.")
     retention: float = Field(default=DAY, gt=0, description="Seconds for which an outcome can be read.")
     input_lifetime: float = Field(
@@ -111,7 +114,7 @@ class Settings(BaseSettings):
     )
 
     # Limits on what a request may bring.
-    max_tokens: int = Field(default=24_576, gt=0, description="Latent cells in one video, conditions included.")
+    max_tokens: int = Field(default=40_960, gt=0, description="Latent cells in one video, conditions included.")
     max_image_bytes: int = Field(default=64 * MIB, gt=0)
     max_video_bytes: int = Field(default=512 * MIB, gt=0)
     max_lora_bytes: int = Field(default=4096 * MIB, gt=0)

@@ -42,14 +42,14 @@ QUIET = {"libx265": {"x265-params": "log-level=none"}, "libsvtav1": {"svtav1-par
 
 
 def read(path: Path, frames: int, size: Size = SIZE) -> Pixels:
-    return read_clip(path, size, frames, LIMITS, LOC)
+    return read_clip(path, size, range(frames), LIMITS, LOC)
 
 
 def problem_type(path: Path, limits: Limits = LIMITS) -> str:
     with pytest.raises(RequestError) as caught:
         clip_info(path, limits, LOC)
     with pytest.raises(RequestError):
-        read_clip(path, SIZE, 1000, limits, LOC)
+        read_clip(path, SIZE, range(1000), limits, LOC)
     (problem,) = caught.value.problems
     assert problem.loc == LOC
     return problem.type
@@ -65,6 +65,16 @@ def test_every_frame_in_order(tmp_path: Path, name: str) -> None:
     assert info.seconds == pytest.approx(0.8, abs=0.05)
     means = read(path, 20).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(means, np.linspace(8, 248, 20), atol=4)
+
+
+def test_frames_by_their_numbers(tmp_path: Path) -> None:
+    """In the order in which they are asked for, some of them twice."""
+    write_video(tmp_path / "a.mp4", ramp(20))
+    whole = read(tmp_path / "a.mp4", 20)
+    numbers = [7, 3, 3, 19]
+    np.testing.assert_array_equal(read_clip(tmp_path / "a.mp4", SIZE, numbers, LIMITS, LOC), whole[numbers])
+    with pytest.raises(RequestError, match="Only 20 of the clip's 21 frames"):
+        read_clip(tmp_path / "a.mp4", SIZE, [20, 0], LIMITS, LOC)
 
 
 def test_animated_gif(tmp_path: Path) -> None:

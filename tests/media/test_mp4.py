@@ -7,7 +7,7 @@ import pytest
 
 from keyreel.canvas import Size
 from keyreel.media.clips import clip_info, read_clip
-from keyreel.media.mp4 import Mp4Writer, read_metadata
+from keyreel.media.mp4 import Mp4Writer, compressed, read_metadata
 from tests.media.videos import BLUE, GREEN, LIMITS, LOC, RED, WHITE, Pixels, corners, quarters, ramp, solid
 
 SIZE = Size(64, 48)
@@ -36,8 +36,21 @@ def test_exact_frames_at_a_constant_rate(tmp_path: Path, rate: int, count: int) 
     assert times == [Fraction(i, rate) for i in range(count)]
 
 
+def test_compression_keeps_what_is_there() -> None:
+    frames = np.stack(ramp(20))
+    fine, rough = compressed(frames, 1), compressed(frames, 51)
+    assert fine.shape == rough.shape == frames.shape
+    np.testing.assert_allclose(fine, frames, atol=4)
+    assert np.abs(rough.astype(int) - frames).mean() > np.abs(fine.astype(int) - frames).mean()
+    np.testing.assert_array_equal(compressed(frames, 29), compressed(frames, 29))
+
+
+def test_compression_keeps_colours() -> None:
+    assert corners(compressed(quarters(SIZE.width, SIZE.height)[None], 1)[0]) == [RED, GREEN, BLUE, WHITE]
+
+
 def test_frames_come_back_in_order(tmp_path: Path) -> None:
-    frames = read_clip(write(tmp_path / "a.mp4", ramp(20)), SIZE, 20, LIMITS, LOC)
+    frames = read_clip(write(tmp_path / "a.mp4", ramp(20)), SIZE, range(20), LIMITS, LOC)
     np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), np.linspace(8, 248, 20), atol=3)
 
 
@@ -63,7 +76,7 @@ def test_plays_everywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("colour", [RED, GREEN, BLUE, WHITE, (0, 0, 0), (200, 60, 30)])
 def test_colours_survive(tmp_path: Path, colour: tuple[int, int, int]) -> None:
     path = write(tmp_path / "a.mp4", [solid(colour)])
-    np.testing.assert_allclose(read_clip(path, SIZE, 1, LIMITS, LOC)[0, 24, 32], colour, atol=3)
+    np.testing.assert_allclose(read_clip(path, SIZE, range(1), LIMITS, LOC)[0, 24, 32], colour, atol=3)
 
 
 def test_luma_is_that_of_bt709(tmp_path: Path) -> None:
@@ -136,7 +149,7 @@ def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     with Mp4Writer(path, SIZE, 25, {}) as writer:
         writer.write(np.stack([quarters()]))
         assert path.read_bytes() == b"old"
-    assert corners(read_clip(path, SIZE, 1, LIMITS, LOC)[0]) == [RED, GREEN, BLUE, WHITE]
+    assert corners(read_clip(path, SIZE, range(1), LIMITS, LOC)[0]) == [RED, GREEN, BLUE, WHITE]
     assert list(tmp_path.iterdir()) == [path]
 
 

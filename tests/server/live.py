@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from keyreel.endpoints import ENDPOINTS, MULTICONDITIONING
 from keyreel.errors import RequestError
 from keyreel.failures import failure_of
-from keyreel.schema import parse_request
 from keyreel.server.dependencies import Services
-from keyreel.server.endpoints import MULTICONDITIONING
 from keyreel.server.process import listen, serve
 from keyreel.server.startup import open_services
 from keyreel.settings import Settings
@@ -57,7 +56,7 @@ class FakeWorker:
 
     async def _work(self, lease: Lease) -> Outcome:
         try:
-            request = parse_request(lease.input)
+            request = ENDPOINTS[lease.endpoint].read(lease.input)
         except RequestError as error:
             return failure_of(error)
         match request.prompt.split():

@@ -5,8 +5,13 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import HTTPException
 
+from keyreel.endpoints import ENDPOINTS, Endpoint
+from keyreel.errors import KeyreelError
 from keyreel.server.credentials import KeyRing
+from keyreel.server.endpoints import Served
+from keyreel.settings import Settings
 from keyreel.store.records import Worker
 from tests.server.live import APP, ENDPOINT, LiveServer
 
@@ -273,4 +278,23 @@ def test_health_and_metrics(http: httpx.Client, server: LiveServer) -> None:
 def test_the_front_door(http: httpx.Client) -> None:
     answer = http.get("/", headers={"Authorization": ""})
     assert answer.status_code == 200
-    assert answer.json()["endpoints"] == [ENDPOINT]
+    assert answer.json()["endpoints"] == list(ENDPOINTS)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.id)
+def test_every_endpoint_is_described(http: httpx.Client, endpoint: Endpoint) -> None:
+    document = http.get("/api/openapi/queue/openapi.json", params={"endpoint_id": endpoint.id}).json()
+    fields = document["components"]["schemas"][f"{endpoint.schema_name}Input"]["properties"]
+    assert list(fields) == list(endpoint.input.model_fields)
+    text = http.get(f"/models/{endpoint.id}/llms.txt").text
+    assert all(f"`{field}`" in text for field in fields)
+
+
+async def test_the_operator_says_which_endpoints_there_are() -> None:
+    chosen = Served.by(Settings(endpoints=" fal-ai/ltx-video-lora/image-to-video, fal-ai/ltx-video-lora"))
+    assert chosen.first.id == "fal-ai/ltx-video-lora/image-to-video"
+    assert chosen.find("fal-ai", "ltx-video-lora", "").path == ""
+    with pytest.raises(HTTPException, match="Path /multiconditioning not found"):
+        chosen.find("fal-ai", "ltx-video-lora", "multiconditioning")
+    with pytest.raises(KeyreelError, match="there is no fal-ai/flux"):
+        Served.by(Settings(endpoints="fal-ai/flux"))

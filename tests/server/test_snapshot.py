@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from keyreel.server.endpoints import MULTICONDITIONING
+from keyreel.endpoints import MULTICONDITIONING
 from keyreel.server.snapshot import Snapshot
 from keyreel.store import Store, open_store
 from keyreel.store.records import LogLine, NewRequest, State, Success

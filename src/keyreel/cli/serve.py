@@ -16,9 +16,9 @@ import typer
 from keyreel import __version__
 from keyreel.certificates import Certificate, make_bundle, server_certificate
 from keyreel.cli.local_server import LocalServer
+from keyreel.endpoints import MULTICONDITIONING
 from keyreel.errors import KeyreelError
 from keyreel.server.credentials import LOCAL
-from keyreel.server.endpoints import MULTICONDITIONING
 from keyreel.server.logs import configure_logs
 from keyreel.server.process import Workers, listen, stop_on_signal
 from keyreel.server.process import serve as serve_process

@@ -27,7 +27,7 @@ from keyreel.engine.upsample import upsample
 from keyreel.errors import RequestError
 from keyreel.events import Event, Frames, Notice, Stage, StageName, Step
 from keyreel.job import Job
-from keyreel.recipes import Pass, Recipe, recipe_of
+from keyreel.recipes import DISTILLED, Pass, Recipe, recipe_of
 
 FRAMES_PER_EVENT = 8
 PASSES: tuple[StageName, ...] = ("denoise", "refine")
@@ -41,7 +41,7 @@ def run(model: Model, job: Job) -> Generator[Event]:
     """
     recipe = _recipe(model, job)
     adapters = [read_adapter(file.path, model.transformer, file.scale, file.loc, file.name) for file in job.adapters]
-    if job.sampling.recipe == "distilled" and model.distilled_lora:
+    if job.sampling.recipe in DISTILLED and model.distilled_lora:
         adapters.insert(0, model.distilled_lora)
 
     texts = [model.prompts.encode(prompt) for prompt in _prompts(job, recipe)]
@@ -59,7 +59,8 @@ def _recipe(model: Model, job: Job) -> Recipe:
     sampling = job.sampling
     if obstacle := model.abilities.obstacle(sampling.recipe):
         raise RequestError.at(("recipe",), obstacle, "feature_not_supported")
-    return recipe_of(sampling.recipe, job.steps, sampling.guidance_scale, distilled=model.abilities.distilled)
+    distilled = model.abilities.distilled
+    return recipe_of(sampling.recipe, job.steps, sampling.guidance_scale, distilled=distilled, passes=job.passes)
 
 
 def _prompts(job: Job, recipe: Recipe) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -71,21 +71,23 @@ def clip_info(path: Path, limits: Limits, loc: Loc) -> ClipInfo:
         return ClipInfo(_display_size(first, _pixel_aspect(stream)), count, seconds)
 
 
-def read_clip(path: Path, size: Size, frames: int, limits: Limits, loc: Loc) -> NDArray[np.uint8]:
-    """The first `frames` frames in the order they are shown, whatever the frame rate.
+def read_clip(path: Path, size: Size, frames: Sequence[int], limits: Limits, loc: Loc) -> NDArray[np.uint8]:
+    """The frames of these numbers, which count from 0 in the order they are shown, whatever the frame rate.
 
-    Each is cropped centrally and scaled as it is decoded. A file with fewer frames is an error.
+    Each is cropped centrally and scaled as it is decoded. A file that lacks one of them is an error.
     Returns (frames, height, width, 3), RGB.
     """
-    clip = np.empty((frames, size.height, size.width, 3), np.uint8)
-    count = 0
+    clip = np.empty((len(frames), size.height, size.width, 3), np.uint8)
+    wanted, count = np.array(frames), max(frames) + 1
+    found = 0
     with _open(path, limits, loc) as (container, stream):
         aspect = _pixel_aspect(stream)
-        for frame in islice(_frames(container, stream), frames):
-            clip[count] = _pixels(frame, aspect, size)
-            count += 1
-    if count < frames:
-        raise _damaged(loc, f"Only {count} of the clip's {frames} frames can be read.")
+        for number, frame in enumerate(islice(_frames(container, stream), count)):
+            if (places := wanted == number).any():
+                clip[places] = _pixels(frame, aspect, size)
+            found = number + 1
+    if found < count:
+        raise _damaged(loc, f"Only {found} of the clip's {count} frames can be read.")
     return clip
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from keyreel.canvas import Size
 from keyreel.media.atomic import replacing
-from keyreel.media.clips import EXACT
+from keyreel.media.clips import EXACT, rgb_pixels
 
 CONTAINER_OPTIONS = {
     # The index before the frames, so that a browser starts to play while it loads; and any key as metadata,
@@ -34,6 +35,8 @@ CODEC_OPTIONS = {
     # output differs from run to run, at 832x480 for one. Up to SSE4.2 it equals the plain C code.
     "x264-params": "asm=SSE4.2",
 }
+COMPRESSED_RATE = 25
+"""Frames per second; a rate factor is for all of them alike, and only a size in bytes would depend on it."""
 BRAND_KEYS = {"major_brand", "minor_version", "compatible_brands"}
 
 
@@ -80,23 +83,11 @@ class Mp4Writer:
     def _video_stream(self) -> av.VideoStream:
         stream = self._container.add_stream("libx264", rate=self.rate, options=CODEC_OPTIONS)
         stream.width, stream.height, stream.pix_fmt = self.size.width, self.size.height, "yuv420p"
-        context = stream.codec_context
-        context.colorspace = Colorspace.ITU709
-        context.color_primaries = ColorPrimaries.BT709
-        context.color_trc = ColorTrc.BT709
-        context.color_range = ColorRange.MPEG
+        _tag_colours(stream.codec_context)
         return stream
 
     def _frame(self, pixels: NDArray[np.uint8]) -> av.VideoFrame:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24").reformat(
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=EXACT,
-            threads=1,
-        )
-        frame.pts, frame.time_base = self.frames, Fraction(1, self.rate)
-        return frame
+        return _yuv_frame(pixels, self.frames, self.rate)
 
     def _finish(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
@@ -106,6 +97,42 @@ class Mp4Writer:
         if not self.frames:
             raise ValueError("A video needs at least one frame.")
         self._container.mux(self._stream.encode())
+
+
+def compressed(frames: NDArray[np.uint8], rate_factor: int) -> NDArray[np.uint8]:
+    """The frames as H.264 of that quality leaves them: (n, height, width, 3), RGB, even sizes.
+
+    Lightricks does so with what a video is to follow, since the model was trained on compressed clips.
+    """
+    encoder = av.CodecContext.create("libx264", "w")
+    assert isinstance(encoder, av.VideoCodecContext)  # noqa: S101
+    encoder.height, encoder.width = frames.shape[1:3]
+    encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, COMPRESSED_RATE)
+    encoder.options = CODEC_OPTIONS | {"crf": str(rate_factor), "preset": "veryfast"}
+    _tag_colours(encoder)
+    decoder = av.CodecContext.create("h264", "r")
+    packets = [encoder.encode(_yuv_frame(pixels, index, COMPRESSED_RATE)) for index, pixels in enumerate(frames)]
+    decoded = [frame for packet in chain(*packets, encoder.encode(None), [None]) for frame in decoder.decode(packet)]
+    return np.stack([rgb_pixels(frame) for frame in decoded])
+
+
+def _yuv_frame(pixels: NDArray[np.uint8], index: int, rate: int) -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24").reformat(
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=EXACT,
+        threads=1,
+    )
+    frame.pts, frame.time_base = index, Fraction(1, rate)
+    return frame
+
+
+def _tag_colours(context: av.VideoCodecContext) -> None:
+    context.colorspace = Colorspace.ITU709
+    context.color_primaries = ColorPrimaries.BT709
+    context.color_trc = ColorTrc.BT709
+    context.color_range = ColorRange.MPEG
 
 
 def read_metadata(path: Path) -> dict[str, str]:

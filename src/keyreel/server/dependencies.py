@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from keyreel.links import Links
 from keyreel.objects import Objects
 from keyreel.server.credentials import KeyRing
+from keyreel.server.endpoints import Served
 from keyreel.server.sessions import session_key
 from keyreel.server.snapshot import Snapshot
 from keyreel.settings import Settings
@@ -29,6 +30,7 @@ class Services:
     signer: Signer
     snapshot: Snapshot
     keyring: KeyRing
+    endpoints: Served
 
 
 async def get_services(connection: HTTPConnection) -> Services:

@@ -1,43 +1,41 @@
-"""Which endpoints there are, under the names that fal gives them."""
+"""The endpoints that this server has."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import HTTPException
 
+from keyreel.endpoints import ENDPOINTS, Endpoint
+from keyreel.errors import KeyreelError
+from keyreel.settings import Settings
+
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    owner: str
-    alias: str
-    path: str
-    category: str
-    summary: str
+class Served:
+    """By their ids. The first is the one that the page and the documents show."""
+
+    by_id: Mapping[str, Endpoint]
+
+    @classmethod
+    def by(cls, settings: Settings) -> "Served":
+        """Raises KeyreelError when the operator's list names one that does not exist."""
+        wanted = [name.strip() for name in settings.endpoints.split(",") if name.strip()] or list(ENDPOINTS)
+        if unknown := [name for name in wanted if name not in ENDPOINTS]:
+            raise KeyreelError(f"KEYREEL_ENDPOINTS: there is no {unknown[0]}. Choose from {', '.join(ENDPOINTS)}.")
+        return cls({name: ENDPOINTS[name] for name in wanted})
 
     @property
-    def id(self) -> str:
-        return f"{self.owner}/{self.alias}/{self.path}"
+    def first(self) -> Endpoint:
+        return next(iter(self.by_id.values()))
 
-    @property
-    def schema_name(self) -> str:
-        """`LtxVideoLoraMulticonditioning`"""
-        return "".join(part.capitalize() for part in f"{self.alias}-{self.path}".split("-"))
+    def of_application(self, owner: str, alias: str) -> list[Endpoint]:
+        return [each for each in self.by_id.values() if (each.owner, each.alias) == (owner, alias)]
 
-
-MULTICONDITIONING = Endpoint(
-    "fal-ai",
-    "ltx-video-lora",
-    "multiconditioning",
-    category="video-to-video",
-    summary="Makes a video from a prompt, pictures and clips pinned to frames, and LoRAs.",
-)
-ENDPOINTS = {endpoint.id: endpoint for endpoint in (MULTICONDITIONING,)}
-
-
-def find_endpoint(owner: str, alias: str, path: str) -> Endpoint:
-    """Answers 404 when there is no such endpoint; of a known application in the words that fal's applications use."""
-    if endpoint := ENDPOINTS.get(f"{owner}/{alias}/{path}"):
-        return endpoint
-    if any((owner, alias) == (endpoint.owner, endpoint.alias) for endpoint in ENDPOINTS.values()):
-        raise HTTPException(404, f"Path /{path} not found")
-    name = "/".join(filter(None, (owner, alias, path)))
-    raise HTTPException(404, f'Application "{name}" not found. This server has {", ".join(ENDPOINTS)}.')
+    def find(self, owner: str, alias: str, path: str) -> Endpoint:
+        """Answers 404 when there is no such endpoint; of a known application in the words of fal's applications."""
+        name = "/".join(filter(None, (owner, alias, path)))
+        if endpoint := self.by_id.get(name):
+            return endpoint
+        if self.of_application(owner, alias):
+            raise HTTPException(404, f"Path /{path} not found")
+        raise HTTPException(404, f'Application "{name}" not found. This server has {", ".join(self.by_id)}.')

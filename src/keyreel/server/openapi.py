@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import PlainTextResponse
 
-from keyreel.schema import Output, Request
-from keyreel.server.dependencies import CurrentServices
-from keyreel.server.endpoints import ENDPOINTS, MULTICONDITIONING, Endpoint, find_endpoint
+from keyreel.endpoints import Endpoint
+from keyreel.schema import Output
+from keyreel.server.dependencies import CurrentServices, Services
 from keyreel.server.errors import Json
 from keyreel.store.records import JsonObject
 
@@ -36,24 +36,21 @@ _STATUS_SCHEMA: JsonObject = {
 
 
 @router.get("/api/openapi/queue/openapi.json", summary="OpenAPI of an endpoint, as fal publishes it")
-async def queue_document(
-    services: CurrentServices, endpoint_id: Annotated[str, Query()] = MULTICONDITIONING.id
-) -> Json:
-    endpoint = ENDPOINTS.get(endpoint_id) or find_endpoint(*_split(endpoint_id))
-    return Json(describe(endpoint, services.links.base_url))
+async def queue_document(services: CurrentServices, endpoint_id: Annotated[str | None, Query()] = None) -> Json:
+    return Json(describe(_find(services, endpoint_id), services.links.base_url))
 
 
 @router.get("/{owner}/{alias}/openapi.json", include_in_schema=False)
 @router.get("/run/{owner}/{alias}/openapi.json", include_in_schema=False)
 async def application_document(owner: str, alias: str, services: CurrentServices) -> Json:
-    endpoint = next((each for each in ENDPOINTS.values() if (each.owner, each.alias) == (owner, alias)), None)
-    return Json(describe(endpoint or find_endpoint(owner, alias, ""), services.links.base_url))
+    endpoint = next(iter(services.endpoints.of_application(owner, alias)), None)
+    return Json(describe(endpoint or services.endpoints.find(owner, alias, ""), services.links.base_url))
 
 
 @router.get("/llms.txt", summary="This server, for agents")
 @router.get("/models/{endpoint_id:path}/llms.txt", include_in_schema=False)
-async def llms_txt(services: CurrentServices, endpoint_id: str = MULTICONDITIONING.id) -> PlainTextResponse:
-    endpoint = ENDPOINTS.get(endpoint_id) or find_endpoint(*_split(endpoint_id))
+async def llms_txt(services: CurrentServices, endpoint_id: str | None = None) -> PlainTextResponse:
+    endpoint = _find(services, endpoint_id)
     return PlainTextResponse(explain(endpoint, services.links.base_url), media_type="text/markdown")
 
 
@@ -88,7 +85,7 @@ def describe(endpoint: Endpoint, base_url: str) -> JsonObject:
                     "description": "Key id:secret",
                 }
             },
-            "schemas": {"QueueStatus": _STATUS_SCHEMA} | _schemas(name),
+            "schemas": {"QueueStatus": _STATUS_SCHEMA} | _schemas(endpoint),
         },
         "paths": _paths(endpoint.id, name),
         "servers": [{"url": f"{base_url}/queue"}],
@@ -97,7 +94,7 @@ def describe(endpoint: Endpoint, base_url: str) -> JsonObject:
 
 
 def explain(endpoint: Endpoint, base_url: str) -> str:
-    fields = "\n".join(_explain_field(name, field) for name, field in _properties(Request).items())
+    fields = "\n".join(_explain_field(name, field) for name, field in _properties(endpoint.input).items())
     outputs = "\n".join(_explain_field(name, field) for name, field in _properties(Output).items())
     return f"""# {endpoint.id}
 
@@ -119,10 +116,12 @@ def explain(endpoint: Endpoint, base_url: str) -> str:
 """
 
 
-def _split(endpoint_id: str) -> tuple[str, str, str]:
+def _find(services: Services, endpoint_id: str | None) -> Endpoint:
+    if endpoint_id is None:
+        return services.endpoints.first
     owner, _, rest = endpoint_id.partition("/")
     alias, _, path = rest.partition("/")
-    return owner, alias, path
+    return services.endpoints.find(owner, alias, path)
 
 
 def _explain_field(name: str, field: JsonObject) -> str:
@@ -132,11 +131,12 @@ def _explain_field(name: str, field: JsonObject) -> str:
     return f"- `{name}` ({' '.join([kind, *bounds])}{default}): {field.get('description', field.get('title', ''))}"
 
 
-def _schemas(name: str) -> JsonObject:
+def _schemas(endpoint: Endpoint) -> JsonObject:
     """The types under fal's names: `<Name>Input`, `<Name>Output`, and those that they use."""
-    names = {"Request": f"{name}Input", "Output": f"{name}Output"}
+    name = endpoint.schema_name
+    names = {endpoint.input.__name__: f"{name}Input", "Output": f"{name}Output"}
     _, document = models_json_schema(
-        [(Request, "validation"), (Output, "serialization")], ref_template="#/components/schemas/{model}"
+        [(endpoint.input, "validation"), (Output, "serialization")], ref_template="#/components/schemas/{model}"
     )
     return {
         names.get(model, model): _fal_schema(schema) | {"title": names.get(model, model)}

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from keyreel import __version__
 from keyreel.canvas import SIZES
 from keyreel.catalogue import LTXV_GRID
+from keyreel.endpoints import MULTICONDITIONING
 from keyreel.server.dependencies import CurrentKey, CurrentServices, Services
-from keyreel.server.endpoints import ENDPOINTS, MULTICONDITIONING
 from keyreel.server.errors import Json
 from keyreel.server.sessions import begin_session, end_session
 
@@ -42,7 +42,12 @@ async def front_door(services: CurrentServices, accept: Annotated[str, Header()]
     """The page for browsers, for programs what this is."""
     if "text/html" not in accept:
         documents = {"openapi": "/openapi.json", "llms": "/llms.txt", "docs": "/docs"}
-        content = {"name": "keyreel", "version": __version__, "endpoints": list(ENDPOINTS), "documents": documents}
+        content = {
+            "name": "keyreel",
+            "version": __version__,
+            "endpoints": list(services.endpoints.by_id),
+            "documents": documents,
+        }
         return Json(content, headers={"Vary": "Accept"})
     page = load_assets(FOLDER).get("index.html")
     html = page.content.decode() if page else HOW_TO_GET_IT

@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keyreel.server.dependencies import CurrentKey, CurrentServices, Services
-from keyreel.server.endpoints import find_endpoint
 from keyreel.server.errors import REQUEST_ID, Json, RequestNotFoundError, failure_response
 from keyreel.server.inputs import Options, read_body
 from keyreel.server.submit import submit_request
@@ -48,7 +47,7 @@ async def submit(
     request: Request, owner: str, alias: str, key: CurrentKey, services: CurrentServices, path: str = ""
 ) -> Json:
     """Queues a request. As on fal its fields are validated when it runs, so that a webhook hears of errors, too."""
-    endpoint = find_endpoint(owner, alias, path)
+    endpoint = services.endpoints.find(owner, alias, path)
     options = Options.of(request)
     body = await read_body(request, services.settings.max_body_bytes)
     submitted = await submit_request(services, key, endpoint, body, options)
@@ -119,7 +118,9 @@ def _may_see(key: Key, status: Status) -> bool:
 def _belongs(status: Status, owner: str, alias: str, path: str) -> bool:
     """Clients leave the endpoint's path out; fal's own OpenAPI document has it."""
     application = f"{owner}/{alias}"
-    return status.endpoint == f"{application}/{path}" if path else status.endpoint.startswith(f"{application}/")
+    if path:
+        return status.endpoint == f"{application}/{path}"
+    return f"{status.endpoint}/".startswith(f"{application}/")
 
 
 async def _lines(services: Services, status: Status, logs: str, after: int = 0) -> Sequence[LogEntry] | None:

@@ -5,9 +5,7 @@ import asyncio
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from keyreel.schema import parse_request
 from keyreel.server.dependencies import CurrentKey, CurrentServices
-from keyreel.server.endpoints import find_endpoint
 from keyreel.server.errors import Json, PlatformError
 from keyreel.server.inputs import Options, read_body
 from keyreel.server.queue import result_response
@@ -20,10 +18,10 @@ async def run(
     request: Request, owner: str, alias: str, key: CurrentKey, services: CurrentServices, path: str = ""
 ) -> Json:
     """Cancels the request when the client goes away: nobody else knows of it."""
-    endpoint = find_endpoint(owner, alias, path)
+    endpoint = services.endpoints.find(owner, alias, path)
     options = Options.of(request)
     body = await read_body(request, services.settings.max_body_bytes)
-    parse_request(body.input)
+    endpoint.read(body.input)
     submitted = await submit_request(services, key, endpoint, body, options)
     completed = asyncio.create_task(services.snapshot.completed(submitted.id))
     gone = asyncio.create_task(_disconnected(request))

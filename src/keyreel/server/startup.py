@@ -9,6 +9,7 @@ from keyreel.links import Links, load_secret
 from keyreel.objects import open_objects
 from keyreel.server.credentials import KeyRing
 from keyreel.server.dependencies import Services
+from keyreel.server.endpoints import Served
 from keyreel.server.snapshot import Snapshot
 from keyreel.settings import Settings
 from keyreel.store import Store, open_store
@@ -36,8 +37,9 @@ async def open_services(
 ) -> AsyncIterator[Services]:
     """`public_url`: where the server is, unless the settings say how clients reach it. `local_secret`: see KeyRing.
 
-    Raises StoreInUseError.
+    Raises StoreInUseError, and KeyreelError for endpoints that do not exist.
     """
+    endpoints = Served.by(settings)
     folder = settings.data_dir
     folder.mkdir(parents=True, exist_ok=True)
     async with open_store(database_url(settings)) as store:
@@ -49,6 +51,7 @@ async def open_services(
             signer=Signer.load(folder / "webhooks.key"),
             snapshot=Snapshot(store),
             keyring=KeyRing(store.keys, local_secret),
+            endpoints=endpoints,
         )
 
 

@@ -5,33 +5,35 @@ import secrets
 from collections.abc import Iterator
 from uuid import uuid4
 
+from keyreel.endpoints import Endpoint
 from keyreel.errors import RequestError
 from keyreel.fetch import parse_data_uri
-from keyreel.schema import parse_request
 from keyreel.server.dependencies import Services
-from keyreel.server.endpoints import Endpoint
 from keyreel.server.inputs import Body, Options
 from keyreel.settings import Settings
 from keyreel.store.records import JsonObject, Key, NewFile, NewRequest, Submitted
 
 SHORT_RETENTION = 3600.0
 """Seconds for which an outcome can be read when the client wants nothing kept: fal's own figure."""
+_FIRST_PICTURE = "image_url"
+"""Of the endpoint that takes no other."""
 _SOURCES = (("images", "image_url"), ("videos", "video_url"), ("loras", "path"))
 
 
 async def submit_request(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> Submitted:
-    """Raises QueueFullError or IdempotencyError."""
+    """Raises QueueFullError, KeyLimitError or IdempotencyError."""
     await _store_data_uris(services, key, body.input)
     new = NewRequest(
         endpoint=endpoint.id,
         key_id=key.id,
         input=body.input,
-        seed=_seed(body.input),
+        seed=_seed(endpoint, body.input),
         priority=options.priority,
         webhook_url=options.webhook_url,
         idempotency=options.idempotency(endpoint.id, body.digest),
         start_timeout=options.start_timeout,
         max_queue_length=options.max_queue_length,
+        max_of_key=key.max_requests,
         retry=options.retry,
         retention=_retention(services.settings, options),
         output_lifetime=_shorter(options.video.lifetime, services.settings.output_lifetime),
@@ -40,10 +42,10 @@ async def submit_request(services: Services, key: Key, endpoint: Endpoint, body:
     return await services.store.queue.submit(new)
 
 
-def _seed(data: JsonObject) -> int:
+def _seed(endpoint: Endpoint, data: JsonObject) -> int:
     """The request's own, or one drawn here, once: every attempt makes the same video."""
     try:
-        seed = parse_request(data).seed
+        seed = endpoint.read(data).seed
     except RequestError:
         # The worker finds the same fault, and the client and its webhook get to read it.
         seed = None
@@ -71,11 +73,17 @@ async def _store_data_uris(services: Services, key: Key, data: JsonObject) -> No
 
 def _data_uris(data: JsonObject) -> Iterator[tuple[JsonObject, str]]:
     """Where they are. The input is not validated yet: anything may be anywhere."""
+    if _is_data_uri(data.get(_FIRST_PICTURE)):
+        yield data, _FIRST_PICTURE
     for name, field in _SOURCES:
         items = data.get(name)
         for item in items if isinstance(items, list) else ():
-            if isinstance(item, dict) and str(item.get(field))[:5].lower() == "data:":
+            if isinstance(item, dict) and _is_data_uri(item.get(field)):
                 yield item, field
+
+
+def _is_data_uri(value: object) -> bool:
+    return str(value)[:5].lower() == "data:"
 
 
 async def _store_file(services: Services, key: Key, content_type: str, content: bytes) -> str:

@@ -6,11 +6,12 @@ from tempfile import TemporaryDirectory
 
 import structlog
 
+from keyreel.endpoints import ENDPOINTS
 from keyreel.errors import RequestError
 from keyreel.events import Notice, Stage, Step
 from keyreel.marking import Marker
 from keyreel.provenance import metadata
-from keyreel.schema import Request, parse_request
+from keyreel.schema import Request
 from keyreel.store.records import Lease, LeaseLostError, State
 from keyreel.worker.attempt import STORE_ERRORS, Attempt, InterruptedAttemptError, Interruption
 from keyreel.worker.context import WorkerContext
@@ -128,7 +129,7 @@ class Session:
         except InterruptedAttemptError as error:
             await give_up(queue, attempt, error.why)
         except RequestError as error:
-            await refuse(queue, attempt, error)
+            await refuse(queue, attempt, ENDPOINTS[attempt.lease.endpoint].blame(error))
         except LeaseLostError:
             raise
         except Exception as error:  # noqa: BLE001
@@ -139,7 +140,7 @@ class Session:
         lease = attempt.lease
         with TemporaryDirectory(dir=self._folder) as name:
             folder = Path(name)
-            request = parse_request({**lease.input, "seed": lease.seed})
+            request = ENDPOINTS[lease.endpoint].read({**lease.input, "seed": lease.seed})
             spooled = await attempt.unless_interrupted(self._prepare(attempt, request, folder))
             order = self._order(attempt, request, spooled, folder)
             await self._take_device(attempt)

@@ -1,0 +1,194 @@
+"""The inputs of the sibling endpoints, each with fal's own names, defaults and bounds, said as a `Request`."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from keyreel.errors import Loc, RequestError
+from keyreel.recipes import DISTILLED_PASSES, USUAL_PASSES, RecipeName, TwoPasses, part_of
+from keyreel.schema import AspectRatio, Input, LoRA, Request, Resolution, Schema, Strength
+
+LIGHTRICKS_NEGATIVE_PROMPT = "worst quality, inconsistent motion, blurry, jittery, distorted"
+FULL_ASPECT_RATIOS = Literal["16:9", "1:1", "9:16"]
+
+
+class TextInput(Input):
+    """The input of `fal-ai/ltx-video-lora`."""
+
+    aspect_ratio: FULL_ASPECT_RATIOS = Field(default="16:9", description="Shape of the video.")
+
+
+class ImageInput(Input):
+    """The input of `fal-ai/ltx-video-lora/image-to-video`."""
+
+    aspect_ratio: AspectRatio = Field(default="auto", description="Shape of the video; `auto` follows the picture.")
+    image_url: str = Field(description="URL or data URI of the picture that the video starts with.")
+
+    def request(self) -> Request:
+        same = self.model_dump(exclude={"image_url"})
+        return Request.model_validate({**same, "images": [{"image_url": self.image_url}]})
+
+    @classmethod
+    def place(cls, loc: Loc) -> Loc:
+        return ("image_url",) if loc[:1] == ("images",) else loc
+
+
+class ImageConditioningInput(Schema):
+    """A picture that the video shows at one frame."""
+
+    image_url: str = Field(description="URL or data URI of the picture.")
+    start_frame_num: int = Field(default=0, ge=0, description="Frame at which the picture is shown.")
+    strength: Strength = Field(default=1.0, description="How closely the frame follows the picture.")
+
+
+class VideoConditioningInput(Schema):
+    """A clip that the video follows from one frame on."""
+
+    video_url: str = Field(description="URL or data URI of the clip.")
+    start_frame_num: int = Field(default=0, ge=0, description="Frame at which the clip starts, a multiple of 8.")
+    strength: Strength = Field(default=1.0, description="How closely the frames follow the clip.")
+    conditioning_type: Literal["rgb", "depth", "pose", "canny"] = Field(
+        default="rgb", description="What the clip shows. Others than `rgb` need in-context LoRAs and are refused."
+    )
+    preprocess: bool = Field(default=False, description="Has no effect on `rgb`.")
+    limit_num_frames: bool = Field(default=False, description="Take no more than `max_num_frames` of its frames.")
+    max_num_frames: int = Field(default=1441, ge=1, description="Frames to take, if their number is limited.")
+    resample_fps: bool = Field(default=False, description="Take `target_fps` frames of each second.")
+    target_fps: float = Field(default=24, ge=1, le=240, description="Frames per second to take, if resampled.")
+    reverse_video: bool = Field(default=False, description="Take the frames in reverse order.")
+
+
+class TwoPassInput(Schema):
+    """What `fal-ai/ltx-video-13b-dev/multiconditioning` and its distilled twin have in common."""
+
+    recipe: ClassVar[RecipeName]
+    usual: ClassVar[TwoPasses]
+    places: ClassVar[Mapping[Loc, Loc]] = {
+        ("recipe",): (),
+        ("passes", "first_steps"): ("first_pass_num_inference_steps",),
+        ("passes", "first_skip_final"): ("first_pass_skip_final_steps",),
+        ("passes", "second_steps"): ("second_pass_num_inference_steps",),
+        ("passes", "second_skip_initial"): ("second_pass_skip_initial_steps",),
+        ("tone_map",): ("tone_map_compression_ratio",),
+    }
+    names: ClassVar[Mapping[str, str]] = {
+        "number_of_frames": "num_frames",
+        "start_frame_number": "start_frame_num",
+        "reverse": "reverse_video",
+    }
+
+    prompt: str = Field(description="What the video shows.")
+    negative_prompt: str = Field(
+        default=LIGHTRICKS_NEGATIVE_PROMPT, description="What the video should not show, where a pass is guided."
+    )
+    loras: tuple[LoRA, ...] = Field(default=(), description="LoRAs to apply, all at once.")
+    resolution: Resolution = Field(default="720p", description="Height of a 16:9 video.")
+    aspect_ratio: AspectRatio = Field(
+        default="auto", description="Shape of the video; `auto` follows the first picture or clip."
+    )
+    seed: int | None = Field(
+        default=None, ge=-(2**63), lt=2**63, description="Same request, same seed, same video. Drawn when absent."
+    )
+    num_frames: int = Field(default=121, ge=9, le=161, description="Frames in the video.")
+    first_pass_num_inference_steps: int
+    first_pass_skip_final_steps: int | None = Field(
+        default=None, ge=0, description="Steps that the first pass leaves out at its end. In proportion when absent."
+    )
+    second_pass_num_inference_steps: int
+    second_pass_skip_initial_steps: int
+    frame_rate: int = Field(default=24, ge=1, le=60, description="Frames per second.")
+    expand_prompt: bool = Field(default=False, description="Let a language model elaborate the prompt.")
+    reverse_video: bool = Field(default=False, description="Play the finished video backwards.")
+    enable_safety_checker: bool = Field(default=True, description="Check prompt, inputs and output.")
+    enable_detail_pass: bool = Field(default=False, description="Has no effect: the second pass is always made.")
+    temporal_adain_factor: float = Field(
+        default=0.5, ge=0, le=1, description="Has no effect: a video is drawn in one piece, not in chunks."
+    )
+    tone_map_compression_ratio: float | None = Field(
+        default=None, ge=0, le=1, description="How strongly extreme latents are compressed. The server's when absent."
+    )
+    constant_rate_factor: int = Field(
+        default=29, ge=0, le=51, description="Pictures and clips are compressed to this quality of H.264 first."
+    )
+    images: tuple[ImageConditioningInput, ...] = Field(default=(), description="Pictures pinned to frames.")
+    videos: tuple[VideoConditioningInput, ...] = Field(default=(), description="Clips pinned to frames.")
+
+    def request(self) -> Request:
+        """Raises ValidationError, and RequestError for what Keyreel cannot do."""
+        same = self.model_dump(include=set(Request.model_fields), exclude={"images", "videos"})
+        said_otherwise = {
+            "number_of_frames": self.num_frames,
+            "recipe": self.recipe,
+            "passes": self._passes(),
+            "tone_map": self.tone_map_compression_ratio,
+            "images": [_picture(image) for image in self.images],
+            "videos": [_clip(video, index) for index, video in enumerate(self.videos)],
+        }
+        return Request.model_validate(same | said_otherwise)
+
+    @classmethod
+    def place(cls, loc: Loc) -> Loc:
+        if loc in cls.places:
+            return cls.places[loc]
+        return tuple(cls.names.get(str(part), part) for part in loc)
+
+    def _passes(self) -> dict[str, int]:
+        first, usual = self.first_pass_num_inference_steps, self.usual
+        skipped = self.first_pass_skip_final_steps
+        return {
+            "first_steps": first,
+            "first_skip_final": part_of(usual.skip_final, usual.first, first) if skipped is None else skipped,
+            "second_steps": self.second_pass_num_inference_steps,
+            "second_skip_initial": self.second_pass_skip_initial_steps,
+        }
+
+
+class DevInput(TwoPassInput):
+    """The input of `fal-ai/ltx-video-13b-dev/multiconditioning`."""
+
+    recipe = "multiscale"
+    usual = USUAL_PASSES
+
+    first_pass_num_inference_steps: int = Field(default=30, ge=2, le=50, description="Steps of the first pass.")
+    second_pass_num_inference_steps: int = Field(default=30, ge=2, le=50, description="Steps of the second pass.")
+    second_pass_skip_initial_steps: int = Field(
+        default=17, ge=0, le=49, description="Steps that the second pass leaves out at its beginning."
+    )
+
+
+class DistilledInput(TwoPassInput):
+    """The input of `fal-ai/ltx-video-13b-distilled/multiconditioning`."""
+
+    recipe = "distilled-multiscale"
+    usual = DISTILLED_PASSES
+
+    first_pass_num_inference_steps: int = Field(default=8, ge=2, le=12, description="Steps of the first pass.")
+    second_pass_num_inference_steps: int = Field(default=8, ge=2, le=12, description="Steps of the second pass.")
+    second_pass_skip_initial_steps: int = Field(
+        default=5, ge=1, le=11, description="Steps that the second pass leaves out at its beginning."
+    )
+
+
+AnyInput = Input | TwoPassInput
+
+
+def _picture(image: ImageConditioningInput) -> dict[str, Any]:
+    return {"image_url": image.image_url, "start_frame_number": image.start_frame_num, "strength": image.strength}
+
+
+def _clip(video: VideoConditioningInput, index: int) -> dict[str, Any]:
+    if video.conditioning_type != "rgb":
+        raise RequestError.at(
+            ("videos", index, "conditioning_type"),
+            f"{video.conditioning_type} needs in-context LoRAs, which Keyreel does not know. Send the clip as rgb.",
+            "feature_not_supported",
+        )
+    return {
+        "video_url": video.video_url,
+        "start_frame_number": video.start_frame_num,
+        "strength": video.strength,
+        "target_fps": video.target_fps if video.resample_fps else None,
+        "max_num_frames": video.max_num_frames if video.limit_num_frames else None,
+        "reverse": video.reverse_video,
+    }

@@ -1,0 +1,75 @@
+"""What of a request becomes part of the job, beside what others test: files are real, nothing is fetched."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keyreel.addresses import AddressPolicy
+from keyreel.canvas import Grid, Size
+from keyreel.fetch import Fetcher
+from keyreel.job import Job
+from keyreel.media.clips import ClipInfo
+from keyreel.prepare import prepare, taken_frames
+from keyreel.recipes import TwoPasses
+from keyreel.schema import VideoCondition, parse_request
+from keyreel.settings import Settings
+from tests.media.videos import ramp, write_video
+
+GRID = Grid(spatial=32, temporal=8)
+SMALL = {"prompt": "x", "resolution": "480p", "aspect_ratio": "1:1", "number_of_frames": 17}
+
+
+async def job(folder: Path, **fields: Any) -> Job:
+    settings = Settings(tone_map=0.3)
+    async with Fetcher(folder / "cache", AddressPolicy.everything(), 1, local_base=folder) as fetcher:
+        return (await prepare(parse_request(SMALL | fields), GRID, fetcher, settings, "multiscale")).job
+
+
+@pytest.mark.parametrize(
+    ("fields", "frames"),
+    [
+        ({}, tuple(range(50))),
+        ({"max_num_frames": 9}, tuple(range(9))),
+        ({"reverse": True}, tuple(range(49, -1, -1))),
+        ({"reverse": True, "max_num_frames": 3}, (2, 1, 0)),
+        ({"target_fps": 12.5}, tuple(range(0, 50, 2))),
+        ({"target_fps": 50, "max_num_frames": 4}, (0, 0, 1, 1)),
+        ({"max_num_frames": 1441}, tuple(range(50))),
+    ],
+)
+def test_the_frames_of_a_clip(fields: dict[str, Any], frames: tuple[int, ...]) -> None:
+    """Of 50, which last two seconds."""
+    info = ClipInfo(Size(64, 48), 50, 2.0)
+    assert taken_frames(info, VideoCondition(video_url="a", **fields)) == frames
+
+
+async def test_a_clip_backwards(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", ramp(20))
+    forwards, backwards = [
+        (await job(tmp_path, videos=[{"video_url": "a.mp4", "max_num_frames": 9, "reverse": reverse}])).conditions[0]
+        for reverse in (False, True)
+    ]
+    assert np.array_equal(forwards.pixels, backwards.pixels[::-1])
+    assert len(forwards.pixels) == 9
+
+
+async def test_the_request_may_say_how_it_is_sampled(tmp_path: Path) -> None:
+    passes = {"first_steps": 4, "first_skip_final": 1, "second_steps": 5, "second_skip_initial": 2}
+    asked = await job(tmp_path, passes=passes, tone_map=0.0)
+    assert (asked.passes, asked.sampling.tone_map) == (TwoPasses(4, 1, 5, 2), 0.0)
+    usual = await job(tmp_path)
+    assert (usual.passes, usual.sampling.tone_map) == (None, 0.3)
+
+
+async def test_pictures_are_compressed_on_demand(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (480, 480, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    images = [{"image_url": "a.png"}]
+    plain = await job(tmp_path, images=images)
+    assert np.array_equal(plain.conditions[0].pixels[0], noise)
+    rough = (await job(tmp_path, images=images, constant_rate_factor=40)).conditions[0].pixels
+    assert rough.shape == (1, 480, 480, 3)
+    assert np.abs(rough[0].astype(int) - noise).mean() > 10
