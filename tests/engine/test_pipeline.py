@@ -12,7 +12,7 @@ from keyreel.engine.pipeline import draw, encode_conditions, run
 from keyreel.errors import RequestError
 from keyreel.events import Frames, Notice, Stage, Step
 from keyreel.job import AdapterFile, Condition, Job, Pixels, Sampling
-from keyreel.recipes import RecipeName, recipe_of
+from keyreel.recipes import RecipeName, TwoPasses, recipe_of
 from tests.checkpoints import tiny_lora
 from tests.engine.stock import outcome
 
@@ -184,6 +184,10 @@ def test_only_the_forwards_that_a_step_needs(full_model: Model) -> None:
     counts = forwards(full_model, by("multiscale", steps=30))
     assert counts == {"denoise": [1] * 3 + [3] * 11 + [2] * 13, "refine": [2] * 13}
     assert {stage: sum(steps) for stage, steps in counts.items()} == {"denoise": 62, "refine": 26}
+    few = by("distilled-multiscale", steps=30)
+    assert forwards(full_model, few) == {"denoise": [1] * 7, "refine": [1] * 3}
+    asked = replace(few, passes=TwoPasses(first=5, skip_final=3, second=6, skip_initial=2))
+    assert forwards(full_model, asked) == {"denoise": [1] * 2, "refine": [1] * 4}
 
 
 def test_the_negative_prompt_is_read_only_where_it_guides(full_model: Model) -> None:
