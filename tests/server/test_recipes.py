@@ -1,34 +1,70 @@
-"""`keyreel serve --model FILE` in the layout of LTX-Video 0.9.7, as fal's own client sees it."""
+"""`keyreel serve --model FILE` in the layout of LTX-Video 0.9.7, as fal's own clients see it."""
 
+import base64
+import io
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fal_client
-import httpx
+import av
 import pytest
-from fal_client import client as hosts
+import torch
+from PIL import Image
+from safetensors.torch import save
 
+from keyreel.endpoints import ENDPOINTS
 from keyreel.media.mp4 import read_metadata
 from tests.checkpoints import single_file, single_file_upsampler
+from tests.js import JS, environment, install
 from tests.server.live import ENDPOINT
+from tests.server.served import Served, fetched, served
+from tests.spellings import SPELLINGS
 
-SMALL: dict[str, Any] = {
+COMMON: dict[str, Any] = {
     "prompt": "a red circle",
     "resolution": "480p",
     "aspect_ratio": "1:1",
-    "number_of_frames": 9,
-    "number_of_steps": 4,
     "seed": 3,
     "enable_safety_checker": False,
 }
-PATIENCE = 20
+SMALL = COMMON | {"number_of_frames": 9, "number_of_steps": 4}
+SMALL_PASSES = COMMON | {
+    "num_frames": 9,
+    "first_pass_num_inference_steps": 3,
+    "second_pass_num_inference_steps": 4,
+    "second_pass_skip_initial_steps": 2,
+}
+LAYERS = {
+    "proj_in": (32, 16),
+    "time_embed.linear": (192, 32),
+    "transformer_blocks.0.attn1.to_q": (32, 32),
+    "transformer_blocks.1.ff.net.2": (32, 128),
+}
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def picture() -> str:
+    content = io.BytesIO()
+    Image.new("RGB", (96, 96), "green").save(content, "PNG")
+    return data_uri(content.getvalue(), "image/png")
+
+
+SIBLINGS = [
+    ("fal-ai/ltx-video-lora", SMALL, "multiscale"),
+    ("fal-ai/ltx-video-lora/image-to-video", SMALL | {"image_url": picture()}, "multiscale"),
+    (
+        "fal-ai/ltx-video-13b-dev/multiconditioning",
+        SMALL_PASSES | {"images": [{"image_url": picture(), "start_frame_num": 8}]},
+        "multiscale",
+    ),
+    ("fal-ai/ltx-video-13b-distilled/multiconditioning", SMALL_PASSES, "distilled-multiscale"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,75 +75,99 @@ def model(full_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="module")
-def client(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[fal_client.SyncClient]:
-    folder = tmp_path_factory.mktemp("server")
-    command = [
-        sys.executable,
-        "-m",
-        "keyreel",
-        "serve",
-        "--port",
-        "0",
-        "--data-dir",
-        str(folder),
-        "--model",
-        str(model),
-    ]
-    variables = {
-        "KEYREEL_CACHE_DIR": str(folder / "cache"),
-        "KEYREEL_RECIPE": "multiscale",
-        "KEYREEL_DISTILLED_LORA": str(model.parent / "distilled.safetensors"),
-    }
-    process = subprocess.Popen(
-        [*command, "--device", "cpu"],
-        env=os.environ | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process, pytest.MonkeyPatch.context() as patch:
-        try:
-            assert process.stdout
-            assert process.stderr
-            line = next((line for line in process.stdout if " is at " in line), "")
-            assert line, process.stderr.read()
-            url, _, key = line.split(" is at ")[1].strip().partition("/#key=")
-            patch.setattr(hosts, "QUEUE_URL_FORMAT", f"{url}/queue/")
-            patch.setattr(hosts, "RUN_URL_FORMAT", f"{url}/run/")
-            client = fal_client.SyncClient(key=key)
-            yield client
-            client._client.close()
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0, process.stderr.read()
-        finally:
-            process.kill()
+def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    lora = str(model.parent / "distilled.safetensors")
+    with served(model, tmp_path_factory.mktemp("server"), recipe="multiscale", distilled_lora=lora) as server:
+        yield server
 
 
-@pytest.mark.parametrize("asked", ["single", "stg", "multiscale", "distilled", None])
-def test_each_recipe(client: fal_client.SyncClient, tmp_path: Path, asked: str | None) -> None:
+def facts(video: bytes, folder: Path) -> dict[str, Any]:
+    """What the file says of itself. Its frames are all there."""
+    path = folder / "video.mp4"
+    path.write_bytes(video)
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 9
+    known: dict[str, Any] = json.loads(read_metadata(path)["comment"])
+    return known
+
+
+@pytest.mark.parametrize("asked", ["single", "stg", "multiscale", "distilled", "distilled-multiscale", None])
+def test_each_recipe(server: Served, tmp_path: Path, asked: str | None) -> None:
     arguments = SMALL if asked is None else SMALL | {"recipe": asked}
-    output = client.subscribe(ENDPOINT, arguments, interval=0.05)
-    content = httpx.get(output["video"]["url"], trust_env=False).content
-    (tmp_path / "video.mp4").write_bytes(content)
-    facts = json.loads(read_metadata(tmp_path / "video.mp4")["comment"])
-    assert facts["sampling"]["recipe"] == (asked or "multiscale")
+    known = facts(server.video(ENDPOINT, arguments), tmp_path)
+    assert known["sampling"]["recipe"] == (asked or "multiscale")
 
 
-def test_progress_tells_the_passes_apart(client: fal_client.SyncClient) -> None:
-    handle = client.submit(ENDPOINT, SMALL)
-    handle.get(interval=0.05)
-    status = handle.status(with_logs=True)
-    assert isinstance(status, fal_client.Completed)
-    lines = [line["message"] for line in status.logs or ()]
-    assert [line for line in lines if line.startswith(("Denoising,", "Upsampling", "Refining,"))] == [
+def test_progress_tells_the_passes_apart(server: Served) -> None:
+    lines = server.log(ENDPOINT, SMALL)
+    stages = [line for line in lines if line.startswith(("Denoising,", "Upsampling", "Refining,"))]
+    assert [line for line in stages if ", step " not in line] == [
         "Denoising, 4 steps",
         "Upsampling",
         "Refining, 2 steps",
     ]
 
 
-def test_an_unknown_recipe(client: fal_client.SyncClient) -> None:
-    with pytest.raises(fal_client.FalClientHTTPError) as refused:
-        client.run(ENDPOINT, SMALL | {"recipe": "slow"})
-    assert refused.value.response.status_code == 422
-    assert refused.value.response.json()["detail"][0]["loc"] == ["body", "recipe"]
+def test_an_unknown_recipe(server: Served) -> None:
+    status, problems = server.refusal(ENDPOINT, SMALL | {"recipe": "slow"})
+    assert (status, problems[0]["loc"]) == (422, ["body", "recipe"])
+
+
+@pytest.mark.parametrize(("endpoint", "arguments", "recipe"), SIBLINGS, ids=[name for name, *_ in SIBLINGS])
+def test_each_sibling(server: Served, tmp_path: Path, endpoint: str, arguments: dict[str, Any], recipe: str) -> None:
+    output = server.make(endpoint, arguments)
+    assert (output["prompt"], output["seed"]) == ("a red circle", 3)
+    known = facts(fetched(output), tmp_path)
+    assert known["sampling"]["recipe"] == recipe
+    assert len(known["inputs"]) == str(arguments).count("image_url")
+
+
+def test_a_siblings_steps_are_made(server: Served) -> None:
+    lines = server.log("fal-ai/ltx-video-13b-dev/multiconditioning", SMALL_PASSES | {"first_pass_skip_final_steps": 1})
+    assert {"Denoising, 2 steps", "Refining, 2 steps"} <= set(lines)
+
+
+def test_a_sibling_is_refused_in_its_own_words(server: Served) -> None:
+    dev, image = "fal-ai/ltx-video-13b-dev/multiconditioning", "fal-ai/ltx-video-lora/image-to-video"
+    late = SMALL_PASSES | {"images": [{"image_url": picture(), "start_frame_num": 9}]}
+    status, problems = server.refusal(dev, late)
+    assert (status, problems[0]["loc"]) == (422, ["body", "images", 0, "start_frame_num"])
+    status, problems = server.refusal(image, SMALL | {"image_url": data_uri(b"no picture", "image/png")})
+    assert (status, problems[0]["loc"]) == (422, ["body", "image_url"])
+
+
+def test_every_spelling_of_a_lora_makes_the_same_video(server: Served) -> None:
+    noise = torch.Generator().manual_seed(1)
+    factors = {
+        path: (torch.randn(4, inputs, generator=noise) / 2, torch.randn(outputs, 4, generator=noise) / 2)
+        for path, (outputs, inputs) in LAYERS.items()
+    }
+    plain = SMALL | {"recipe": "single", "number_of_steps": 2}
+    videos = {}
+    for spelling, spell in SPELLINGS.items():
+        path = data_uri(save(spell(factors)), "application/octet-stream")
+        videos[spelling] = frames(server.video(ENDPOINT, plain | {"loras": [{"path": path, "scale": 0.7}]}))
+    assert set(videos.values()) == {videos["diffusers"]}
+    assert frames(server.video(ENDPOINT, plain)) != videos["diffusers"]
+
+
+def frames(video: bytes) -> bytes:
+    """What is shown; the file also names the LoRA's hash, which differs."""
+    with av.open(io.BytesIO(video), mode="r") as container:
+        return b"".join(frame.to_ndarray().tobytes() for frame in container.decode(video=0))
+
+
+def test_fals_javascript_client(server: Served) -> None:
+    install()
+    asked = [{"way": "subscribe", "inputs": [SMALL | {"recipe": recipe} for recipe in ("single", "distilled")]}]
+    asked += [{"way": "subscribe", "endpoint": name, "inputs": [arguments]} for name, arguments, _ in SIBLINGS]
+    for order in asked:
+        command = ["node", "scenarios.mjs", "proxy", "outcomes", json.dumps(order)]
+        variables = environment(KEYREEL_URL=server.url, FAL_KEY=server.key)
+        program = subprocess.run(command, cwd=JS, env=variables, capture_output=True, text=True, check=True)
+        outcomes = [json.loads(line) for line in program.stdout.splitlines()]
+        assert [outcome["result"]["data"]["seed"] for outcome in outcomes] == [3] * len(order["inputs"])
+
+
+def test_all_endpoints_are_tried() -> None:
+    assert {ENDPOINT, *(name for name, *_ in SIBLINGS)} == ENDPOINTS.keys()
