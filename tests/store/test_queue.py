@@ -15,6 +15,7 @@ from keyreel.store.records import (
     Failure,
     Idempotency,
     IdempotencyError,
+    KeyLimitError,
     LeaseLostError,
     Level,
     LogLine,
@@ -93,6 +94,18 @@ async def test_a_full_queue_refuses(store: Store) -> None:
     await submit(store, max_queue_length=1, pool="large")
     await claim(store)
     await submit(store, max_queue_length=1)
+
+
+async def test_a_key_has_only_so_many_requests_under_way(store: Store) -> None:
+    first = await submit(store, max_of_key=2)
+    await submit(store, max_of_key=2)
+    await claim(store)
+    with pytest.raises(KeyLimitError, match="no more than 2 requests"):
+        await submit(store, max_of_key=2)
+    await submit(store, max_of_key=2, key_id="somebody else")
+    await store.queue.cancel(first)
+    with pytest.raises(KeyLimitError):
+        await submit(store, max_of_key=2)
 
 
 async def test_a_replay_is_not_refused_by_a_full_queue(store: Store) -> None:

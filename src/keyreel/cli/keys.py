@@ -32,11 +32,14 @@ keys = typer.Typer(help="Who may use the server.", no_args_is_help=True)
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     admin: Annotated[bool, typer.Option("--admin", help="It may manage keys and see everybody's requests.")] = False,
+    max_requests: Annotated[
+        int | None, typer.Option(min=1, help="Requests that may wait and run at once. Default: any number.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it. It cannot be shown again."""
     with _key_book(data_dir) as book:
-        new = book.create(name, admin)
+        new = book.create(name, admin, max_requests)
     typer.echo(f"{new.key.id}:{new.secret}")
 
 
@@ -45,9 +48,10 @@ def list_keys(data_dir: DataDir = None) -> None:
     """List the keys, without their secrets."""
     with _key_book(data_dir) as book:
         listed = book.list()
-    table = Table(Column("Id", no_wrap=True), "Name", "Admin", "Created", "Revoked")
+    table = Table(Column("Id", no_wrap=True), "Name", "Admin", "At once", "Created", "Revoked")
     for key in listed:
-        table.add_row(key.id, key.name, "yes" if key.admin else "", _date(key.created), _date(key.revoked))
+        at_once = str(key.max_requests or "")
+        table.add_row(key.id, key.name, "yes" if key.admin else "", at_once, _date(key.created), _date(key.revoked))
     Console().print(table)
 
 
@@ -62,7 +66,7 @@ def revoke(
 
 
 class KeyBook(Protocol):
-    def create(self, name: str, admin: bool) -> NewKey: ...
+    def create(self, name: str, admin: bool, max_requests: int | None) -> NewKey: ...
     def revoke(self, key_id: str) -> None: ...
     def list(self) -> list[Key]: ...
 
@@ -73,8 +77,9 @@ class ServersKeys:
 
     server: LocalServer
 
-    def create(self, name: str, admin: bool) -> NewKey:
-        answer = self.server.call("POST", "/keys", {"name": name, "admin": admin})
+    def create(self, name: str, admin: bool, max_requests: int | None) -> NewKey:
+        wanted = {"name": name, "admin": admin, "max_requests": max_requests}
+        answer = self.server.call("POST", "/keys", wanted)
         secret = answer.pop("secret")
         return NewKey(Key(**answer), secret)
 
@@ -89,8 +94,8 @@ class ServersKeys:
 class StoredKeys:
     url: str
 
-    def create(self, name: str, admin: bool) -> NewKey:
-        return self._do(lambda stored: stored.create(name, admin=admin))
+    def create(self, name: str, admin: bool, max_requests: int | None) -> NewKey:
+        return self._do(lambda stored: stored.create(name, admin=admin, max_requests=max_requests))
 
     def revoke(self, key_id: str) -> None:
         if not self._do(lambda stored: stored.revoke(key_id)):

@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse
 from keyreel.errors import RequestError
 from keyreel.failures import PLATFORM_CODES, failure_answer, failure_of
 from keyreel.objects import ObjectStoreError
-from keyreel.store.records import Failure, IdempotencyError, QueueFullError
+from keyreel.store.records import Failure, IdempotencyError, KeyLimitError, QueueFullError
 
 REQUEST_ID = "x-fal-request-id"
 ERROR_TYPE = "X-Fal-Error-Type"
@@ -57,7 +57,8 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(RequestNotFoundError, _request_not_found)
-    app.add_exception_handler(QueueFullError, _queue_full)
+    for full in (QueueFullError, KeyLimitError):
+        app.add_exception_handler(full, _queue_full)
     app.add_exception_handler(IdempotencyError, _idempotency)
     app.add_exception_handler(ObjectStoreError, _unavailable)
     for database_error in (OperationalError, InterfaceError):

@@ -1,6 +1,7 @@
 """Keys, for administrators and the command line."""
 
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, Field
@@ -11,9 +12,13 @@ from keyreel.store.records import Key
 router = APIRouter(prefix="/keys", tags=["keys"])
 
 
+MaxRequests = Annotated[int | None, Field(ge=1, description="Waiting and running at once. Any number when absent.")]
+
+
 class KeyRequest(BaseModel):
     name: str = Field(min_length=1, max_length=200)
     admin: bool = False
+    max_requests: MaxRequests = None
 
 
 class KeyView(BaseModel):
@@ -22,10 +27,11 @@ class KeyView(BaseModel):
     admin: bool
     created: float = Field(description="Seconds since 1970.")
     revoked: float | None
+    max_requests: MaxRequests
 
     @classmethod
     def of(cls, key: Key) -> "KeyView":
-        return cls(id=key.id, name=key.name, admin=key.admin, created=key.created, revoked=key.revoked)
+        return cls(**asdict(key))
 
 
 class NewKeyView(KeyView):
@@ -34,7 +40,7 @@ class NewKeyView(KeyView):
 
 @router.post("", status_code=201, summary="Make a key")
 async def create(wanted: KeyRequest, _admin: AdminKey, services: CurrentServices) -> NewKeyView:
-    new = await services.store.keys.create(wanted.name, admin=wanted.admin)
+    new = await services.store.keys.create(**wanted.model_dump())
     return NewKeyView(**KeyView.of(new.key).model_dump(), secret=new.secret)
 
 

@@ -20,14 +20,24 @@ class Keys:
         self._database = database
         self._now = database.now
 
-    async def create(self, name: str, *, admin: bool = False) -> NewKey:
+    async def create(self, name: str, *, admin: bool = False, max_requests: int | None = None) -> NewKey:
         """Makes a key with a secret of 32 random bytes, which is shown this once."""
         secret = secrets.token_hex(32)
-        return NewKey(await self.put(str(uuid4()), secret, name, admin=admin), secret)
+        key = await self.put(str(uuid4()), secret, name, admin=admin, max_requests=max_requests)
+        return NewKey(key, secret)
 
-    async def put(self, key_id: str, secret: str, name: str, *, admin: bool = False) -> Key:
+    async def put(
+        self, key_id: str, secret: str, name: str, *, admin: bool = False, max_requests: int | None = None
+    ) -> Key:
         """Sets a key that the operator chose, in place of one with the same id."""
-        values = {"id": key_id, "secret_hash": _hash(secret), "name": name, "admin": admin, "created": self._now}
+        values = {
+            "id": key_id,
+            "secret_hash": _hash(secret),
+            "name": name,
+            "admin": admin,
+            "created": self._now,
+            "max_requests": max_requests,
+        }
         async with self._database.write() as connection:
             await connection.execute(delete(api_key).where(api_key.c.id == key_id))
             row = (await connection.execute(insert(api_key).values(**values).returning(*_COLUMNS))).one()
@@ -60,4 +70,4 @@ def _hash(secret: str) -> bytes:
 
 
 def _key(row: AnyRow) -> Key:
-    return Key(row.id, row.name, row.admin, row.created, row.revoked)
+    return Key(row.id, row.name, row.admin, row.created, row.revoked, row.max_requests)

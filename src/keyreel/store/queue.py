@@ -25,6 +25,7 @@ from keyreel.store.records import (
     Failure,
     IdempotencyError,
     JsonObject,
+    KeyLimitError,
     Lease,
     LeaseLostError,
     LogLine,
@@ -55,7 +56,7 @@ class Queue:
         self._now = database.now
 
     async def submit(self, new: NewRequest) -> Submitted:
-        """Queues a request; returns when it is safe. Raises QueueFullError or IdempotencyError."""
+        """Queues a request; returns when it is safe. Raises QueueFullError, KeyLimitError or IdempotencyError."""
         try:
             return await self._replay(new) or await self._insert(new)
         except IntegrityError:
@@ -225,13 +226,15 @@ class Queue:
         }
 
     async def _check_length(self, connection: AsyncConnection, new: NewRequest) -> None:
-        """On PostgreSQL submits at the same moment do not see each other: the limit is kept but for these."""
-        if new.max_queue_length is None:
-            return
-        queued = and_(request.c.state == State.IN_QUEUE, request.c.pool == new.pool)
-        waiting = (await connection.execute(select(func.count()).where(queued))).scalar_one()
-        if waiting > new.max_queue_length:
-            raise QueueFullError(waiting, new.max_queue_length)
+        """On PostgreSQL submits at the same moment do not see each other: limits are kept but for these."""
+        if new.max_queue_length is not None:
+            waiting = await _count(connection, request.c.state == State.IN_QUEUE, request.c.pool == new.pool)
+            if waiting > new.max_queue_length:
+                raise QueueFullError(waiting, new.max_queue_length)
+        if new.max_of_key is not None:
+            live = request.c.state.in_((State.IN_QUEUE, State.IN_PROGRESS))
+            if await _count(connection, live, request.c.key_id == new.key_id) >= new.max_of_key:
+                raise KeyLimitError(new.max_of_key)
 
     def _event(self, lease: Lease, line: LogLine) -> Any:
         return insert(event).values(
@@ -327,6 +330,10 @@ class Queue:
         pending = exists().where(delivery.c.request_id == request.c.id, delivery.c.state == "PENDING")
         expired = select(request.c.seq).where(request.c.expires_at <= self._now, ~pending).limit(_SWEEP)
         return (await connection.execute(delete(request).where(request.c.seq.in_(expired)))).rowcount
+
+
+async def _count(connection: AsyncConnection, *which: ColumnElement[bool]) -> int:
+    return int((await connection.execute(select(func.count()).where(*which))).scalar_one())
 
 
 def _held(lease: Lease) -> ColumnElement[bool]:

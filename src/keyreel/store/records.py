@@ -99,6 +99,8 @@ class NewRequest:
     start_timeout: float | None = None
     max_queue_length: int | None = None
     """Refuse when more than that are waiting."""
+    max_of_key: int | None = None
+    """Refuse when so many of the same key are waiting or running."""
     retry: bool = True
     """Whether a machine's failure is followed by another attempt."""
     retention: float = DAY
@@ -214,6 +216,8 @@ class Key:
     admin: bool
     created: float
     revoked: float | None
+    max_requests: int | None = None
+    """Waiting and running at once; any number when absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +285,12 @@ class QueueFullError(StoreError):
     def __init__(self, waiting: int, limit: int) -> None:
         super().__init__(f"{waiting} requests are waiting, more than the {limit} that the request allows.")
         self.waiting = waiting
+        self.limit = limit
+
+
+class KeyLimitError(StoreError):
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"This key may have no more than {limit} requests waiting or running. Try again later.")
         self.limit = limit
 
 

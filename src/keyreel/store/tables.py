@@ -124,6 +124,7 @@ api_key = Table(
     Column("admin", Boolean, nullable=False),
     Column("created", Time, nullable=False),
     Column("revoked", Time),
+    Column("max_requests", Integer),
 )
 
 file = Table(

@@ -2,7 +2,7 @@ import { useSignal } from "@preact/signals";
 import { ago } from "../model/format";
 import { say } from "../model/toast";
 import { call } from "../server/http";
-import { Button, Field, Switch } from "./controls";
+import { Button, Field, NumberInput, Switch } from "./controls";
 import { Table } from "./OperateTables";
 
 export interface Key {
@@ -11,6 +11,7 @@ export interface Key {
   readonly admin: boolean;
   readonly created: number;
   readonly revoked: number | null;
+  readonly max_requests: number | null;
 }
 
 interface KeysProps {
@@ -23,7 +24,7 @@ export function Keys({ keys, own, changed }: KeysProps) {
   const revoke = (id: string) => void call("DELETE", `keys/${id}`).then(changed, (error: unknown) => say((error as Error).message));
   return (
     <div class="keys">
-      <Table title="Keys" columns={["Name", "Id", "Rights", "Made", ""]} empty="There is no key." count={keys.length}>
+      <Table title="Keys" columns={["Name", "Id", "Rights", "At once", "Made", ""]} empty="There is no key." count={keys.length}>
         {keys.map((key) => (
           <tr key={key.id} class={key.revoked ? "over" : ""}>
             <td>{key.name}</td>
@@ -31,6 +32,7 @@ export function Keys({ keys, own, changed }: KeysProps) {
               <code>{key.id}</code>
             </td>
             <td>{key.admin ? "administrator" : "requests"}</td>
+            <td>{key.max_requests ?? "no limit"}</td>
             <td>{ago(key.created)}</td>
             <td>
               {key.revoked ? "revoked" : key.id === own ? "yours" : <Button kind="danger" onClick={() => revoke(key.id)}>Revoke</Button>}
@@ -46,14 +48,16 @@ export function Keys({ keys, own, changed }: KeysProps) {
 function NewKey({ changed }: { changed: () => Promise<void> }) {
   const name = useSignal("");
   const admin = useSignal(false);
+  const limit = useSignal<number | null>(null);
   const made = useSignal<string | null>(null);
   const create = async (event: Event) => {
     event.preventDefault();
     try {
-      const answer = await call("POST", "keys", { name: name.value, admin: admin.value });
+      const answer = await call("POST", "keys", { name: name.value, admin: admin.value, max_requests: limit.value });
       const key = (await answer.json()) as { id: string; secret: string };
       made.value = `${key.id}:${key.secret}`;
       name.value = "";
+      limit.value = null;
       await changed();
     } catch (error) {
       say((error as Error).message);
@@ -63,6 +67,9 @@ function NewKey({ changed }: { changed: () => Promise<void> }) {
     <form class="card new-key" onSubmit={create}>
       <Field label="Name of a new key">
         {({ id }) => <input id={id} type="text" required placeholder="what it is for" value={name.value} onInput={(event) => (name.value = event.currentTarget.value)} />}
+      </Field>
+      <Field label="Requests at once">
+        {({ id, describedBy }) => <NumberInput {...{ id, describedBy }} min={1} value={limit.value} placeholder="no limit" onChange={(chosen) => (limit.value = chosen)} />}
       </Field>
       <Switch label="Administrator" checked={admin.value} onChange={(checked) => (admin.value = checked)} />
       <Button submits icon="add" disabled={!name.value.trim()}>
