@@ -34,6 +34,13 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """A few frames, small, of what the video is going to look like as far as can be told by now."""
+
+    pixels: Pixels
+
+
+@dataclass(frozen=True, slots=True)
 class Frames:
     """The next finished frames of the video, in playing order."""
 
@@ -47,4 +54,4 @@ class Done:
     output: Output
 
 
-Event = Stage | Step | Notice | Frames | Done
+Event = Stage | Step | Notice | Preview | Frames | Done

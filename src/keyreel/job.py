@@ -59,7 +59,7 @@ class Sampling:
 class Job:
     """What the engine needs to make one video of `frames` frames of `size`.
 
-    passes: of a recipe that has two; without it they follow from `steps`.
+    passes: of a recipe that has two; without it they follow from `steps`. previews: whether to yield any.
     """
 
     prompt: str
@@ -74,3 +74,4 @@ class Job:
     adapters: tuple[AdapterFile, ...] = ()
     sampling: Sampling = Sampling()
     passes: TwoPasses | None = None
+    previews: bool = False

@@ -38,9 +38,9 @@ def denoiser(model: Model, sequence: TokenSequence) -> Denoiser:
 @torch.inference_mode()
 def test_a_stopped_loop_goes_on_with_the_same_numbers(denoiser: Denoiser, sequence: TokenSequence) -> None:
     whole = list(denoiser.steps(sequence.tokens))
-    done, halfway = whole[2]
-    assert [step for step, _ in whole] == [1, 2, 3, 4, 5, 6]
-    *_, (_, resumed) = denoiser.steps(halfway.clone(), start=done)
+    done, halfway, _ = whole[2]
+    assert [step for step, *_ in whole] == [1, 2, 3, 4, 5, 6]
+    *_, (_, resumed, _) = denoiser.steps(halfway.clone(), start=done)
     assert torch.equal(resumed, whole[-1][1])
 
 
@@ -48,7 +48,7 @@ def test_a_stopped_loop_goes_on_with_the_same_numbers(denoiser: Denoiser, sequen
 def test_pinned_tokens_keep_to_their_strength(denoiser: Denoiser, sequence: TokenSequence) -> None:
     extra = sequence.extra
     hard, soft = slice(extra, extra + 6), slice(0, extra)
-    for done, tokens in denoiser.steps(sequence.tokens):
+    for done, tokens, _ in denoiser.steps(sequence.tokens):
         level = denoiser.sigmas[done - 1]
         shaken = (tokens[:, hard] - sequence.tokens[:, hard]).abs().mean().item()
         assert shaken == pytest.approx(0.15 * level**2 * 0.8, abs=0.05)
@@ -61,12 +61,13 @@ def test_a_stochastic_step_takes_fresh_noise(denoiser: Denoiser, sequence: Token
     """LTX-Video's `rf.py`: the estimate of the finished latents, with fresh noise up to the next level."""
     sigma, following = 1.0, denoiser.sigmas[1]
     still = replace(denoiser, condition_noise_scale=0.0)
-    plain = still.step(sequence.tokens, 0)
+    plain, clean = still.step(sequence.tokens, 0)
     velocity = (plain - sequence.tokens) / (following - sigma)
     fresh = noise.draw(4, "step", 0, tuple(sequence.tokens.shape))
     restated = (1 - following) * (sequence.tokens - sigma * velocity) + following * fresh
     free = sequence.pinned == 0
-    stochastic = replace(still, stochastic=True).step(sequence.tokens, 0)
+    stochastic, same = replace(still, stochastic=True).step(sequence.tokens, 0)
+    assert torch.equal(clean, same)
     torch.testing.assert_close(stochastic[:, free], restated[:, free], rtol=0, atol=1e-4)
     assert torch.equal(stochastic[:, ~free], sequence.tokens[:, ~free])
 
@@ -88,3 +89,9 @@ def test_levels_name_each_noise_once() -> None:
 def test_coordinates_of_the_first_latent_frame_stand_for_one_frame() -> None:
     frames = latents.coordinates((3, 1, 2), Grid(32, 8), start=5)
     assert frames.tolist() == [[5, 5, 6, 6, 14, 14], [0] * 6, [0, 32] * 3]
+
+
+@torch.inference_mode()
+def test_the_last_step_expects_what_comes(denoiser: Denoiser, sequence: TokenSequence) -> None:
+    *_, (_, tokens, clean) = denoiser.steps(sequence.tokens)
+    torch.testing.assert_close(clean, tokens, rtol=0, atol=1e-5)

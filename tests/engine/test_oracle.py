@@ -79,7 +79,7 @@ def _ours(pipeline: Any, pins: Sequence[Pin], guidance: float, condition_noise: 
         seed=SEED,
     )
     tokens = sequence.tokens
-    for _, tokens in denoiser.steps(sequence.tokens):  # noqa: B007
+    for _, tokens, _ in denoiser.steps(sequence.tokens):  # noqa: B007
         pass
     return latents.unpack(tokens[:, sequence.extra :], SHAPE)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from keyreel.canvas import Grid
 from keyreel.errors import ModelError
-from keyreel.events import Event, Frames, Stage, Step
+from keyreel.events import Event, Frames, Preview, Stage, Step
 from keyreel.job import Job
 from keyreel.worker import child
 from keyreel.worker.messages import Load, Ready
@@ -31,6 +31,8 @@ class FakeEngine:
         for step in range(1, job.steps + 1):
             self._obey(words)
             yield Step(step)
+            if "preview" in words and job.previews:
+                yield Preview(np.full((2, 4, 8, 3), 40 * step, np.uint8))
         yield Stage("decode", job.frames)
         # Of which the file must have something to tell: the seed, and the first condition's colour.
         pixels = np.full((job.frames, job.size.height, job.size.width, 3), job.seed % 256, np.uint8)
@@ -46,9 +48,6 @@ class FakeEngine:
         """In each step."""
         if "pace" in words:
             time.sleep(float(words["pace"]))  # stands for a device's work
-        if "tally" in words:
-            with Path(words["tally"]).open("ab") as tally:
-                tally.write(b".")
         if "tally" in words:
             with Path(words["tally"]).open("ab") as tally:
                 tally.write(b".")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import c2pa
+import numpy as np
 import pytest
 
 from keyreel.canvas import Grid
@@ -21,6 +22,7 @@ from keyreel.store.records import NewFile
 from keyreel.worker.guard import WorkerGuard
 from keyreel.worker.messages import Ready
 from keyreel.worker.process import GUARD
+from keyreel.worker.spool import write_preview
 from keyreel.worker.supervisor import supervise
 from tests.small_models import language_model, picture_classifier
 from tests.test_expansion import Chat, chat, completion
@@ -81,6 +83,18 @@ async def test_a_video_that_is_not_allowed_is_not_stored(bench: Bench, tmp_path:
         assert failure.type == "content_policy_violation"
         assert failure.detail[0]["loc"] == ["body"]
         assert not await stored(bench)
+
+
+async def test_previews_are_checked_like_the_video(bench: Bench, tmp_path: Path) -> None:
+    checker = picture_classifier(tmp_path / "checker")
+    guard = WorkerGuard(settings(bench, image_checker=str(checker)))
+    await guard.open(Ready("fake", "0" * 64, "cpu", Grid(32, 8), {}))
+    try:
+        await guard.check_preview(write_preview(np.full((2, 4, 8, 3), 20, np.uint8), tmp_path))
+        with pytest.raises(RequestError):
+            await guard.check_preview(write_preview(np.full((2, 4, 8, 3), 200, np.uint8), tmp_path))
+    finally:
+        await guard.close()
 
 
 async def test_the_device_does_not_wait_for_the_checker(bench: Bench, gate: Gate) -> None:

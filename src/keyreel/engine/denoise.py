@@ -38,14 +38,17 @@ class Denoiser:
     cfg_star: bool = False
     stochastic: bool = False
 
-    def steps(self, tokens: torch.Tensor, start: int = 0) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yields (steps done, tokens (1, N, C) fp32) after each step: all that it takes to go on later."""
-        for index in range(start, len(self.sigmas) - 1):
-            tokens = self.step(tokens, index)
-            yield index + 1, tokens
+    def steps(self, tokens: torch.Tensor, start: int = 0) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """Yields (steps done, tokens, clean), (1, N, C) fp32, after each step.
 
-    def step(self, tokens: torch.Tensor, index: int) -> torch.Tensor:
-        """One Euler step from sigmas[index] to sigmas[index + 1].
+        The first two are all that it takes to go on later. clean: what this step expects to come of the tokens.
+        """
+        for index in range(start, len(self.sigmas) - 1):
+            tokens, clean = self.step(tokens, index)
+            yield index + 1, tokens, clean
+
+    def step(self, tokens: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """One Euler step from sigmas[index] to sigmas[index + 1], and what it expects to come of the tokens.
 
         A token pinned with strength a is never noisier than 1 - a: it stays as it is until the schedule has come down
         to that level and is denoised with the others from there on. With a = 1 it never changes.
@@ -53,14 +56,15 @@ class Denoiser:
         sigma, following = self.sigmas[index], self.sigmas[index + 1]
         free = 1 - self.sequence.pinned
         tokens = self._shake(tokens, sigma, index)
-        levels = Levels.of(free.clamp(max=sigma)).to(tokens.device)
-        predicted = self._velocity(tokens, levels, self.guidance[index])
+        noisy = free.clamp(max=sigma)
+        predicted = self._velocity(tokens, Levels.of(noisy).to(tokens.device), self.guidance[index])
+        clean = tokens - noisy.to(tokens.device)[None, :, None] * predicted
         moved = tokens + (following - sigma) * predicted
         if self.stochastic:
             fresh = noise.draw(self.seed, "step", index, tuple(tokens.shape)).to(tokens.device)
             moved = (tokens - sigma * predicted).lerp(fresh, following)
         moving = (sigma - EPSILON < free).to(tokens.device)[None, :, None]
-        return torch.where(moving, moved, tokens)
+        return torch.where(moving, moved, tokens), clean
 
     def _shake(self, tokens: torch.Tensor, sigma: float, index: int) -> torch.Tensor:
         """Fresh noise on fully pinned tokens, less and less: without it a pinned picture makes a still video."""

@@ -20,12 +20,13 @@ from keyreel.engine.conditions import (
 from keyreel.engine.denoise import Denoiser
 from keyreel.engine.latents import LatentShape
 from keyreel.engine.models import Model
+from keyreel.engine.preview import is_due, preview
 from keyreel.engine.prompt import MAX_TOKENS, Text
 from keyreel.engine.schedule import guidance_per_step, noise_levels
 from keyreel.engine.transformer import KeyValue, rotary, text_key_values
 from keyreel.engine.upsample import upsample
 from keyreel.errors import RequestError
-from keyreel.events import Event, Frames, Notice, Stage, StageName, Step
+from keyreel.events import Event, Frames, Notice, Preview, Stage, StageName, Step
 from keyreel.job import Job
 from keyreel.recipes import DISTILLED, Pass, Recipe, recipe_of
 
@@ -105,11 +106,14 @@ def draw(
         sigmas = noise_levels(part)
         sequence = token_sequence(pinned, _start(model, job, size, z, sigmas[0], seed), model.grid, seed)
         denoiser = _denoiser(model, job, recipe, part, sequence, key_values, seed)
-        yield Stage(stage, len(sigmas) - 1)
+        steps, shape = len(sigmas) - 1, _shape(model, job, size)
+        yield Stage(stage, steps)
         tokens = sequence.tokens.to(model.device)
-        for done, tokens in denoiser.steps(tokens):  # noqa: B007, B020 - the last step's tokens are what comes of it
+        for done, tokens, clean in denoiser.steps(tokens):  # noqa: B007, B020 - the last step's tokens are what comes of it
             yield Step(done)
-        z = latents.unpack(tokens[:, sequence.extra :], _shape(model, job, size))
+            if job.previews and is_due(done, steps):
+                yield _preview(model, job, latents.unpack(clean[:, sequence.extra :], shape))
+        z = latents.unpack(tokens[:, sequence.extra :], shape)
     assert z is not None, "a recipe has passes"  # noqa: S101
     return z
 
@@ -152,6 +156,11 @@ def _denoiser(
         cfg_star=recipe.cfg_star,
         stochastic=job.sampling.stochastic_sampling,
     )
+
+
+def _preview(model: Model, job: Job, clean: torch.Tensor) -> Preview:
+    pixels = preview(model.vae, clean, job.sampling.decode_timestep)
+    return Preview(pixels[::-1] if job.reverse else pixels)
 
 
 def _decoded(model: Model, job: Job, z: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -8,16 +8,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from keyreel.errors import ModelError, RequestError
-from keyreel.events import Event, Frames, Notice, Stage, Step
+from keyreel.events import Event, Frames, Notice, Preview, Stage, Step
 from keyreel.job import Job, Pixels
 from keyreel.media.mp4 import Mp4Writer
 from keyreel.worker.channel import Channel
-from keyreel.worker.messages import Failed, Finished, Load, LoadFailed, Ready, Refused, Run, Stop, Stopped
-from keyreel.worker.spool import unspool
+from keyreel.worker.messages import Failed, Finished, Load, LoadFailed, Previewed, Ready, Refused, Run, Stop, Stopped
+from keyreel.worker.spool import unspool, write_preview
 
 if TYPE_CHECKING:
     from keyreel.engine.models import Model
@@ -134,7 +134,7 @@ def perform(engine: Engine, run: Run, channel: Channel) -> Finished | Stopped | 
 
 def _make(engine: Engine, run: Run, channel: Channel) -> Finished:
     channel.send(Stage("text"))
-    job = unspool(run.spooled, run.folder)
+    job = replace(unspool(run.spooled, run.folder), previews=True)
     with (
         Mp4Writer(run.video, job.size, job.frame_rate, run.metadata) as writer,
         overlapped(writer.write) as write,
@@ -144,6 +144,8 @@ def _make(engine: Engine, run: Run, channel: Channel) -> Finished:
             match event:
                 case Frames(pixels):
                     write(pixels)
+                case Preview(pixels):
+                    channel.send(Previewed(write_preview(pixels, run.folder)))
                 case Stage() | Step() | Notice():
                     channel.send(event)
             if channel.has_message() and channel.receive() == Stop(run.id):

@@ -103,6 +103,10 @@ class WorkerGuard:
         """Raises RequestError or MachineError."""
         await self._ask(Check(video=video))
 
+    async def check_preview(self, pixels: Path) -> None:
+        """Raises RequestError or MachineError."""
+        await self._ask(Check(preview=pixels))
+
     async def _ask(self, order: Expand | Check) -> Message:
         """Goes on when the caller is cancelled: what is loaded costs too much to be thrown away."""
         task = asyncio.create_task(self._exchange(order))

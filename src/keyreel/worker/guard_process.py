@@ -68,6 +68,8 @@ def _check(guard: Guard, order: Check) -> None:
     guard.check_conditions({loc: read_pixels(path) for loc, path in order.conditions})
     if order.video:
         guard.check_video(sample_frames(order.video, guard.frames))
+    if order.preview:
+        guard.check_video(read_pixels(order.preview))
 
 
 if __name__ == "__main__":

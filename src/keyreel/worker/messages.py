@@ -91,6 +91,13 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Previewed:
+    """A preview lies in a file of pixels. Whoever reads it deletes it."""
+
+    pixels: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The video is written: so many bytes."""
 
@@ -158,11 +165,12 @@ class Expanded:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """To the guard: is this allowed? conditions: files of pixels, by their places in the request."""
+    """To the guard: is this allowed? conditions: files of pixels, by their places in the request. preview: another."""
 
     prompts: tuple[str, ...] = ()
     conditions: tuple[tuple[Loc, Path], ...] = ()
     video: Path | None = None
+    preview: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +187,7 @@ Message = (
     | Stage
     | Step
     | Notice
+    | Previewed
     | Finished
     | Stopped
     | Refused

@@ -43,6 +43,8 @@ class Report:
         self._lines: list[_Line] = []
         self._progress: JsonObject | None = None
         self._stage: Stage | None = None
+        self._steps: JsonObject = {}
+        self._preview: JsonObject = {}
         self._began = 0.0
         self._last_line = 0.0
 
@@ -54,6 +56,11 @@ class Report:
                 self._advance(done)
             case Notice(message):
                 self.write(message, Level.WARN)
+
+    def preview(self, url: str, frames: int) -> None:
+        """From now on the progress names a picture that shows so many frames below each other."""
+        self._preview = {"preview": {"url": url, "frames": frames}}
+        self._update()
 
     def write(self, message: str, level: Level = Level.INFO) -> None:
         self._lines.append(_Line(message, level, self._clock()))
@@ -95,13 +102,17 @@ class Report:
         if self._stage is None:
             return
         steps = self._stage.steps
-        self._progress = {
+        self._steps = {
             "stage": self._stage.name,
             "step": done,
             "steps": steps,
             "seconds_per_step": seconds and round(seconds, 3),
             "seconds_left": None if seconds is None else round(seconds * (steps - done), 1),
         }
+        self._update()
+
+    def _update(self) -> None:
+        self._progress = self._steps | self._preview
         self.changed.set()
 
 

@@ -18,7 +18,8 @@ from keyreel.worker.context import WorkerContext
 from keyreel.worker.endings import complete, give_up, refuse, retry
 from keyreel.worker.guard import WorkerGuard
 from keyreel.worker.inputs import MachineError, Preparer, forget_refused, prepare_inputs, redacted
-from keyreel.worker.messages import Failed, Finished, Ready, Refused, Run, Spooled, Stop, Stopped
+from keyreel.worker.messages import Failed, Finished, Previewed, Ready, Refused, Run, Spooled, Stop, Stopped
+from keyreel.worker.previews import Previews
 from keyreel.worker.process import Process, ProcessGoneError
 from keyreel.worker.waiting import first_of
 
@@ -143,15 +144,17 @@ class Session:
             request = ENDPOINTS[lease.endpoint].read({**lease.input, "seed": lease.seed})
             spooled = await attempt.unless_interrupted(self._prepare(attempt, request, folder))
             order = self._order(attempt, request, spooled, folder)
-            await self._take_device(attempt)
-            try:
-                under_way.set()
-                await self._run(attempt, order)
-            finally:
-                self._leave_device()
-            await self._approve(attempt, request, order)
-            used = request.model_copy(update={"prompt": spooled.prepared.job.prompt})
-            await complete(self._context, attempt, used, order.video)
+            check = self._guard.check_preview if self._guard.checks_video(request) else None
+            async with Previews(self._context, attempt, check).shown() as previews:
+                await self._take_device(attempt)
+                try:
+                    under_way.set()
+                    await self._run(attempt, order, previews)
+                finally:
+                    self._leave_device()
+                await self._approve(attempt, request, order)
+                used = request.model_copy(update={"prompt": spooled.prepared.job.prompt})
+                await complete(self._context, attempt, used, order.video)
         self.made += 1
 
     async def _prepare(self, attempt: Attempt, request: Request, folder: Path) -> Spooled:
@@ -198,7 +201,7 @@ class Session:
         self._idle.set()
         self._device.release()
 
-    async def _run(self, attempt: Attempt, order: Run) -> None:
+    async def _run(self, attempt: Attempt, order: Run, previews: Previews) -> None:
         """Returns when the video is there. Raises InterruptedAttemptError, RequestError or MachineError."""
         if self._is_closing:
             attempt.interrupt(Interruption.RELEASED)
@@ -206,7 +209,7 @@ class Session:
         await self._child.send(order)
         stopper = asyncio.create_task(self._stop_when_interrupted(attempt, order))
         try:
-            await self._follow(attempt)
+            await self._follow(attempt, previews)
         except TimeoutError:
             raise self._lost(f"gave no sign of life for {self._context.patience:g} s") from None
         except ProcessGoneError as error:
@@ -214,13 +217,15 @@ class Session:
         finally:
             stopper.cancel()
 
-    async def _follow(self, attempt: Attempt) -> None:
+    async def _follow(self, attempt: Attempt, previews: Previews) -> None:
         while True:
             async with asyncio.timeout(self._context.patience):
                 message = await self._child.receive()
             match message:
                 case Stage() | Step() | Notice():
                     attempt.note(message)
+                case Previewed(pixels):
+                    previews.offer(pixels)
                 case Finished():
                     return
                 case Stopped():

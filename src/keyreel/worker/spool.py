@@ -1,5 +1,6 @@
 """Jobs on their way from the preparer to the child: pixels in a folder, so that they need not pass the supervisor."""
 
+import secrets
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,13 @@ def unspool(spooled: Spooled, folder: Path) -> Job:
         for index, pin in enumerate(spooled.pins)
     )
     return replace(spooled.prepared.job, conditions=conditions)
+
+
+def write_preview(pixels: Pixels, folder: Path) -> Path:
+    """Each in a file of its own: the last one may still be read."""
+    path = folder / f"preview-{secrets.token_hex(4)}.npy"
+    np.save(path, pixels, allow_pickle=False)
+    return path
 
 
 def pixels_path(folder: Path, index: int) -> Path:

@@ -1,8 +1,32 @@
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import type { Progress } from "../server/requests";
 
-/** What the model sees so far: a strip of frames in one picture, shown one after the other. */
+interface Strip {
+  readonly url: string;
+  readonly frames: number;
+  readonly ratio: number;
+}
+
+/** What the video is going to look like by now. Until the next picture is here, the last one stays. */
 export function Preview({ progress }: { progress: Progress | null }) {
-  const preview = progress?.preview;
-  if (!preview) return <i class="shimmer" />;
-  return <i class="preview" style={{ backgroundImage: `url("${preview.url}")`, "--frames": preview.frames }} />;
+  const shown = useSignal<Strip | null>(null);
+  const { url, frames = 1 } = progress?.preview ?? {};
+  useEffect(() => {
+    if (!url) return;
+    const picture = new Image();
+    picture.src = url;
+    const show = () => (shown.value = { url, frames, ratio: (picture.naturalWidth * frames) / picture.naturalHeight });
+    picture.decode().then(show, () => null);
+  }, [url, frames]);
+  const strip = shown.value;
+  if (!strip) return <i class="shimmer" />;
+  return (
+    <i
+      class="preview"
+      role="img"
+      aria-label="Preview"
+      style={{ backgroundImage: `url("${strip.url}")`, "--frames": strip.frames, "--ratio": strip.ratio }}
+    />
+  );
 }
