@@ -9,6 +9,7 @@ import { type Kind, type Placed, type Rules, objection, refit } from "./timeline
 
 /** A picture or clip on the timeline. `url` is null until it is uploaded; `local` shows it meanwhile. */
 export interface Item extends Placed {
+  readonly limit: number | null;
   readonly url: string | null;
   readonly local: string | null;
   readonly strength: number;
@@ -87,6 +88,7 @@ function conditions(kind: Kind, source: string): Input[] {
   return ordered(kind).map((item) => ({
     [source]: item.url ?? "",
     start_frame_number: item.start,
+    ...(item.limit === null ? {} : { max_num_frames: item.limit }),
     ...(item.strength === 1 ? {} : { strength: item.strength }),
   }));
 }
@@ -151,8 +153,9 @@ function taken(list: unknown, kind: Kind, source: string): Item[] {
       uploaded: 1,
       start: Number(each.start_frame_number ?? 0),
       strength: Number(each.strength ?? 1),
+      limit: typeof each.max_num_frames === "number" ? each.max_num_frames : null,
       // How long a clip is that was not chosen here, the server finds out.
-      length: kind === "image" ? 1 : (facts.value?.temporal ?? 0) + 1,
+      length: kind === "image" ? 1 : Number(each.max_num_frames ?? (facts.value?.temporal ?? 0) + 1),
       exact: kind === "image",
     }),
   );
@@ -160,7 +163,7 @@ function taken(list: unknown, kind: Kind, source: string): Item[] {
 
 export function newItem(kind: Kind, name: string, part: Partial<Item> = {}): Item {
   const id = crypto.randomUUID();
-  const blank = { url: null, local: null, strength: 1, width: 16, height: 9, exact: true, uploaded: 0, failed: null };
+  const blank = { url: null, local: null, limit: null, strength: 1, width: 16, height: 9, exact: true, uploaded: 0, failed: null };
   return { id, kind, name, start: 0, length: 1, ...blank, ...part };
 }
 
@@ -192,7 +195,8 @@ export function keepDraft(known: Facts): () => void {
 function restore(kept: Record<string, unknown>): void {
   batch(() => {
     values.value = (kept.values ?? {}) as Record<string, unknown>;
-    items.value = (kept.items ?? []) as Item[];
+    // What an earlier version of the page kept may lack what is new.
+    items.value = ((kept.items ?? []) as Item[]).map((item) => newItem(item.kind, item.name, item));
     loras.value = ((kept.loras ?? []) as Lora[]).filter((lora) => lora.uploaded === 1);
   });
 }

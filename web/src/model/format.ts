@@ -1,8 +1,8 @@
 /** Numbers as people read them. */
 
 export function seconds(value: number): string {
-  if (value < 10) return `${value.toFixed(1)} s`;
-  if (value < 100) return `${Math.round(value)} s`;
+  if (value < 10) return `${value.toFixed(1)}\u00a0s`;
+  if (value < 100) return `${Math.round(value)}\u00a0s`;
   const minutes = Math.floor(value / 60);
   return minutes < 60 ? `${minutes} min ${Math.round(value % 60)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }

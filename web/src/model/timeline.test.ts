@@ -9,6 +9,7 @@ import {
   refit,
   rows,
   settle,
+  stretch,
   ticks,
 } from "./timeline";
 
@@ -128,5 +129,25 @@ describe("rows and ticks", () => {
   it("labels fewer frames where there is less room", () => {
     expect(ticks(RULES, 800, 40)).toEqual([0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88]);
     expect(ticks(RULES, 300, 40)).toEqual([0, 16, 32, 48, 64, 80]);
+  });
+});
+
+describe("stretch", () => {
+  it.each([
+    [item("video", 0, 60), 30, [], 33, null],
+    [item("video", 0, 60), 2, [], 9, null],
+    [item("video", 0, 60), 80, [], 57, "The clip has 60 frames."],
+    [item("video", 64, 60), 60, [], 25, "The video ends here."],
+    [item("video", 0, 60), 57, [item("image", 40)], 33, "Frame 40 is taken by image40."],
+  ])("%o to %i frames", (clip, wanted, others, limit, reason) => {
+    expect(stretch(clip, wanted, others, RULES)).toEqual({ limit, reason });
+  });
+  it("has no answer where no length fits", () => {
+    expect(stretch(item("video", 0, 60), 20, [item("image", 4)], RULES)).toBeNull();
+  });
+  it("is kept when the clip is moved", () => {
+    const short = { ...item("video", 0, 60), limit: 17 };
+    expect(fixedFrames(short, RULES)).toBe(17);
+    expect(settle(short, 72, [], RULES)).toEqual({ start: 72, reason: null });
   });
 });

@@ -2,19 +2,26 @@
 
 export type Kind = "image" | "video";
 
-/** `length`: frames in the file; a picture has one. */
+/** `length`: frames in the file; a picture has one. `limit`: no more of a clip's frames than these; null: all. */
 export interface Placed {
   readonly id: string;
   readonly kind: Kind;
   readonly name: string;
   readonly start: number;
   readonly length: number;
+  readonly limit?: number | null;
 }
 
 /** `frames`: of the video. `temporal`: frames to a latent frame of the model, 8. */
 export interface Rules {
   readonly frames: number;
   readonly temporal: number;
+}
+
+export interface Stretched {
+  readonly limit: number;
+  /** Why it is not as long as was wanted. */
+  readonly reason: string | null;
 }
 
 export interface Settled {
@@ -31,7 +38,7 @@ export function drawnFrames({ frames, temporal }: Rules): number {
 /** How many frames it fixes: of a clip the largest number 8k+1 that fits, 0 when none does. */
 export function fixedFrames(item: Placed, rules: Rules): number {
   if (item.kind === "image") return 1;
-  const available = Math.max(0, Math.min(item.length, drawnFrames(rules) - item.start));
+  const available = Math.max(0, Math.min(item.length, item.limit ?? Infinity, drawnFrames(rules) - item.start));
   return available ? Math.floor((available - 1) / rules.temporal) * rules.temporal + 1 : 0;
 }
 
@@ -52,6 +59,23 @@ export function settle(item: Placed, wanted: number, others: readonly Placed[], 
     }
   }
   return null;
+}
+
+/** The legal length nearest to `wanted`, for a clip; null when there is none where it lies. */
+export function stretch(item: Placed, wanted: number, others: readonly Placed[], rules: Rules): Stretched | null {
+  const step = rules.temporal;
+  const longest = fixedFrames({ ...item, limit: null }, rules);
+  const aim = Math.max(step, Math.round((wanted - 1) / step) * step) + 1;
+  for (let limit = Math.min(aim, longest); limit > step; limit -= step) {
+    const hindrance = objection({ ...item, limit }, others, rules);
+    if (!hindrance) return { limit, reason: limit < aim ? tooLong(item, limit, longest, others, rules) : null };
+  }
+  return null;
+}
+
+function tooLong(item: Placed, limit: number, longest: number, others: readonly Placed[], rules: Rules): string {
+  if (limit < longest) return objection({ ...item, limit: limit + rules.temporal }, others, rules) ?? "";
+  return item.start + longest >= drawnFrames(rules) ? "The video ends here." : `The clip has ${item.length} frames.`;
 }
 
 /** Where a new one goes that nobody has placed: the first frame, the last, then the middle of the widest gap. */

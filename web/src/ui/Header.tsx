@@ -60,7 +60,7 @@ function Workers() {
       <i />
       <span>
         {text}
-        {first && `${first.model} · ${first.device}${more}`}
+        {first && [first.model, first.device].filter(Boolean).join(" · ") + more}
       </span>
     </span>
   );

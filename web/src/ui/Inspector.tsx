@@ -6,7 +6,7 @@ import { fixedFrames } from "../model/timeline";
 import { facts } from "../model/draft";
 import { Button, Field, FileButton, Slider } from "./controls";
 import { Thumb } from "./Thumb";
-import { move } from "./TrackItem";
+import { isStretchable, move, resize } from "./TrackItem";
 
 /** What is selected on the timeline. */
 export function Inspector({ item }: { item: Item }) {
@@ -32,6 +32,17 @@ export function Inspector({ item }: { item: Item }) {
         note={seconds(item.start / rate)}
         onChange={place}
       />
+      {isStretchable(item) && (
+        <Slider
+          label="Frames"
+          value={fixedFrames(item, rules.value)}
+          min={rules.value.temporal + 1}
+          max={fixedFrames({ ...item, start: 0, limit: null }, rules.value)}
+          step={rules.value.temporal}
+          note={seconds(fixedFrames(item, rules.value) / rate)}
+          onChange={(frames) => (reason.value = resize(item, frames))}
+        />
+      )}
       <Slider
         label="Strength"
         value={item.strength}

@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import { change, type Item, itemProblem, items, remove, rules, selected } from "../model/draft";
-import { fixedFrames, settle } from "../model/timeline";
+import { change, facts, type Item, itemProblem, items, remove, rules, selected } from "../model/draft";
+import { fixedFrames, settle, stretch } from "../model/timeline";
 import { Icon } from "./icons";
 import { Thumb } from "./Thumb";
 
@@ -16,9 +16,11 @@ interface Props {
 }
 
 export function TrackItem({ item, left, top, width, pin, cell }: Props) {
-  const drag = useDrag(item, cell);
+  const drag = useDrag(cell, item.start, (frame) => move(item, frame), item.id);
+  const edge = useDrag(cell, fixedFrames(item, rules.value), (frames) => resize(item, frames), item.id);
+  const reason = drag.reason ?? edge.reason;
   const problem = itemProblem(item);
-  const classes = ["item", item.kind, selected.value === item.id ? "selected" : "", problem ? "wrong" : "", drag.active ? "dragging" : ""];
+  const classes = ["item", item.kind, selected.value === item.id ? "selected" : "", problem ? "wrong" : "", drag.active || edge.active ? "dragging" : ""];
   const what = item.kind === "image" ? "picture" : `clip of ${fixedFrames(item, rules.value)} frames`;
   return (
     <>
@@ -46,15 +48,16 @@ export function TrackItem({ item, left, top, width, pin, cell }: Props) {
         )}
         <span class="frame-label">{item.start}</span>
         {item.uploaded < 1 && !item.failed && <progress value={item.uploaded} aria-label={`Upload of ${item.name}`} />}
-        {drag.reason && <span class="reason">{drag.reason}</span>}
+        {isStretchable(item) && <span class="edge" title="Drag to use fewer frames" {...edge.handlers} />}
+        {reason && <span class="reason">{reason}</span>}
       </div>
     </>
   );
 }
 
-/** Follows the pointer to the nearest frame that is allowed, and says why it is not the one under it. */
-function useDrag(item: Item, cell: number) {
-  const origin = useRef<{ x: number; start: number } | null>(null);
+/** Follows the pointer to the nearest `value` that is allowed, and says why it is not the one under it. */
+function useDrag(cell: number, value: number, set: (wanted: number) => string | null, id: string) {
+  const origin = useRef<{ x: number; value: number } | null>(null);
   const active = useSignal(false);
   const reason = useSignal<string | null>(null);
   const end = () => {
@@ -65,15 +68,16 @@ function useDrag(item: Item, cell: number) {
   const handlers = {
     onPointerDown: (event: PointerEvent) => {
       if (event.button !== 0) return;
+      event.stopPropagation();
       (event.currentTarget as HTMLElement).setPointerCapture(event.pointerId);
-      origin.current = { x: event.clientX, start: item.start };
-      selected.value = item.id;
+      origin.current = { x: event.clientX, value };
+      selected.value = id;
     },
     onPointerMove: (event: PointerEvent) => {
       if (!origin.current) return;
       const moved = event.clientX - origin.current.x;
       if (Math.abs(moved) > 3) active.value = true;
-      if (active.value) reason.value = move(item, origin.current.start + moved / cell);
+      if (active.value) reason.value = set(origin.current.value + moved / cell);
     },
     onPointerUp: end,
     onPointerCancel: end,
@@ -89,6 +93,21 @@ export function move(item: Item, wanted: number): string | null {
   if (!settled) return "There is no room for it.";
   change(item.id, { start: settled.start });
   return settled.reason;
+}
+
+/** A clip whose length is known can be cut shorter. */
+export function isStretchable(item: Item): boolean {
+  return item.kind === "video" && item.exact && !!facts.value?.schema.video.max_num_frames;
+}
+
+/** Why it is not so long; null when it is. */
+export function resize(item: Item, wanted: number): string | null {
+  const others = items.value.filter((each) => each.id !== item.id);
+  const stretched = stretch(item, wanted, others, rules.value);
+  if (!stretched) return "There is no room for it.";
+  const isWhole = stretched.limit === fixedFrames({ ...item, limit: null }, rules.value);
+  change(item.id, { limit: isWhole ? null : stretched.limit });
+  return stretched.reason;
 }
 
 /** To the next frame that is allowed on that side. */
