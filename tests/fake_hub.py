@@ -47,6 +47,7 @@ class FakeHub:
 
     async def _start(self) -> web.AppRunner:
         app = web.Application()
+        app.router.add_get("/api/models/{repo:[^/]+/[^/]+}", self._info)
         app.router.add_get("/api/models/{repo:[^/]+/[^/]+}/revision/{revision}", self._revision)
         app.router.add_get("/api/models/{repo:[^/]+/[^/]+}/tree/{revision}", self._tree)
         app.router.add_get("/{repo:[^/]+/[^/]+}/resolve/{revision}/{path:.+}", self._file)
@@ -60,6 +61,12 @@ class FakeHub:
     async def _revision(self, request: web.Request) -> web.StreamResponse:
         commit, _ = self._find(request)
         return web.json_response({"id": request.match_info["repo"], "sha": commit})
+
+    async def _info(self, request: web.Request) -> web.StreamResponse:
+        commit, folder = self._find(request)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        siblings = [{"rfilename": path.relative_to(folder).as_posix(), "size": path.stat().st_size} for path in files]
+        return web.json_response({"id": request.match_info["repo"], "sha": commit, "siblings": siblings})
 
     async def _tree(self, request: web.Request) -> web.StreamResponse:
         _, folder = self._find(request)
@@ -104,7 +111,7 @@ class FakeHub:
         commits = self.repositories.get(repo)
         if commits is None:
             raise refusal(401, "RepoNotFound")
-        revision = request.match_info["revision"]
+        revision = request.match_info.get("revision", "main")
         commit = {"main": MAIN, "v1": OLD}.get(revision, revision)
         if commit not in commits:
             raise refusal(404, "RevisionNotFound")

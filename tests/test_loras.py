@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, close_session, constants
 from keyreel.addresses import AddressPolicy
 from keyreel.errors import Problem, RequestError
 from keyreel.fetch import Fetched, Fetcher
-from keyreel.loras import choose_file, file_url, find_lora
+from keyreel.loras import choose_file, file_url, find_lora, lora_names
 from keyreel.schema import LoRA
 
 LOC = ("loras", 0, "path")
@@ -277,3 +277,16 @@ class TestOtherSources:
     async def test_missing_local_file(self, path: str, command_line: Fetcher, hub: Hub) -> None:
         problem = await fault(LoRA(path=path), command_line, hub)
         assert "is no URL, data URI, an existing file or folder or hub repository" in problem.message
+
+
+async def test_what_a_repository_offers(hub: Hub) -> None:
+    names = ("z.safetensors", "a_comfy.safetensors", "pytorch_lora_weights.safetensors", "b/c.safetensors", "README.md")
+    hub.repositories["studio/styles"] = dict.fromkeys(names, WEIGHTS)
+    assert await lora_names("studio/styles", LOC, hub.api) == [
+        "pytorch_lora_weights.safetensors",
+        "b/c.safetensors",
+        "z.safetensors",
+        "a_comfy.safetensors",
+    ]
+    with pytest.raises(RequestError, match="not on the hub"):
+        await lora_names("nobody/nothing", LOC, hub.api)

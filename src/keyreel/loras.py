@@ -53,6 +53,16 @@ async def find_lora(lora: LoRA, fetcher: Fetcher, *, max_bytes: int, loc: Loc, h
     return await fetcher.fetch(source, max_bytes=max_bytes, loc=loc)
 
 
+async def lora_names(repository: str, loc: Loc, hub: HfApi | None = None) -> list[str]:
+    """The safetensors files of a hub repository, those first that a request without a name could mean."""
+    try:
+        sizes = await asyncio.to_thread(_sizes, repository, hub or HfApi())
+    except HUB_ERRORS as error:
+        raise RequestError.at(loc, _hub_failure(repository, error), "file_download_error") from error
+    names = (name for name in sizes if name.endswith(".safetensors"))
+    return sorted(names, key=lambda name: (COMFY.search(name) is not None, name != DEFAULT_NAME, name))
+
+
 def file_url(url: str) -> str:
     """The file itself, where `url` is the hub's page about it."""
     return HUB_PAGE.sub(r"\1/resolve/", url)
@@ -101,7 +111,7 @@ def _local_file(path: Path, weight_name: str | None, loc: Loc) -> Path:
 
 def _from_hub(lora: LoRA, hub: HfApi, max_bytes: int, loc: Loc) -> Fetched:
     try:
-        sizes = _cached_sizes(lora.path) if is_offline_mode() else _hub_sizes(lora.path, hub)
+        sizes = _sizes(lora.path, hub)
         name = choose_file(sizes, lora.weight_name, loc=loc, source=lora.path)
         if sizes[name] > max_bytes:
             message = f"{name} of {lora.path} has {sizes[name]} bytes; the limit is {max_bytes}."
@@ -111,6 +121,10 @@ def _from_hub(lora: LoRA, hub: HfApi, max_bytes: int, loc: Loc) -> Fetched:
         message = _hub_failure(lora.path, error)
         raise RequestError.at(loc, message, "file_download_error") from error
     return Fetched(path=path, sha256=_sha256(path), name=PurePosixPath(name).name, content_type=None)
+
+
+def _sizes(repository: str, hub: HfApi) -> dict[str, int]:
+    return _cached_sizes(repository) if is_offline_mode() else _hub_sizes(repository, hub)
 
 
 def _hub_sizes(repository: str, hub: HfApi) -> dict[str, int]:

@@ -8,7 +8,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from keyreel import __version__
-from keyreel.server import files, health, keys, metrics, openapi, operate, page, queue, run, storage
+from keyreel.server import files, health, keys, metrics, openapi, operate, page, queue, repositories, run, storage
 from keyreel.server.dependencies import Services
 from keyreel.server.errors import ERROR_TYPE, REQUEST_ID, Json, install_handlers
 from keyreel.server.hosts import HostDispatch
@@ -66,7 +66,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _include(app: FastAPI) -> None:
     """What is asked most comes first; the queue's own root last, since its paths could be any."""
     app.include_router(queue.router, prefix="/queue", include_in_schema=False)
-    for module in (files, storage, health, metrics, keys, openapi, page, operate):
+    for module in (files, storage, health, metrics, keys, openapi, page, operate, repositories):
         app.include_router(module.router)
     app.include_router(run.router, prefix="/run")
     app.include_router(queue.router)

@@ -121,6 +121,11 @@ export const obstacle = computed<string | null>(() => {
   return null;
 });
 
+/** A clip whose length is known can be cut shorter. */
+export function isStretchable(item: Item): boolean {
+  return item.kind === "video" && item.exact && !!facts.value?.schema.video.max_num_frames;
+}
+
 export function change(id: string, part: Partial<Item>): void {
   items.value = items.value.map((item) => (item.id === id ? { ...item, ...part } : item));
 }

@@ -1,9 +1,9 @@
 /** Files that are dropped, pasted or chosen: onto the timeline or among the LoRAs, and to the server. */
 
 import { upload } from "../server/fal";
-import { change, changeLora, type Item, items, loras, nameOf, newItem, newLora, rules, selected } from "./draft";
+import { change, changeLora, isStretchable, type Item, items, loras, nameOf, newItem, newLora, rules, selected } from "./draft";
 import { inspect, kindOf } from "./media";
-import { type Kind, freeStart, settle } from "./timeline";
+import { type Kind, freeStart, roomFor, settle } from "./timeline";
 import { say } from "./toast";
 
 /** `frame`: where they were dropped on the timeline; elsewhere they find a place themselves. */
@@ -22,7 +22,7 @@ export async function addMedia(file: Blob, name: string, kind: Kind, frame: numb
     const media = await inspect(file, local, kind);
     const item = placed(newItem(kind, name, { ...media, local }), frame);
     if (item) await send(item, file);
-    else say(`There is no room for ${name}: every frame is taken.`);
+    else say(noRoom(name));
   } catch {
     say(`${name} cannot be read as a ${kind === "image" ? "picture" : "clip"}.`);
   }
@@ -31,7 +31,7 @@ export async function addMedia(file: Blob, name: string, kind: Kind, frame: numb
 /** A picture or clip that the server, or another one, has already. */
 export function addUrl(url: string, kind: Kind, part: Partial<Item> = {}): void {
   const item = newItem(kind, nameOf(url), { url, uploaded: 1, ...part });
-  if (!placed(item, null)) say(`There is no room for ${item.name}: every frame is taken.`);
+  if (!placed(item, null)) say(noRoom(item.name));
 }
 
 export async function replaceMedia(item: Item, file: File): Promise<void> {
@@ -61,14 +61,19 @@ export async function addLoraFile(file: File): Promise<void> {
   }
 }
 
-/** The item on the timeline; null when there is no room. */
+function noRoom(name: string): string {
+  return `There is no room for ${name} between the others.`;
+}
+
+/** The item on the timeline, a clip cut to the room that there is; null when there is none. */
 function placed(item: Item, frame: number | null): Item | null {
   const others = items.value;
   const start = frame === null ? freeStart(item, others, rules.value) : settle(item, frame, others, rules.value)?.start;
   // A clip that is too short shows why, where everybody looks for it.
   const isShort = item.kind === "video" && item.length <= rules.value.temporal;
-  if (start == null && !isShort) return null;
-  const there = { ...item, start: start ?? 0 };
+  const room = start == null && isStretchable(item) ? roomFor(item, others, rules.value) : null;
+  if (start == null && !room && !isShort) return null;
+  const there = { ...item, start: start ?? 0, ...room };
   items.value = [...others, there];
   selected.value = there.id;
   return there;

@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import { LANGUAGES, snippet } from "./snippets";
 
-const TARGET = { baseUrl: "https://example.com/video", endpoint: "owner/alias/path" };
+const TARGET = { baseUrl: "https://example.com/video", endpoint: "owner/alias/path", model: "demo" };
 
 it.each(LANGUAGES)("%s quotes what has to be quoted", (language) => {
   const prompt = `a "red" ball's \\ path\n$HOME`;

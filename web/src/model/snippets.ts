@@ -5,6 +5,8 @@ export type Input = Record<string, unknown>;
 export interface Target {
   readonly baseUrl: string;
   readonly endpoint: string;
+  /** The server's; null when it has no worker. */
+  readonly model: string | null;
 }
 
 export const LANGUAGES = ["JavaScript", "Python", "curl", "keyreel"] as const;
@@ -26,7 +28,7 @@ export function snippet(language: Language, input: Input, target: Target): strin
     case "curl":
       return curl(input, target);
     case "keyreel":
-      return command(input);
+      return command(input, target);
   }
 }
 
@@ -70,8 +72,8 @@ function curl(input: Input, { baseUrl, endpoint }: Target): string {
 `;
 }
 
-function command(input: Input): string {
-  return `keyreel generate --out video.mp4 --request /dev/stdin <<'JSON'
+function command(input: Input, { model }: Target): string {
+  return `keyreel generate --out video.mp4 ${model ? `--model ${quote(model)} ` : ""}--request /dev/stdin <<'JSON'
 ${json(input)}
 JSON
 `;

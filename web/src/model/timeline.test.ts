@@ -7,6 +7,7 @@ import {
   freeStart,
   objection,
   refit,
+  roomFor,
   rows,
   settle,
   stretch,
@@ -130,6 +131,16 @@ describe("rows and ticks", () => {
     expect(ticks(RULES, 800, 40)).toEqual([0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88]);
     expect(ticks(RULES, 300, 40)).toEqual([0, 16, 32, 48, 64, 80]);
   });
+});
+
+describe("roomFor", () => {
+  it("cuts a clip to the longest gap", () =>
+    expect(roomFor(item("video", 0, 89), [item("image", 0), item("image", 30), item("image", 88)], RULES)).toEqual({
+      start: 32,
+      limit: 49,
+    }));
+  it("is nowhere when each gap is too short", () =>
+    expect(roomFor(item("video", 0, 17), [0, 8, 16].map((start) => item("image", start)), { ...RULES, frames: 17 })).toBeNull());
 });
 
 describe("stretch", () => {

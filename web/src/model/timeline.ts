@@ -73,6 +73,17 @@ export function stretch(item: Placed, wanted: number, others: readonly Placed[],
   return null;
 }
 
+/** Where a clip goes that has to be cut shorter, and how short; null when it has to go. */
+export function roomFor(item: Placed, others: readonly Placed[], rules: Rules): { start: number; limit: number } | null {
+  const step = rules.temporal;
+  for (let limit = fixedFrames({ ...item, start: 0 }, rules); limit > step; limit -= step) {
+    for (let start = 0; start + limit <= drawnFrames(rules); start += step) {
+      if (!objection({ ...item, start, limit }, others, rules)) return { start, limit };
+    }
+  }
+  return null;
+}
+
 function tooLong(item: Placed, limit: number, longest: number, others: readonly Placed[], rules: Rules): string {
   if (limit < longest) return objection({ ...item, limit: limit + rules.temporal }, others, rules) ?? "";
   return item.start + longest >= drawnFrames(rules) ? "The video ends here." : `The clip has ${item.length} frames.`;

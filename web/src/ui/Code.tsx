@@ -3,6 +3,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { input } from "../model/draft";
 import { FILES, LANGUAGES, type Language, snippet } from "../model/snippets";
 import { say } from "../model/toast";
+import { workers } from "../server/health";
 import type { Facts } from "../server/session";
 import { Button } from "./controls";
 
@@ -21,7 +22,11 @@ export function CodeDialog({ facts }: { facts: Facts }) {
     if (isShown.value) dialog.current?.showModal();
     else dialog.current?.close();
   }, [isShown.value]);
-  const code = snippet(language.value, input.value, { baseUrl: facts.base_url, endpoint: facts.endpoint });
+  const code = snippet(language.value, input.value, {
+    baseUrl: facts.base_url,
+    endpoint: facts.endpoint,
+    model: workers.value?.[0]?.model ?? null,
+  });
   const copy = () =>
     navigator.clipboard.writeText(code).then(
       () => say("Copied."),

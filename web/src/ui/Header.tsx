@@ -1,27 +1,16 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { route } from "../model/route";
-import { getJson } from "../server/http";
+import { followHealth, workers } from "../server/health";
 import { type Facts, signOut } from "../server/session";
 import { Button } from "./controls";
 import { Mark } from "./icons";
 
-interface Health {
-  readonly workers: readonly { readonly device: string; readonly model: string; readonly ready: boolean }[];
-}
-
-const HEALTH_PAUSE = 10_000;
 const THEME = "keyreel.theme";
-const health = signal<Health | null>(null);
 const theme = signal(localStorage.getItem(THEME));
 
 export function Header({ facts }: { facts: Facts }) {
-  useEffect(() => {
-    const look = () => void getJson<Health>("health").then((found) => (health.value = found), () => null);
-    look();
-    const timer = setInterval(look, HEALTH_PAUSE);
-    return () => clearInterval(timer);
-  }, []);
+  useEffect(() => followHealth(), []);
   const view = route.value.view;
   return (
     <header class="header">
@@ -48,12 +37,12 @@ export function Header({ facts }: { facts: Facts }) {
 }
 
 function Workers() {
-  const workers = health.value?.workers;
-  if (!workers) return <span class="worker" />;
-  const ready = workers.filter((worker) => worker.ready);
-  const first = ready[0] ?? workers[0];
-  const state = ready.length ? "ready" : workers.length ? "loading" : "none";
-  const more = workers.length > 1 ? `, ${workers.length - 1} more` : "";
+  const all = workers.value;
+  if (!all) return <span class="worker" />;
+  const ready = all.filter((worker) => worker.ready);
+  const first = ready[0] ?? all[0];
+  const state = ready.length ? "ready" : all.length ? "loading" : "none";
+  const more = all.length > 1 ? `, ${all.length - 1} more` : "";
   const text = { ready: "", loading: "Loading ", none: "No worker: requests wait" }[state];
   return (
     <span class={`worker ${state}`} title={first ? `${first.model} on ${first.device}${more}` : undefined}>

@@ -1,12 +1,12 @@
 import { useSignal } from "@preact/signals";
-import { change, type Item, itemProblem, remove, rules, value } from "../model/draft";
+import { change, isStretchable, type Item, itemProblem, remove, rules, value } from "../model/draft";
 import { seconds } from "../model/format";
 import { replaceMedia } from "../model/intake";
 import { fixedFrames } from "../model/timeline";
 import { facts } from "../model/draft";
 import { Button, Field, FileButton, Slider } from "./controls";
 import { Thumb } from "./Thumb";
-import { isStretchable, move, resize } from "./TrackItem";
+import { move, resize } from "./TrackItem";
 
 /** What is selected on the timeline. */
 export function Inspector({ item }: { item: Item }) {

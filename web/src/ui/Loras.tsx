@@ -1,8 +1,13 @@
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { changeLora, type Lora, loras, newLora, problems } from "../model/draft";
 import { addLoraFile } from "../model/intake";
-import { Button, Field, FileButton, Slider } from "./controls";
+import { getJson } from "../server/http";
+import { Button, Field, FileButton, Select, Slider } from "./controls";
 
 /** The scale has no bounds; this is where people look for good ones. */
+const TYPING = 400;
+const REPOSITORY = /^\w[\w.-]*\/\w[\w.-]*$/;
 const USUAL = { min: -1, max: 2, step: 0.05 };
 
 export function Loras() {
@@ -26,8 +31,6 @@ export function Loras() {
 
 function LoraRow({ lora, index }: { lora: Lora; index: number }) {
   const problem = (field: string) => problems.value.get(`loras.${index}.${field}`);
-  const isRepository = /^[\w.-]+\/[\w.-]+$/.test(lora.path);
-  const choices = choicesIn(problem("weight_name"));
   return (
     <div class="lora" role="group" aria-label={`LoRA ${index + 1}`}>
       <div class="lora-head">
@@ -54,34 +57,46 @@ function LoraRow({ lora, index }: { lora: Lora; index: number }) {
         <Button kind="quiet" icon="trash" label={`Remove LoRA ${index + 1}`} onClick={() => (loras.value = loras.value.filter((each) => each.id !== lora.id))} />
       </div>
       {lora.label && (lora.failed ?? problem("path")) && <p class="problem">{lora.failed ?? problem("path")}</p>}
-      {(isRepository || lora.weight_name) && (
-        <Field label="File in the repository" problem={problem("weight_name")}>
-          {({ id, describedBy }) => (
-            <>
-              <input
-                id={id}
-                type="text"
-                list={`${id}-files`}
-                placeholder="only needed when there are several"
-                value={lora.weight_name ?? ""}
-                aria-describedby={describedBy}
-                onInput={(event) => changeLora(lora.id, { weight_name: event.currentTarget.value || null })}
-              />
-              <datalist id={`${id}-files`}>
-                {choices.map((name) => (
-                  <option key={name} value={name} />
-                ))}
-              </datalist>
-            </>
-          )}
-        </Field>
-      )}
+      {!lora.label && <Files lora={lora} problem={problem("weight_name")} />}
       <Slider label="Scale" {...USUAL} value={lora.scale} problem={problem("scale")} onChange={(scale) => changeLora(lora.id, { scale })} />
     </div>
   );
 }
 
-/** The server's answer lists what a repository holds. */
-function choicesIn(problem: string | undefined): string[] {
-  return problem?.match(/[\w./-]+\.safetensors/g) ?? [];
+/** Which of a hub repository's files; nothing for a link. */
+function Files({ lora, problem }: { lora: Lora; problem: string | undefined }) {
+  const names = useSignal<readonly string[]>([]);
+  const trouble = useSignal<string | null>(null);
+  const { id, path } = lora;
+  useEffect(() => {
+    names.value = [];
+    trouble.value = null;
+    if (!REPOSITORY.test(path)) return;
+    let isOver = false;
+    const look = () =>
+      getJson<string[]>(`api/loras?repository=${encodeURIComponent(path)}`).then(
+        (found) => {
+          if (isOver) return;
+          names.value = found;
+          if (!found.includes(lora.weight_name ?? "")) changeLora(id, { weight_name: found[0] ?? null });
+        },
+        (error: unknown) => !isOver && (trouble.value = (error as Error).message),
+      );
+    const timer = setTimeout(() => void look(), TYPING);
+    return () => {
+      isOver = true;
+      clearTimeout(timer);
+    };
+  }, [id, path]);
+  if (trouble.value) return <p class="hint">{trouble.value}</p>;
+  if (!names.value.length) return null;
+  return (
+    <Select
+      label="File in the repository"
+      value={lora.weight_name ?? ""}
+      options={names.value}
+      problem={problem}
+      onChange={(weight_name) => changeLora(id, { weight_name })}
+    />
+  );
 }

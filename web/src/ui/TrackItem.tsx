@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import { change, facts, type Item, itemProblem, items, remove, rules, selected } from "../model/draft";
+import { change, isStretchable, type Item, itemProblem, items, remove, rules, selected } from "../model/draft";
 import { fixedFrames, settle, stretch } from "../model/timeline";
 import { Icon } from "./icons";
 import { Thumb } from "./Thumb";
@@ -93,11 +93,6 @@ export function move(item: Item, wanted: number): string | null {
   if (!settled) return "There is no room for it.";
   change(item.id, { start: settled.start });
   return settled.reason;
-}
-
-/** A clip whose length is known can be cut shorter. */
-export function isStretchable(item: Item): boolean {
-  return item.kind === "video" && item.exact && !!facts.value?.schema.video.max_num_frames;
 }
 
 /** Why it is not so long; null when it is. */

@@ -161,6 +161,30 @@ export function Choice({ label, value, options, note, problem, draw, onChange }:
   );
 }
 
+interface SelectProps {
+  readonly label: string;
+  readonly value: string;
+  readonly options: readonly string[];
+  readonly problem?: string | null | undefined;
+  readonly onChange: (value: string) => void;
+}
+
+export function Select({ label, value, options, problem, onChange }: SelectProps) {
+  return (
+    <Field label={label} problem={problem}>
+      {({ id, describedBy }) => (
+        <select id={id} value={value} aria-describedby={describedBy} onChange={(event) => onChange(event.currentTarget.value)}>
+          {options.map((option) => (
+            <option key={option} value={option}>
+              {option}
+            </option>
+          ))}
+        </select>
+      )}
+    </Field>
+  );
+}
+
 interface SwitchProps {
   readonly label: string;
   readonly hint?: string | undefined;
