@@ -40,6 +40,7 @@ class FakeWorker:
         self.seen: list[Lease] = []
         self.release = asyncio.Event()
         self.paused = False
+        self.video: dict[str, object] = VIDEO
 
     async def run(self) -> None:
         while True:
@@ -83,7 +84,7 @@ class FakeWorker:
         return self._success(lease)
 
     def _success(self, lease: Lease) -> Success:
-        return Success({"prompt": lease.input["prompt"], "seed": lease.seed, "video": VIDEO})
+        return Success({"prompt": lease.input["prompt"], "seed": lease.seed, "video": self.video})
 
 
 @dataclass(slots=True)

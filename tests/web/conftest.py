@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.server.live import LiveServer, live_server
 from tests.web.browser import chromium, opened, watched
+from tests.web.films import film, stored
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server")) as server:
+    folder = tmp_path_factory.mktemp("server")
+    with live_server(folder) as server:
+        server.worker.video = stored(server, film(folder / "film.mp4"))
         yield server
 
 

@@ -174,7 +174,7 @@ def test_dragging_snaps_and_says_why(page: Page) -> None:
 def test_the_draft_survives_a_reload(page: Page) -> None:
     compose(page, "a fox")
     add_files(page, NIGHT)
-    page.get_by_text("480p").click()
+    page.get_by_role("radio", name="480p").check()
     page.reload()
     expect(page.get_by_role("textbox", name="Prompt", exact=True)).to_have_value("a fox")
     expect(page.get_by_role("slider", name="night.png")).to_have_attribute("aria-valuenow", "0")

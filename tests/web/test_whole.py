@@ -1,0 +1,169 @@
+"""From an empty server to a finished video, with the demo model and nothing in the place of anything."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import copy
+
+import httpx
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from keyreel.canvas import Size
+from keyreel.media.images import read_image
+from keyreel.media.limits import Limits
+from keyreel.media.mp4 import read_metadata
+from keyreel.media.samples import sample_frames
+from keyreel.settings import Settings
+from tests.fake_hub import MAIN, FakeHub
+from tests.server.served import Served, served
+from tests.web.browser import (
+    PATIENCE,
+    ROOT,
+    add_files,
+    compose,
+    generate,
+    opened,
+    serious_issues,
+    set_number,
+    viewer,
+    watched,
+)
+
+SUNRISE = ROOT / "examples" / "sunrise.png"
+NIGHT = ROOT / "examples" / "night.png"
+NEON = ROOT / "src" / "keyreel" / "demo" / "loras" / "neon.safetensors"
+FRAMES = 17
+WORK = 8 * PATIENCE
+"""Milliseconds for a video, on a machine that has other things to do."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server that has made nothing yet, and a hub with two LoRAs in one repository."""
+    folder = tmp_path_factory.mktemp("whole")
+    looks = folder / "looks"
+    looks.mkdir()
+    for name in ("neon.safetensors", "dusk.safetensors"):
+        copy(NEON, looks / name)
+    with FakeHub({"studio/looks": {MAIN: looks}}).served() as hub, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", hub.url)
+        patch.setenv("HF_HOME", str(folder / "hub"))
+        patch.delenv("HF_HUB_OFFLINE", raising=False)
+        with served(Path("demo"), folder / "data") as server:
+            yield server
+
+
+@pytest.fixture
+def visitor(browser: Browser) -> Iterator[BrowserContext]:
+    with watched(browser) as context:
+        yield context
+
+
+@pytest.fixture
+def page(visitor: BrowserContext, whole: Served) -> Page:
+    return opened(visitor, f"{whole.url}/#key={whole.key}")
+
+
+def test_a_preview_is_shown_and_cancel_stops(page: Page) -> None:
+    compose(page, "a big white moon over the sea")
+    set_number(page, "Steps", 50)
+    generate(page)
+    expect(viewer(page).get_by_role("img", name="Preview")).to_be_visible(timeout=WORK)
+    assert serious_issues(page) == []
+    viewer(page).get_by_role("button", name="Cancel").click()
+    expect(viewer(page).get_by_role("heading", name="Cancelled")).to_be_visible()
+
+
+def test_two_pictures_and_a_lora(page: Page, tmp_path: Path) -> None:
+    compose_small(page)
+    generate(page)
+    expect(viewer(page).get_by_role("link", name="Download")).to_be_visible(timeout=WORK)
+    with page.expect_download() as download:
+        viewer(page).get_by_role("link", name="Download").click()
+    path = tmp_path / "video.mp4"
+    download.value.save_as(path)
+    assert re.fullmatch(r"keyreel-\d+\.mp4", download.value.suggested_filename)
+    first, *_, last = sample_frames(path, FRAMES)
+    assert first.shape == (480, 480, 3)
+    assert likeness(first, SUNRISE) > 0.95
+    assert likeness(first, SUNRISE) > likeness(first, NIGHT) + 0.3
+    assert likeness(last, NIGHT) > likeness(last, SUNRISE) + 0.3
+    facts = read_metadata(path)["comment"]
+    assert "dusk.safetensors" in facts
+    # What it says of itself is on the page, too, and is still there after a reload.
+    seed = viewer(page).locator("dd").first.inner_text()
+    assert seed in facts
+    page.reload()
+    expect(viewer(page).get_by_text(seed)).to_be_visible()
+
+
+@pytest.mark.parametrize("language", ["JavaScript", "Python", "curl", "keyreel"])
+def test_each_snippet_gives_a_video_as_it_stands(page: Page, whole: Served, language: str, tmp_path: Path) -> None:
+    compose_small(page)
+    page.get_by_role("button", name="Code").click()
+    page.get_by_role("tab", name=language).click()
+    printed = run(language, page.locator("#code-text").inner_text(), whole.key, tmp_path)
+    content = (
+        (tmp_path / "video.mp4").read_bytes()
+        if language == "keyreel"
+        else httpx.get(address(printed), trust_env=False).raise_for_status().content
+    )
+    (tmp_path / "made.mp4").write_bytes(content)
+    assert likeness(sample_frames(tmp_path / "made.mp4", FRAMES)[0], SUNRISE) > 0.95
+
+
+def compose_small(page: Page) -> None:
+    """Two pictures on the timeline and a LoRA of the hub: few frames and steps."""
+    compose(page, "a smooth transition")
+    page.get_by_role("radio", name="480p").check()
+    page.get_by_role("radio", name="1:1").check()
+    set_number(page, "Frames", FRAMES)
+    set_number(page, "Steps", 8)
+    add_files(page, SUNRISE, NIGHT)
+    expect(page.get_by_role("slider", name="night.png")).to_have_attribute("aria-valuenow", str(FRAMES - 1))
+    page.get_by_role("button", name="Link or hub").click()
+    page.get_by_label("Link or repository").fill("studio/looks")
+    page.get_by_label("File in the repository").select_option("dusk.safetensors")
+    page.get_by_role("group", name="LoRA 1").get_by_role("spinbutton", name="Scale").fill("0.4")
+    page.keyboard.press("Tab")
+
+
+def run(language: str, code: str, key: str, folder: Path) -> str:
+    """What the code prints, in a folder of its own."""
+    variables = os.environ | {"FAL_KEY": key, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    match language:
+        case "JavaScript":
+            (folder / "video.mjs").write_text(code)
+            (folder / "node_modules").symlink_to(ROOT / "web" / "node_modules")
+            command = ["node", "video.mjs"]
+        case "Python":
+            (folder / "video.py").write_text(code)
+            command = [sys.executable, "video.py"]
+        case _:
+            command = ["bash", "-c", code]
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=WORK / 1000)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def address(printed: str) -> str:
+    text = printed.strip()
+    return str(json.loads(text)["video"]["url"]) if text.startswith("{") else text
+
+
+def likeness(frame: np.ndarray, picture: Path) -> float:
+    """Correlation of the means of a 12 by 12 grid with those of the picture, cut to the frame's shape."""
+    height, width, _ = frame.shape
+    wanted = read_image(picture, Size(width, height), Limits.from_settings(Settings()), ())
+    return float(np.corrcoef(means(frame), means(wanted))[0, 1])
+
+
+def means(frame: np.ndarray) -> np.ndarray:
+    rows = np.array_split(frame.astype(float), 12, axis=0)
+    return np.array([cell.mean((0, 1)) for row in rows for cell in np.array_split(row, 12, axis=1)]).ravel()
