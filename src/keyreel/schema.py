@@ -19,6 +19,21 @@ Resolution = Literal["480p", "720p"]
 AspectRatio = Literal["16:9", "1:1", "9:16", "auto"]
 Strength = Annotated[float, Field(ge=0, le=1)]
 
+EXAMPLE_PROMPTS = (
+    "a red circle moving from left to right on a blue background",
+    "a big white moon over the sea",
+    "a yellow star rising at night",
+    "a green square falling on a pink background",
+    "an orange ball bouncing over a green meadow",
+    "a cyan diamond spinning on a black background",
+    "a pink ring moving left at sunset",
+    "a red ball and a blue square on a yellow background",
+    "a white cross growing on a gradient from red to black",
+    "in the desert, a purple triangle that does not move",
+    "over a city at night, a big yellow star",
+    "a small grey disc sinking in the snow",
+)
+"""What the demo model understands; larger models do, too."""
 NEGATIVE_PROMPT = "blurry, low quality, low resolution, inconsistent motion, jittery, distorted"
 
 
@@ -78,7 +93,7 @@ class Passes(Schema):
 class Input(Schema):
     """What the endpoints with LoRAs have in common. Each one's input can be said as a `Request`."""
 
-    prompt: str = Field(description="What the video shows.")
+    prompt: str = Field(description="What the video shows.", examples=list(EXAMPLE_PROMPTS))
     negative_prompt: str = Field(default=NEGATIVE_PROMPT, description="What the video should not show.")
     loras: tuple[LoRA, ...] = Field(default=(), description="LoRAs to apply, all at once.")
     resolution: Resolution = Field(default="720p", description="Height of a 16:9 video.")

@@ -11,6 +11,7 @@ from keyreel.cli.keys import keys
 from keyreel.cli.models import models
 from keyreel.cli.serve import serve
 from keyreel.cli.wrap import wrap
+from keyreel.schema import EXAMPLE_PROMPTS
 
 app = typer.Typer(
     name="keyreel",
@@ -35,7 +36,7 @@ def keyreel(
     """A prompt, pictures, clips and LoRAs in, a video out."""
 
 
-app.command()(generate)
+app.command(epilog="Prompts that the demo model understands:\n\n" + "\n\n".join(EXAMPLE_PROMPTS))(generate)
 app.command()(serve)
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")

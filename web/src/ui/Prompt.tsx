@@ -1,19 +1,11 @@
 import { useEffect, useRef } from "preact/hooks";
-import { problems, setValue, value } from "../model/draft";
+import { facts, problems, setValue, value } from "../model/draft";
 import { Button, Field } from "./controls";
-
-const EXAMPLES = [
-  "a big white moon over the sea",
-  "a red circle moving from left to right on a blue background",
-  "a yellow star rising at night",
-  "an orange ball bouncing over a green meadow",
-  "a cyan diamond spinning on a black background",
-  "a pink ring moving left at sunset",
-];
 
 export function Prompt() {
   const area = useRef<HTMLTextAreaElement>(null);
   const prompt = String(value("prompt") ?? "");
+  const examples = facts.value?.schema.fields.prompt?.examples ?? [];
   useEffect(() => {
     // As high as its text; the style sheet says where it ends.
     if (!area.current) return;
@@ -37,7 +29,7 @@ export function Prompt() {
       </Field>
       {!prompt && (
         <div class="examples">
-          {EXAMPLES.map((example) => (
+          {examples.map((example) => (
             <Button key={example} kind="quiet" onClick={() => setValue("prompt", example)}>
               {example}
             </Button>
