@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve demo-model gallery page test lint types programs clean
+.PHONY: demo serve demo-model gallery page test lint types programs bench-server chaos clean
 
 demo: $(VENV)/.engine
 	$(BIN)/keyreel generate --request examples/demo.json --model demo --out out/demo.mp4 --sheet out/demo.png
@@ -29,6 +29,16 @@ page: $(VENV)/.dev
 
 programs:
 	sh tests/programs.sh
+
+# The server's figures in docs/performance.md.
+bench-server: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.server
+
+# Processes killed and a disk filled, 200 times each. Takes hours.
+chaos: $(VENV)/.dev
+	$(BIN)/python -m tests.worker.chaos --rounds 200
+	$(BIN)/python -m tests.server.chaos --rounds 200
+	$(BIN)/python -m tests.server.full_disk --rounds 200
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

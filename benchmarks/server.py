@@ -6,6 +6,7 @@ is measured with a real model, the demo's.
 
 import argparse
 import asyncio
+import os
 import sqlite3
 import statistics
 import sys
@@ -185,7 +186,7 @@ async def busy(client: Client, requests: int, steps: int) -> None:
 async def memory(folder: Path, requests: int, model: str) -> None:
     """Resident memory of the server and of what it started, after some requests and after `requests` more."""
     command = (sys.executable, "-m", "keyreel", "serve", "--port", "0", "--model", model, "--data-dir", str(folder))
-    environment = {"KEYREEL_ADMIN_KEY": KEY, "KEYREEL_CACHE_DIR": str(folder / "cache"), "PATH": ""}
+    environment = os.environ | {"KEYREEL_ADMIN_KEY": KEY, "KEYREEL_CACHE_DIR": str(folder / "cache")}
     process = await asyncio.create_subprocess_exec(
         *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )

@@ -116,10 +116,14 @@ async def hello(_request: web.Request) -> web.Response:
     return web.Response(text="hello")
 
 
-def server() -> TestServer:
+def hello_app() -> web.Application:
     app = web.Application()
     app.router.add_get("/", hello)
-    return TestServer(app)
+    return app
+
+
+def server() -> TestServer:
+    return TestServer(hello_app())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0x7f000001", "[::ffff:127.0.0.1]", "[::1]"])
@@ -144,6 +148,22 @@ async def test_name_that_resolves_to_this_machine_is_refused() -> None:
             await session.get(f"http://example.com:{here.port}/")
         assert isinstance(caught.value.os_error, RefusedAddressError)
         assert "127.0.0.1" not in str(caught.value.os_error)
+
+
+async def test_a_name_that_changes_its_meaning() -> None:
+    """Rebinding: permitted when it was looked up first, this machine the next time."""
+    resolver = FixedResolver("127.0.0.2")
+    policy = AddressPolicy(("127.0.0.2",))
+    async with TestServer(hello_app(), host="127.0.0.2") as there, guarded_session(policy, 5, resolver) as session:
+        url = f"http://example.com:{there.port}/"
+        async with session.get(url, headers={"Connection": "close"}) as response:
+            assert await response.text() == "hello"
+        resolver.addresses = ("127.0.0.1",)
+        assert isinstance(session.connector, aiohttp.TCPConnector)
+        session.connector.clear_dns_cache()
+        with pytest.raises(aiohttp.ClientConnectorError) as caught:
+            await session.get(url)
+        assert isinstance(caught.value.os_error, RefusedAddressError)
 
 
 async def test_each_address_of_a_name_is_checked() -> None:

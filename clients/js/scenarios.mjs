@@ -1,5 +1,9 @@
 // What programs do with fal's own client, against a server of ours: node scenarios.mjs WAY SCENARIO [ARGUMENT]
 // KEYREEL_URL says where the server is, FAL_KEY holds a key. Each line of output is a JSON object.
+import { createHash, webcrypto } from "node:crypto";
+import { once } from "node:events";
+import { createServer } from "node:http";
+
 import { createFalClient } from "@fal-ai/client";
 
 const ENDPOINT = "fal-ai/ltx-video-lora/multiconditioning";
@@ -90,6 +94,19 @@ const scenarios = {
     }
   },
 
+  async webhook() {
+    const receiver = createServer().listen(0, "127.0.0.1");
+    const called = once(receiver, "request");
+    await once(receiver, "listening");
+    const webhookUrl = `http://127.0.0.1:${receiver.address().port}/hook`;
+    const { request_id } = await fal.queue.submit(ENDPOINT, { input: { prompt: "a fox", seed: 3 }, webhookUrl });
+    const [request, response] = await called;
+    const body = Buffer.concat(await request.toArray());
+    response.end();
+    receiver.close();
+    print({ request_id, call: JSON.parse(body), verified: await verified(request.headers, body) });
+  },
+
   async runByGet() {
     print({ result: await fal.run(ENDPOINT, { input: { prompt: "a fox", seed: 9 }, method: "get" }) });
   },
@@ -109,6 +126,21 @@ const scenarios = {
     await fal.run(argument, { input: {} });
   },
 };
+
+// As receivers in JavaScript do it: WebCrypto, any of the keys.
+async function verified(headers, body) {
+  const names = ["x-fal-webhook-request-id", "x-fal-webhook-user-id", "x-fal-webhook-timestamp"];
+  const digest = createHash("sha256").update(body).digest("hex");
+  const message = Buffer.from([...names.map((name) => headers[name]), digest].join("\n"));
+  const signature = Buffer.from(headers["x-fal-webhook-signature"], "hex");
+  const { keys } = await (await fetch(`${server}/.well-known/jwks.json`)).json();
+  return Promise.all(
+    keys.map(async (jwk) => {
+      const key = await webcrypto.subtle.importKey("jwk", jwk, "Ed25519", false, ["verify"]);
+      return webcrypto.subtle.verify("Ed25519", key, signature, message);
+    }),
+  );
+}
 
 function described(error) {
   return {

@@ -79,9 +79,12 @@ def server_certificate(folder: Path, names: Sequence[str]) -> tuple[Certificate,
 
 def make_bundle(authority: Path, usual: Path) -> Path:
     """The usual authorities and this one. Most programs take one file, in place of their own list."""
-    bundle = authority.with_name("bundle.pem")
-    bundle.write_bytes(usual.read_bytes() + b"\n" + authority.read_bytes())
-    return bundle
+    return join_bundles(authority.with_name("bundle.pem"), usual, authority)
+
+
+def join_bundles(to: Path, *bundles: Path) -> Path:
+    to.write_bytes(b"\n".join(bundle.read_bytes() for bundle in bundles))
+    return to
 
 
 def make_authority(folder: Path, lifetime: timedelta = LIFETIME) -> Authority:

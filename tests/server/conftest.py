@@ -18,7 +18,8 @@ def quiet() -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server")) as server:
+    # Where receivers of webhooks are.
+    with live_server(tmp_path_factory.mktemp("server"), allow_hosts="127.0.0.1") as server:
         yield server
 
 

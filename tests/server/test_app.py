@@ -99,19 +99,22 @@ async def test_the_local_key_and_the_memory_of_keys(server: LiveServer) -> None:
     assert keys.asked == 5
 
 
-@pytest.mark.parametrize(("host", "way"), [("queue.fal.run", "queue"), ("fal.run", "run"), ("FAL.run:443", "run")])
+@pytest.mark.parametrize(
+    ("host", "way"), [("queue.fal.run", "queue"), ("fal.run", "run"), ("FAL.run:443", "run"), ("ws.fal.run", "run")]
+)
 def test_the_host_says_what_a_path_means(http: httpx.Client, host: str, way: str) -> None:
     answer = http.post(f"/{ENDPOINT}", json=FOX, headers={"Host": host}).json()
     assert ("request_id" in answer) is (way == "queue")
     assert ("video" in answer) is (way == "run")
 
 
-def test_hosts_of_files_and_tokens(http: httpx.Client) -> None:
+@pytest.mark.parametrize(("rest", "media"), [("rest.fal.ai", "v3.fal.media"), ("rest.alpha.fal.ai", "v3b.fal.media")])
+def test_hosts_of_files_and_tokens(http: httpx.Client, rest: str, media: str) -> None:
     body = {"file_name": "a.png", "content_type": "image/png"}
-    made = http.post("/storage/upload/initiate", json=body, headers={"Host": "rest.fal.ai"}).json()
+    made = http.post("/storage/upload/initiate", json=body, headers={"Host": rest}).json()
     assert http.put(made["upload_url"], content=b"a picture").is_success
     path = httpx.URL(made["file_url"]).raw_path.decode()
-    assert http.get(path, headers={"Host": "v3.fal.media"}).content == b"a picture"
+    assert http.get(path, headers={"Host": media}).content == b"a picture"
     # Not on the queue's host.
     assert http.get(path, headers={"Host": "queue.fal.run"}).status_code == 404
 
@@ -179,7 +182,18 @@ def test_browsers_may_call_from_anywhere(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/queue/a", "/queue/a/b/c/d", "/a/b/c", "/%00", "/queue/%ff/%2f/x", "/run"]
+    "path",
+    [
+        "/nothing",
+        "/queue/a",
+        "/queue/a/b/c/d",
+        "/a/b/c",
+        "/%00",
+        "/queue/%ff/%2f/x",
+        "/run",
+        "/queue/workflows/a/b",
+        "/queue/comfy/a/b/c",
+    ],
 )
 def test_unknown_paths(http: httpx.Client, path: str) -> None:
     for method in ("GET", "POST"):

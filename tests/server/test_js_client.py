@@ -1,19 +1,16 @@
 """fal's own JavaScript client, unmodified, in the ways that it can be pointed at a server."""
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.js import JS, environment, install
 from tests.server.live import LiveServer
 
-JS = Path(__file__).parents[2] / "clients" / "js"
 WAYS = ["proxy", "middleware", "fetch"]
 FOX = {"prompt": "a fox", "seed": 3}
 ERRORS = {
@@ -28,10 +25,7 @@ ERRORS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("node and npm are not installed: @fal-ai/client is not tried")
-    if not (JS / "node_modules" / "@fal-ai").is_dir():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=JS, check=True, capture_output=True, timeout=100)
+    install()
 
 
 def outcomes(server: LiveServer, way: str, call: str, *inputs: Any, credentials: str = "") -> list[Any]:
@@ -41,9 +35,9 @@ def outcomes(server: LiveServer, way: str, call: str, *inputs: Any, credentials:
 @contextmanager
 def started(server: LiveServer, way: str, scenario: str, argument: str, credentials: str) -> Iterator[Iterator[Any]]:
     """The lines that the program prints."""
-    environment = {"PATH": os.environ["PATH"], "KEYREEL_URL": server.url, "FAL_KEY": credentials}
+    variables = environment(KEYREEL_URL=server.url, FAL_KEY=credentials)
     command = ["node", "scenarios.mjs", way, scenario, argument]
-    with subprocess.Popen(command, cwd=JS, env=environment, stdout=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen(command, cwd=JS, env=variables, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout
         yield map(json.loads, program.stdout)
     assert program.returncode == 0
@@ -115,6 +109,13 @@ def test_the_output_and_every_class_of_error(server: LiveServer, way: str, call:
     found = [(line["error"]["name"], line["error"]["status"]) for line in others]
     assert found == list(ERRORS.values())
     assert others[-1]["error"]["timeoutType"] == "user"
+
+
+def test_a_webhook_is_verified_against_the_published_keys(server: LiveServer) -> None:
+    (line,) = lines(server, "proxy", "webhook")
+    assert (line["call"]["request_id"], line["call"]["status"]) == (line["request_id"], "OK")
+    assert line["call"]["payload"]["seed"] == 3
+    assert line["verified"] == [True, True]
 
 
 def test_run_by_get(server: LiveServer) -> None:

@@ -1,15 +1,18 @@
 """fal's own Python client, unmodified but for where it finds its hosts."""
 
 import gc
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import fal_client
+import httpx
 import pytest
 from fal_client import client as hosts
 
 from tests.server.live import APP, ENDPOINT, LiveServer
+from tests.test_webhooks import receiver, verify_by_jwks
 
 
 @pytest.fixture(autouse=True)
@@ -153,3 +156,13 @@ async def test_the_async_client(server: LiveServer) -> None:
         )
         assert output["prompt"] == "a fox"
         assert isinstance(updates[-1], fal_client.Completed)
+
+
+async def test_a_webhook_is_verified_against_the_published_keys(server: LiveServer) -> None:
+    client = fal_client.AsyncClient(key=server.credentials)
+    async with await client._client, receiver() as hook:
+        handle = await client.submit(ENDPOINT, {"prompt": "a fox", "seed": 3}, webhook_url=hook.url)
+        call = await hook.next()
+    body = json.loads(call.body)
+    assert (body["request_id"], body["status"], body["payload"]["seed"]) == (handle.request_id, "OK", 3)
+    assert verify_by_jwks(call, httpx.get(f"{server.url}/.well-known/jwks.json", trust_env=False).json())

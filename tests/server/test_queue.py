@@ -6,7 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
+from keyreel.store import Store, tables
 from keyreel.store.records import State
 from tests.server.live import APP, ENDPOINT, LiveServer
 
@@ -191,6 +193,52 @@ def test_what_the_headers_ask_of_the_queue(http: httpx.Client, server: LiveServe
     finish(http, low)
     order = [lease.id for lease in server.worker.seen[-2:]]
     assert order == [normal["request_id"], low["request_id"]]
+
+
+def test_what_the_headers_ask_of_what_is_kept(http: httpx.Client, server: LiveServer) -> None:
+    acl = {"default": "forbid", "rules": [{"user": "friend", "decision": "allow"}]}
+    preference = json.dumps({"expiration_duration_seconds": 60, "initial_acl": acl})
+    own = {"X-Fal-Object-Lifecycle-Preference": preference, "X-Fal-Store-IO": "0", "X-Fal-No-Retry": "yes"}
+    asked, usual = submit(http, "a fox", headers=own), submit(http, "a fox")
+    finish(http, asked)
+    finish(http, usual)
+    leases = [
+        next(lease for lease in server.worker.seen if lease.id == answer["request_id"]) for answer in (asked, usual)
+    ]
+    assert [(lease.output_lifetime, lease.output_acl) for lease in leases] == [(60, acl), (None, None)]
+    # Three attempts, or one; readable for a day, or an hour.
+    assert server.call(kept(server.services.store, asked)) == (1, 3600)
+    assert server.call(kept(server.services.store, usual)) == (3, 86_400)
+
+
+async def kept(store: Store, submitted: dict[str, Any]) -> tuple[int, float]:
+    """At how many failures it ends; for how many seconds its outcome is kept."""
+    columns = tables.request.c
+    statement = select(columns.max_failures, columns.expires_at - columns.finished)
+    async with store.database.read() as connection:
+        found = await connection.execute(statement.where(columns.id == submitted["request_id"]))
+        failures, seconds = found.one()
+    return failures, round(seconds)
+
+
+def test_a_lifecycle_that_cannot_be_read(http: httpx.Client) -> None:
+    headers = {"X-Fal-Object-Lifecycle-Preference": '{"initial_acl": {"default": "maybe"}}'}
+    answer = http.post(f"/queue/{ENDPOINT}", json={"prompt": "a fox"}, headers=headers)
+    assert (answer.status_code, answer.json()["error_type"]) == (400, "bad_request")
+
+
+def test_headers_for_fals_own_fleet_are_ignored(http: httpx.Client) -> None:
+    headers = {"X-Fal-Retry-Config": "{", "X-Fal-Tags": "a=b", "x-app-fal-disable-fallback": "true"}
+    finish(http, submit(http, "a fox", headers=headers))
+
+
+def test_a_stream_in_which_nothing_happens_is_kept_open(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = hold(http)
+    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.01)
+    with http.stream("GET", f"{running['status_url']}/stream") as answer:
+        assert answer.headers["cache-control"] == "no-cache"
+        assert answer.headers["x-accel-buffering"] == "no"
+        assert next(line for line in answer.iter_lines() if line.startswith(":")) == ": ping"
 
 
 def test_a_start_timeout(http: httpx.Client, server: LiveServer) -> None:

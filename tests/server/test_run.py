@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from keyreel.server.hosts import NO_WEBSOCKETS
 from tests.server.live import ENDPOINT, PATIENCE, LiveServer
 
 
@@ -48,12 +49,19 @@ def test_paths_that_the_application_does_not_have(http: httpx.Client, path: str)
     assert (answer.status_code, answer.json()) == (404, {"detail": f"Path /multiconditioning/{path} not found"})
 
 
-def test_a_websocket_is_refused(http: httpx.Client) -> None:
+@pytest.mark.parametrize(
+    ("host", "path"),
+    [("fal.run", f"/{ENDPOINT}/realtime"), ("ws.fal.run", f"/{ENDPOINT}?prompt=x"), ("localhost", f"/{ENDPOINT}")],
+)
+def test_a_websocket_is_refused(http: httpx.Client, server: LiveServer, host: str, path: str) -> None:
+    before = len(server.worker.seen)
     handshake = {
+        "Host": host,
         "Connection": "Upgrade",
         "Upgrade": "websocket",
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
     }
-    answer = http.get(f"/run/{ENDPOINT}/realtime", headers=handshake)
-    assert (answer.status_code, answer.json()) == (404, {"detail": "Path /multiconditioning/realtime not found"})
+    answer = http.get(path, headers=handshake)
+    assert (answer.status_code, answer.json()) == (404, {"detail": NO_WEBSOCKETS})
+    assert len(server.worker.seen) == before

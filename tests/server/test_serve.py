@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shlex
 import signal
+import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,16 +19,37 @@ from typer.testing import CliRunner, Result
 
 from keyreel.cli.keys import keys
 from keyreel.cli.serve import serve
+from tests.js import JS, environment, install
 from tests.server.live import ENDPOINT
 
+# Both say that a request waits, and what its end is once it was cancelled.
+PYTHON = """
+import fal_client
+handle = fal_client.submit("fal-ai/ltx-video-lora/multiconditioning", {"prompt": "a fox"})
+print(type(handle.status()).__name__)
+handle.cancel()
+try:
+    handle.get()
+except fal_client.FalClientHTTPError as error:
+    print(error.status_code)
+"""
+NODE = """
+import { fal } from "@fal-ai/client";
+CONFIG
+const id = "fal-ai/ltx-video-lora/multiconditioning";
+const { request_id: requestId } = await fal.queue.submit(id, { input: { prompt: "a fox" } });
+console.log((await fal.queue.status(id, { requestId })).status);
+await fal.queue.cancel(id, { requestId });
+await fal.queue.result(id, { requestId }).catch((error) => console.log(error.status));
+"""
 SERVE = "import typer; from keyreel.cli.serve import serve; typer.run(serve)"
 PATIENCE = 20
 
 
 @contextmanager
-def serving(folder: Path, **variables: str) -> Iterator[tuple[str, str]]:
-    """The server's URL and the credentials that it printed. Ended by SIGTERM, in good order."""
-    command = [sys.executable, "-c", SERVE, "--port", "0", "--no-worker", "--data-dir", str(folder)]
+def started(folder: Path, *options: str, **variables: str) -> Iterator[str]:
+    """What the server says at its start. Ended by SIGTERM, in good order."""
+    command = [sys.executable, "-c", SERVE, "--port", "0", "--no-worker", "--data-dir", str(folder), *options]
     environment = os.environ | variables
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -34,14 +57,33 @@ def serving(folder: Path, **variables: str) -> Iterator[tuple[str, str]]:
         assert process.stdout
         assert process.stderr
         try:
-            line = next((line for line in process.stdout if " is at " in line), "")
-            assert line, process.stderr.read()
-            url, _, key = line.split(" is at ")[1].strip().partition("/#key=")
-            yield url, key
+            said = "".join(_through(process.stdout, "Its uploads" if "--tls" in options else "REST_URL"))
+            assert " is at " in said, process.stderr.read()
+            yield said
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE) == 0, process.stderr.read()
         finally:
             process.kill()
+
+
+@contextmanager
+def serving(folder: Path, **variables: str) -> Iterator[tuple[str, str]]:
+    """The server's URL and the credentials that it printed."""
+    with started(folder, **variables) as said:
+        yield address(said)
+
+
+def _through(lines: Iterable[str], last: str) -> Iterator[str]:
+    for line in lines:
+        yield line
+        if last in line:
+            return
+
+
+def address(said: str) -> tuple[str, str]:
+    (shown,) = re.findall(" is at (.*)", said)
+    url, _, key = shown.partition("/#key=")
+    return url, key
 
 
 def manage(folder: Path, *arguments: str) -> Result:
@@ -125,3 +167,35 @@ def test_a_folder_and_a_port_that_are_taken(tmp_path: Path) -> None:
         port = url.rpartition(":")[2]
         assert "is in use by process" in refused("--port", "0", "--data-dir", str(tmp_path))
         assert f"Cannot listen on 127.0.0.1, port {port}" in refused("--port", port, "--data-dir", str(tmp_path / "b"))
+
+
+def test_what_tls_prints_is_all_that_a_program_needs(tmp_path: Path) -> None:
+    install()
+    with started(tmp_path / "data", "--tls") as said:
+        url, key = address(said)
+        assert url.startswith("https://127.0.0.1:")
+        (exports,) = re.findall(r"Python +export (.*\n.*)\n", said)
+        variables = dict(word.split("=", 1) for word in shlex.split(exports.replace("\\\n", " ")))
+        assert variables["FAL_KEY"] == key
+        assert run(sys.executable, "-c", PYTHON, **variables) == ["Queued", "499"]
+
+        (config,) = re.findall(r"fal\.config\(.*?\);", said, re.DOTALL)
+        (authority,) = re.findall("export NODE_EXTRA_CA_CERTS=(.*)", said)
+        (tmp_path / "node_modules").symlink_to(JS / "node_modules")
+        (tmp_path / "app.mjs").write_text(NODE.replace("CONFIG", config))
+        node = run("node", str(tmp_path / "app.mjs"), NODE_EXTRA_CA_CERTS=authority)
+        assert node == ["IN_QUEUE", "499"]
+
+        assert f"curl --cacert {authority} {url}/run/" in said
+        health = httpx.get(f"{url}/health", verify=ssl.create_default_context(cafile=authority), trust_env=False)
+        assert health.status_code == 200
+        assert manage(tmp_path / "data", "create", "another").exit_code == 0
+    trusted = Path(authority).read_bytes()
+    with started(tmp_path / "data", "--tls"):
+        assert Path(authority).read_bytes() == trusted
+
+
+def run(*command: str, **variables: str) -> list[str]:
+    said = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=PATIENCE)
+    assert said.returncode == 0, said.stderr
+    return said.stdout.split()

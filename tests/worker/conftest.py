@@ -145,7 +145,7 @@ def new_bench(store: Store, folder: Path) -> Bench:
         store=store,
         objects=open_objects(folder / "objects"),
         links=Links("http://keyreel.example", b"s" * 32),
-        settings=Settings(cache_dir=folder / "cache"),
+        settings=Settings(cache_dir=folder / "cache", provenance=False),
         policy=AddressPolicy(("127.0.0.1",)),
         spool=folder / "spool",
         name="worker-1",

@@ -68,9 +68,10 @@ def test_metrics_know_stages_and_steps() -> None:
     watch = Stopwatch(clock)
     observed = stage_seconds.labels("denoise")._sum
     seconds = observed.get()
-    for event in (Stage("denoise", 2), Step(1), Step(2), Stage("decode", 9), Step(9)):
+    first, second = (Stage("denoise", 2), Step(1), Step(2)), (Stage("refine", 3), Step(1), Step(3))
+    for event in (*first, *second, Stage("decode", 9), Step(9)):
         watch.note(event)
         clock.now += 1
-    assert watch.end() == 5
+    assert watch.end() == 8
     assert observed.get() - seconds == 3
-    assert steps_done._value.get() - before == 2
+    assert steps_done._value.get() - before == 5

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from keyreel.store.records import State, Status
-from tests.worker.conftest import FAKE_CHILD, FAKE_PREPARER, Bench, Gate, steps_done
+from keyreel.links import Access, access
+from keyreel.store.records import NewRequest, State, Status
+from tests.worker.conftest import ENDPOINT, FAKE_CHILD, FAKE_PREPARER, SEED, SMALL, Bench, Gate, steps_done
 from tests.worker.processes import children
 from tests.worker.site import Site, picture
 
@@ -53,6 +54,22 @@ async def test_a_request_is_cancelled_while_it_waits(served: Bench, gate: Gate) 
     assert (await served.failure(waiting)).type == "client_cancelled"
     gate.open(2)
     await served.output(busy)
+
+
+async def test_a_video_is_kept_as_its_request_says(served: Bench) -> None:
+    acl = {"default": "forbid"}
+    request = NewRequest(
+        endpoint=ENDPOINT, key_id="key", input=SMALL, seed=SEED, output_lifetime=3600.0, output_acl=acl
+    )
+    output = await served.output((await served.store.queue.submit(request)).id)
+    ref = served.context.links.file_of(output["video"]["url"])
+    assert ref
+    file = await served.store.files.get(ref.id)
+    assert file
+    assert file.expires_at
+    assert 3600 <= file.expires_at - file.created < 3700
+    assert (file.acl, file.size) == (acl, output["video"]["file_size"])
+    assert access(file, None) is Access.FORBID
 
 
 async def test_nothing_accumulates(served: Bench) -> None:

@@ -64,8 +64,8 @@ async def _serve(settings: Settings, host: str, port: int, workers: Workers | No
             new_key = await ensure_key(services.store, settings.admin_key)
             local = LocalServer(url, f"{LOCAL}:{secret}", os.getpid(), str(trust.authority) if trust else None)
             with local.announced(settings.data_dir):
-                typer.echo(_welcome(services.links.base_url, new_key, trust))
                 stop_on_signal(stop)
+                typer.echo(_welcome(services.links.base_url, new_key, trust))
                 await serve_process(services, listener, workers, stop, trust.served if trust else None)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from keyreel.errors import KeyreelError
 from keyreel.wrap.proxy import parse_server
 from keyreel.wrap.run import NOT_FOUND, run_wrapped
 
@@ -22,11 +23,10 @@ def wrap(
     must be a key of the server. Connections to other hosts are left alone.
     """
     try:
-        address = parse_server(server)
-    except ValueError as error:
+        status = asyncio.run(run_wrapped(parse_server(server), command, os.environ))
+    except KeyreelError as error:
         typer.echo(f"keyreel: {error}", err=True)
         raise typer.Exit(REFUSED) from None
-    status = asyncio.run(run_wrapped(address, command, os.environ))
     if status == NOT_FOUND:
         typer.echo(f"keyreel: cannot run {command[0]!r}", err=True)
     raise typer.Exit(status if status >= 0 else 128 - status)

@@ -20,6 +20,7 @@ PREFIXES = {
     "v3b.fal.media": "",
 }
 """The same path means another thing on another host: submit on the queue's, run on the runner's."""
+NO_WEBSOCKETS = "WebSockets are not spoken here. Submit to the queue and stream the status instead."
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,12 @@ class HostDispatch:
     app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif scope["type"] == "http" and _path(scope["path"]) == PROXY_PATH:
+        elif Headers(scope=scope).get("upgrade", "").lower() == "websocket":
+            # It is a GET, whose query could be taken for an input.
+            await Json({"detail": NO_WEBSOCKETS}, 404)(scope, receive, send)
+        elif _path(scope["path"]) == PROXY_PATH:
             await self._proxy(scope, receive, send)
         else:
             host = Headers(scope=scope).get("host", "").partition(":")[0].lower()

@@ -32,6 +32,6 @@ def configure_logs(level: int = logging.INFO) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Starts, stops and signals are told by the command itself.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # Starts, stops and signals are told by the command itself, and what a client did wrong by the line of its call.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -13,7 +13,7 @@ stage_seconds = Histogram(
     ["stage"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
 )
-steps = Counter("keyreel_steps", "Denoising steps done.")
+steps = Counter("keyreel_steps", "Denoising steps done, of both passes. Its rate: steps per second.")
 finished = Counter("keyreel_finished", "Attempts that ended with a video.")
 failures = Counter("keyreel_failures", "Attempts that ended without a video.", ["type"])
 restarts = Counter("keyreel_child_restarts", "Children that had to be replaced.")
@@ -32,7 +32,7 @@ class Stopwatch:
         match event:
             case Stage(name):
                 self._begin(name)
-            case Step(done) if self._stage == "denoise":
+            case Step(done) if self._stage in ("denoise", "refine"):
                 steps.inc(done - self._steps)
                 self._steps = done
             case _:
@@ -47,4 +47,4 @@ class Stopwatch:
         now = self._clock()
         if self._stage is not None:
             stage_seconds.labels(self._stage).observe(now - self._began)
-        self._stage, self._began = stage, now
+        self._stage, self._began, self._steps = stage, now, 0

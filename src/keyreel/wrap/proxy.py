@@ -2,10 +2,13 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
+
+from keyreel.errors import KeyreelError
 
 FAL_HOSTS = ("queue.fal.run", "fal.run", "rest.fal.ai", "v3.fal.media")
 CHUNK = 64 * 1024
@@ -46,9 +49,7 @@ class Proxy:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Ends the program's TLS here. The Host header reaches the server as it is: that is how it tells them apart."""
-        secure = self.server.scheme == "https"
-        port = self.server.port or (443 if secure else 80)
-        there = await _reached(writer, self.server.hostname or "", port, ssl=secure or None)
+        there = await _reached(writer, connect(self.server))
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await writer.drain()
         await writer.start_tls(self.identity)
@@ -59,11 +60,12 @@ class Proxy:
     ) -> None:
         """A tunnel to the host that was asked for, by way of the proxy that would have been asked otherwise."""
         if self.upstream:
-            there = await _reached(writer, self.upstream.hostname or "", self.upstream.port or 8080)
+            proxy = asyncio.open_connection(self.upstream.hostname, self.upstream.port or 8080)
+            there = await _reached(writer, proxy)
             there[1].write(head)
         else:
             host, _, port = target.rpartition(":")
-            there = await _reached(writer, host.strip("[]"), int(port))
+            there = await _reached(writer, asyncio.open_connection(host.strip("[]"), int(port)))
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await _relay((reader, writer), there)
 
@@ -71,9 +73,16 @@ class Proxy:
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def _reached(writer: asyncio.StreamWriter, host: str, port: int, ssl: bool | None = None) -> Connection:
+async def connect(server: SplitResult) -> Connection:
+    """Raises OSError, also when the server's certificate is not trusted."""
+    secure = server.scheme == "https"
+    port = server.port or (443 if secure else 80)
+    return await asyncio.open_connection(server.hostname, port, ssl=secure or None)
+
+
+async def _reached(writer: asyncio.StreamWriter, connecting: Coroutine[Any, Any, Connection]) -> Connection:
     try:
-        return await asyncio.open_connection(host, port, ssl=ssl)
+        return await connecting
     except OSError:
         writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
         raise
@@ -101,8 +110,12 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 
 
 def parse_server(url: str) -> SplitResult:
-    """Raises ValueError for what is not the address of a server at the root of its host."""
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
-        raise ValueError(f"{url!r} is not the address of a server, which looks like http://127.0.0.1:8000.")
+    """Raises KeyreelError for what is not the address of a server at the root of its host."""
+    try:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not parts.path.strip("/")
+    except ValueError:
+        valid = False
+    if not valid:
+        raise KeyreelError(f"{url!r} is not the address of a server, which looks like http://127.0.0.1:8000.")
     return parts

@@ -1,0 +1,13 @@
+// A program that knows only fal.ai: FAL_KEY is all it reads. `keyreel wrap -- node app.mjs`
+import { fal } from "@fal-ai/client";
+
+const clip = await fal.storage.upload(new File(["a clip"], "clip.mp4", { type: "video/mp4" }));
+const image_url = new Blob(["a picture"], { type: "image/png" });
+const lines = [];
+const { data, requestId } = await fal.subscribe("fal-ai/ltx-video-lora/multiconditioning", {
+  input: { prompt: "a fox", seed: 3, images: [{ image_url }], videos: [{ video_url: clip }] },
+  mode: "streaming",
+  logs: true,
+  onQueueUpdate: (update) => lines.push(...(update.logs ?? []).map((line) => line.message)),
+});
+console.log(JSON.stringify({ data, requestId, lines, clip: await (await fetch(clip)).text() }));

@@ -1,0 +1,141 @@
+"""Fills the disk again and again under a storm of submits: `python -m tests.server.full_disk --rounds 200`.
+
+Each submit is answered with 200 or with 5xx. What was answered with 200 completes, once; of the rest nothing is queued.
+The disk is a small one in memory. Where the system lets nobody make one, name a small file system's folder: --folder.
+"""
+
+import argparse
+import asyncio
+import base64
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+import aiohttp
+
+from keyreel.store.records import WORKER_LOST
+from keyreel.worker.endings import MACHINE_FAILURE
+from tests.server.chaos import PATIENCE, check_video, ended, ready
+from tests.server.live import APP, ENDPOINT
+from tests.server.whole import HEADERS, small, whole_server
+from tests.worker.site import picture
+
+ON_A_SMALL_DISK = (
+    *("unshare", "--map-root-user", "--mount", "sh", "-c"),
+    'mount -t tmpfs -o size=24m tmpfs "$0" && exec "$@"',
+)
+"""Before a folder and a command that sees the small disk there."""
+CLIENTS = 4
+SUBMITS = 2
+CALM = 0.3
+"""Seconds from a storm's beginning until the disk is full, at most."""
+SPARE = 64 * 1024
+"""Bytes that are left, at most: enough for a row, or for half a file."""
+PICTURE = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+WORK = (small("pace=0.01"), small("pace=0.01", images=[{"image_url": PICTURE}]))
+
+
+@dataclass
+class Storm:
+    folder: Path
+    moments: random.Random
+    accepted: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    async def round(self, http: aiohttp.ClientSession) -> None:
+        clients = [asyncio.create_task(self._submit(http)) for _ in range(CLIENTS)]
+        await asyncio.sleep(self.moments.uniform(0, CALM))
+        with full(self.folder, self.moments.randrange(SPARE)):
+            await asyncio.gather(*clients)
+            if self.accepted:  # what can be read is still told
+                async with http.get(f"/queue/{APP}/requests/{self.accepted[-1]}/status") as answer:
+                    assert answer.status in (HTTPStatus.OK, HTTPStatus.ACCEPTED)
+        self.counts["rounds"] += 1
+
+    async def calm(self, http: aiohttp.ClientSession) -> None:
+        """There is room again: everything is brought to its end."""
+        for request_id in self.accepted:
+            async with asyncio.timeout(PATIENCE):
+                await ended(http, request_id)
+            if not await check_video(http, request_id, WORKER_LOST.type, MACHINE_FAILURE):
+                self.counts["ended after three attempts without room"] += 1
+
+    def look(self) -> None:
+        """Into the database, when the server has left it."""
+        with closing(sqlite3.connect(self.folder / "keyreel.db")) as database:
+            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            rows = [row for (row,) in database.execute("SELECT id FROM request")]
+        assert sorted(rows) == sorted(self.accepted)
+        self.counts["accepted"] = len(rows)
+
+    async def _submit(self, http: aiohttp.ClientSession) -> None:
+        for work in self.moments.choices(WORK, k=SUBMITS):
+            async with http.post(f"/queue/{ENDPOINT}", json=work) as answer:
+                if answer.status == HTTPStatus.OK:
+                    self.accepted.append((await answer.json())["request_id"])
+                else:
+                    assert answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR, await answer.text()
+                    self.counts["refused"] += 1
+
+
+@contextmanager
+def full(folder: Path, spare: int) -> Iterator[None]:
+    """The disk of `folder` has so many bytes left at the beginning of the block, and room again after it."""
+    ballast = folder / "ballast"
+    try:
+        with ballast.open("wb", buffering=0) as file:
+            with suppress(OSError):
+                while file.write(bytes(SPARE)):
+                    pass
+            file.truncate(max(0, file.tell() - spare))
+        yield
+    finally:
+        ballast.unlink()
+
+
+async def storm(folder: Path, rounds: int, seed: int) -> Counter[str]:
+    run = Storm(folder, random.Random(seed))  # noqa: S311
+    async with whole_server(folder) as server:
+        async with aiohttp.ClientSession(server.url, headers=HEADERS) as http:
+            await ready(http)
+            for _ in range(rounds):
+                await run.round(http)
+            await run.calm(http)
+        await server.end()
+    run.look()
+    return run.counts
+
+
+def command(folder: str, rounds: int, seed: int = 0) -> Sequence[str]:
+    """This program, on a small disk."""
+    itself = (sys.executable, "-m", "tests.server.full_disk", "--folder", folder)
+    return (*ON_A_SMALL_DISK, folder, *itself, "--rounds", str(rounds), "--seed", str(seed))
+
+
+def _main(folder: Path, rounds: int, seed: int) -> None:
+    started = time.monotonic()
+    counts = asyncio.run(storm(folder, rounds, seed))
+    print(", ".join(f"{number} {what}" for what, number in counts.items()), end=": ")
+    print(f"each 200 was true, the rest was 5xx, integrity ok, in {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.folder:
+        _main(arguments.folder, arguments.rounds, arguments.seed)
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            sys.exit(subprocess.run(command(name, arguments.rounds, arguments.seed)).returncode)
