@@ -12,6 +12,7 @@ export function Compare({ ids }: { ids: readonly [string, string] }) {
   const first = useRef<HTMLVideoElement>(null);
   const second = useRef<HTMLVideoElement>(null);
   const isPlaying = useSignal(true);
+  const moment = useSignal(0);
   useEffect(() => {
     Promise.all(ids.map(find)).then(
       (found) => (both.value = found),
@@ -23,6 +24,7 @@ export function Compare({ ids }: { ids: readonly [string, string] }) {
     // The second follows the first.
     const timer = setInterval(() => {
       const [one, two] = [first.current, second.current];
+      if (one?.duration) moment.value = one.currentTime / one.duration;
       if (one && two && Math.abs(one.currentTime - two.currentTime) > DRIFT) two.currentTime = one.currentTime;
     }, 100);
     return () => clearInterval(timer);
@@ -46,7 +48,7 @@ export function Compare({ ids }: { ids: readonly [string, string] }) {
           <Side key={request.id} request={request} video={index ? second : first} />
         ))}
       </div>
-      {both.value.length === 2 && <Scrubber video={first} />}
+      {both.value.length === 2 && <Scrubber video={first} moment={moment.value} />}
       <Differences both={both.value} />
     </main>
   );
@@ -66,12 +68,22 @@ function Side({ request, video }: { request: Made; video: { current: HTMLVideoEl
   );
 }
 
-function Scrubber({ video }: { video: { current: HTMLVideoElement | null } }) {
+function Scrubber({ video, moment }: { video: { current: HTMLVideoElement | null }; moment: number }) {
   const seek = (share: number) => {
     if (video.current?.duration) video.current.currentTime = share * video.current.duration;
   };
   return (
-    <input class="scrubber" type="range" min={0} max={1} step={0.001} defaultValue="0" aria-label="Moment in both videos" onInput={(event) => seek(Number(event.currentTarget.value))} />
+    <input
+      class="scrubber"
+      type="range"
+      min={0}
+      max={1}
+      step={0.001}
+      value={moment}
+      style={{ "--share": `${moment * 100}%` }}
+      aria-label="Moment in both videos"
+      onInput={(event) => seek(Number(event.currentTarget.value))}
+    />
   );
 }
 

@@ -2,10 +2,13 @@ import { useEffect, useRef } from "preact/hooks";
 import { facts, problems, setValue, value } from "../model/draft";
 import { Button, Field } from "./controls";
 
+/** Examples: as many as leave the settings in sight. */
+const SHOWN = 6;
+
 export function Prompt() {
   const area = useRef<HTMLTextAreaElement>(null);
   const prompt = String(value("prompt") ?? "");
-  const examples = facts.value?.schema.fields.prompt?.examples ?? [];
+  const examples = facts.value?.schema.fields.prompt?.examples?.slice(0, SHOWN) ?? [];
   useEffect(() => {
     // As high as its text; the style sheet says where it ends.
     if (!area.current) return;
