@@ -5,10 +5,12 @@ import { seconds } from "../model/format";
 import type { Field as SchemaField } from "../model/schema";
 import { made } from "../server/requests";
 import type { Facts } from "../server/session";
-import { Button, Choice, Field, NumberInput, Slider, Switch } from "./controls";
+import { Button, Choice, Field, NumberInput, Select, Slider, Switch } from "./controls";
 
 /** Fields that have a place of their own; whatever else the schema has comes at the end. */
 const PLACED = new Set(["prompt", "images", "videos", "loras", "seed", "negative_prompt"]);
+/** More options than that have no room beside each other. */
+const SIDE_BY_SIDE = 4;
 const MAIN = ["aspect_ratio", "resolution", "number_of_frames", "frame_rate", "number_of_steps"];
 const TITLES: Record<string, string> = {
   aspect_ratio: "Shape",
@@ -49,6 +51,7 @@ function SchemaControl({ name, field }: { name: string; field: SchemaField }) {
     const chosen = value<string | null>(name);
     const options = field.default === undefined || field.default === null ? ["default", ...field.enum] : field.enum;
     const pick = (option: string) => onChange(option === "default" ? null : option);
+    if (options.length > SIDE_BY_SIDE) return <Select label={label} value={chosen ?? "default"} onChange={pick} {...{ options, problem }} />;
     const draw = name === "aspect_ratio" ? (option: string) => <Outline aspect={option} /> : undefined;
     const note = notes(name);
     return (
@@ -60,8 +63,19 @@ function SchemaControl({ name, field }: { name: string; field: SchemaField }) {
   }
   const { minimum, maximum } = field;
   if (minimum === undefined || maximum === undefined) return null;
+  if (field.default === undefined || field.default === null) {
+    return (
+      <Field label={label} problem={problem}>
+        {(ids) => <NumberInput {...ids} min={minimum} max={maximum} step={step(field)} value={value(name)} placeholder="the server's" onChange={onChange} />}
+      </Field>
+    );
+  }
   const note = notes(name);
-  return <Slider label={label} value={value(name)} min={minimum} max={maximum} {...(note ? { note } : {})} {...{ problem, onChange }} />;
+  return <Slider label={label} step={step(field)} value={value(name)} min={minimum} max={maximum} {...(note ? { note } : {})} {...{ problem, onChange }} />;
+}
+
+function step({ type }: SchemaField): number {
+  return type === "integer" ? 1 : 0.05;
 }
 
 function notes(name: string): string | null {
