@@ -82,10 +82,19 @@ class Client:
         return status
 
     async def end(self, request_id: str) -> Any:
-        return await self.until(request_id, lambda status: status["status"] == "COMPLETED")
+        return await self.until(request_id, _is_over)
 
     async def begun(self, request_id: str) -> Any:
-        return await self.until(request_id, lambda status: (status.get("progress") or {}).get("step"))
+        status = await self.until(
+            request_id, lambda status: _is_over(status) or (status.get("progress") or {}).get("step")
+        )
+        if _is_over(status):
+            raise RuntimeError(f"It was over before it was seen to begin: {status.get('error')}")
+        return status
+
+
+def _is_over(status: Any) -> bool:
+    return bool(status["status"] == "COMPLETED")
 
 
 @asynccontextmanager
@@ -163,7 +172,7 @@ async def cancel_latency(client: Client, tally: Path) -> tuple[int, float]:
 
     tally: where the fake engine makes a mark at each step.
     """
-    request = await client.submit(prompt=f"pace={STEP} tally={tally}", number_of_steps=100)
+    request = await client.submit(prompt=f"pace={STEP} tally={tally}", number_of_steps=50)
     await client.begun(request)
     await client.cancel(request)
     start, before = time.perf_counter(), tally.stat().st_size

@@ -48,7 +48,9 @@ def list_keys(data_dir: DataDir = None) -> None:
     """List the keys, without their secrets."""
     with _key_book(data_dir) as book:
         listed = book.list()
-    table = Table(Column("Id", no_wrap=True), "Name", "Admin", "At once", "Created", "Revoked")
+    # Narrow: 80 columns hold an id and all the rest, whole.
+    others = (Column(title, overflow="fold") for title in ("Name", "Admin", "At once", "Created", "Revoked"))
+    table = Table(Column("Id", no_wrap=True), *others, box=None, pad_edge=False)
     for key in listed:
         at_once = str(key.max_requests or "")
         table.add_row(key.id, key.name, "yes" if key.admin else "", at_once, _date(key.created), _date(key.revoked))
@@ -126,4 +128,4 @@ def _key_book(data_dir: Path | None) -> Iterator[KeyBook]:
 
 
 def _date(seconds: float | None) -> str:
-    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
+    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
