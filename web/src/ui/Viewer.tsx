@@ -26,7 +26,7 @@ export function Viewer({ facts, id }: { facts: Facts; id: string | null }) {
     if (shown && shown.id === id && shown.problems && typeof shown.problems !== "string") {
       refusal.value = { input: shown.input, problems: shown.problems };
     }
-  }, [shown?.id, shown?.state]);
+  }, [id, shown?.id, shown?.state]);
   return (
     <section class="card viewer" aria-label="Video">
       <Content facts={facts} shown={shown ?? null} problem={problem.value} />
