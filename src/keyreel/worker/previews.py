@@ -35,18 +35,19 @@ class Previews:
         self._attempt = attempt
         self._check = check
         self._waiting: asyncio.Queue[Path] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
         self._file: File | None = None
         self._shown = 0
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[Self]:
         """During the block. What is left of them goes with it."""
-        task = asyncio.create_task(self._show_all())
         try:
             yield self
         finally:
-            task.cancel()
-            await asyncio.wait([task])
+            if self._task:
+                self._task.cancel()
+                await asyncio.wait([self._task])
             await self._remove()
 
     def offer(self, pixels: Path) -> None:
@@ -54,6 +55,7 @@ class Previews:
         while not self._waiting.empty():
             self._waiting.get_nowait().unlink(missing_ok=True)
         self._waiting.put_nowait(pixels)
+        self._task = self._task or asyncio.create_task(self._show_all())
 
     async def _show_all(self) -> None:
         """Nobody is to miss a video because its previews cannot be shown."""
