@@ -14,11 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
 from keyreel.cli.keys import keys
-from keyreel.cli.serve import serve
 from tests.js import JS, environment, install
 from tests.server.live import ENDPOINT
 
@@ -43,7 +41,7 @@ await fal.queue.cancel(id, { requestId });
 await fal.queue.result(id, { requestId }).catch((error) => console.log(error.status));
 """
 SERVE = "import typer; from keyreel.cli.serve import serve; typer.run(serve)"
-PATIENCE = 20
+PATIENCE = 60
 
 
 @contextmanager
@@ -90,13 +88,13 @@ def manage(folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(keys, [*arguments, "--data-dir", str(folder)])
 
 
-def refused(*arguments: str) -> str:
+def refused(*arguments: str, **variables: str) -> str:
     """What `keyreel serve` says when it does not start."""
-    application = typer.Typer()
-    application.command()(serve)
-    result = CliRunner().invoke(application, ["--no-worker", *arguments])
-    assert result.exit_code == 1, result.exception
-    return result.stderr.strip()
+    command = [sys.executable, "-c", SERVE, "--no-worker", *arguments]
+    environment = os.environ | variables
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    assert said.returncode == 1, said.stderr
+    return said.stderr.strip()
 
 
 def submit(url: str, credentials: str) -> httpx.Response:
@@ -157,9 +155,7 @@ def test_the_operators_key(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_cannot_be_read(tmp_path: Path, name: str, value: str, message: str) -> None:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(name, value)
-        assert refused("--port", "0", "--data-dir", str(tmp_path)) == message
+    assert refused("--port", "0", "--data-dir", str(tmp_path), **{name: value}) == message
 
 
 def test_a_folder_and_a_port_that_are_taken(tmp_path: Path) -> None:
