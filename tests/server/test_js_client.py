@@ -57,6 +57,7 @@ def test_subscribe(server: LiveServer, way: str, mode: str) -> None:
         for line in printed:
             if "result" in line:
                 break
+            assert "update" in line, line
             updates.append(line["update"])
             if updates[-1].get("logs") and updates[-1]["status"] == "IN_PROGRESS":
                 server.release()

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from keyreel.server.queue import read_result
 from keyreel.store import Store, tables
 from keyreel.store.records import State
 from tests.server.live import APP, ENDPOINT, LiveServer
@@ -109,6 +110,17 @@ def test_a_stream_of_a_completed_request_is_one_event(http: httpx.Client) -> Non
     finish(http, answer)
     (event,) = stream(http, f"{answer['status_url']}/stream?logs=1")
     assert [line["message"] for line in event["logs"]] == ["Denoising, step 1 of 2", "Decoding"]
+
+
+def test_a_result_is_told_as_soon_as_there_is_one(http: httpx.Client, server: LiveServer) -> None:
+    """A webhook may have told of it before the next snapshot is taken."""
+    running = hold(http)
+    behind = server.call(server.services.snapshot.status(running["request_id"]))
+    assert behind
+    assert behind.state is State.IN_PROGRESS
+    server.release()
+    finish(http, running)
+    assert server.call(read_result(behind, server.services)).status_code == 200
 
 
 @pytest.mark.parametrize("prefix", ["", "/queue"])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from sqlalchemy import event
 from keyreel.endpoints import MULTICONDITIONING
 from keyreel.server.snapshot import Snapshot
 from keyreel.store import Store, open_store
-from keyreel.store.records import LogLine, NewRequest, State, Success
+from keyreel.store.database import Database
+from keyreel.store.records import LogLine, NewRequest, State, Status, Success
+from keyreel.store.requests import Requests
 
 
 @pytest.fixture
@@ -69,6 +72,34 @@ async def test_each_line_of_a_log_is_read_once(store: Store) -> None:
     assert over
     assert over.state is State.COMPLETED
     assert len(await snapshot.log(over)) == 3
+
+
+class GatedRequests(Requests):
+    """What is live is read, and told when the test lets it."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.read, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def live(self) -> list[Status]:
+        found = await super().live()
+        self.read.set()
+        await self.gate.wait()
+        return found
+
+
+async def test_no_status_goes_back(store: Store) -> None:
+    requests = GatedRequests(store.database)
+    snapshot, request_id = Snapshot(replace(store, requests=requests)), await submit(store)
+    refresh = asyncio.create_task(snapshot.refresh())
+    await requests.read.wait()
+    assert await store.queue.claim("w")
+    first = asyncio.create_task(snapshot.status(request_id))
+    await asyncio.wait([first], timeout=0.05)
+    requests.gate.set()
+    await refresh
+    states = [status.state for status in (await first, await snapshot.status(request_id)) if status]
+    assert states in ([State.IN_QUEUE] * 2, [State.IN_PROGRESS] * 2, [State.IN_QUEUE, State.IN_PROGRESS])
 
 
 async def test_whoever_waits_is_woken(store: Store) -> None:

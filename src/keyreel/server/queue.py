@@ -89,8 +89,9 @@ async def stream_status(
         await changed.wait()
 
 
-async def read_result(status: CurrentRequest) -> Json:
-    return result_response(status)
+async def read_result(status: CurrentRequest, services: CurrentServices) -> Json:
+    """As the database has it: the snapshot may be a moment behind what a webhook has told already."""
+    return result_response(await services.store.requests.status(status.id) or status)
 
 
 async def cancel(status: CurrentRequest, services: CurrentServices) -> Json:

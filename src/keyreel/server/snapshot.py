@@ -58,7 +58,11 @@ class Snapshot:
 
     async def status(self, request_id: str) -> Status | None:
         """Live from memory, completed from the database; None: there is no such request."""
-        return self._live.get(request_id) or await self._store.requests.status(request_id)
+        if status := self._live.get(request_id):
+            return status
+        # Not during a refresh, which may have read before and be told of after: a status would go back.
+        async with self._refreshing:
+            return self._live.get(request_id) or await self._store.requests.status(request_id)
 
     async def completed(self, request_id: str) -> Status:
         """Waits for the end of a request that is known."""
