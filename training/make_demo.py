@@ -19,8 +19,8 @@ from training.text import TEXT_STEPS, new_tokenizer, train_text_encoder
 from training.transformer import train_transformer
 
 SEED = 0
-TRANSFORMER_STEPS = 5300
-LORA_STEPS = 200
+TRANSFORMER_STEPS = 5100
+LORA_STEPS = 150
 
 
 @contextmanager
