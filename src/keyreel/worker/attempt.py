@@ -22,7 +22,7 @@ BEAT = 2.0
 """Seconds from one beat to the next, at most."""
 BEAT_PAUSE = 0.25
 """Seconds from one beat to the next, at least."""
-LOOK_PAUSE = 0.05
+LOOK_PAUSE = 0.02
 """Seconds between two looks at whether the request is cancelled, at least."""
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between tries to write down an outcome: together about as long as a lease lasts."""
