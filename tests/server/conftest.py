@@ -10,10 +10,12 @@ import structlog
 from tests.server.live import LiveServer, live_server
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quiet() -> None:
-    """Not configured, structlog draws tracebacks for people, which takes seconds."""
+@pytest.fixture(scope="package", autouse=True)
+def quiet() -> Iterator[None]:
+    """Not configured, structlog draws tracebacks for people, which takes seconds. Tests elsewhere read what is logged."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="module")
