@@ -12,7 +12,7 @@ from tests.server.live import LiveServer, live_server
 
 @pytest.fixture(scope="package", autouse=True)
 def quiet() -> Iterator[None]:
-    """Not configured, structlog draws tracebacks for people, which takes seconds. Tests elsewhere read what is logged."""
+    """Not configured, structlog draws tracebacks for people, which takes seconds. Tests elsewhere read the log."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
     structlog.reset_defaults()
