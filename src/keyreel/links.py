@@ -129,6 +129,15 @@ class Links:
     def verify_session(self, token: str) -> TokenClaims | None:
         return self._open_claims("session", token)
 
+    def share_token(self, request_id: str) -> str:
+        """Shows the request's video to whoever has it, without a key."""
+        return self._seal("share", UUID(request_id).bytes)
+
+    def open_share_token(self, token: str) -> str | None:
+        """The id of the request."""
+        content = self._open("share", token)
+        return str(UUID(bytes=content)) if content else None
+
     def _own_path(self, url: URL) -> str:
         """The path below our address; ValueError for a foreign URL."""
         if url.host in FAL_FILE_HOSTS:

@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.server.live import LiveServer
 from tests.web.browser import PHONE, ROOT, add_files, compose, generate, opened, serious_issues, viewer, watched
+from tests.web.films import film
 from tests.web.gateway import gateway
 
 SUNRISE = ROOT / "examples" / "sunrise.png"
@@ -171,6 +172,27 @@ def test_dragging_snaps_and_says_why(page: Page) -> None:
     expect(sunrise).to_have_count(0)
 
 
+def test_a_clips_edge_is_dragged_to_use_fewer_frames(page: Page, tmp_path: Path) -> None:
+    clip = film(tmp_path / "bar.mp4")
+    page.locator(".timeline input[type=file]").first.set_input_files(clip)
+    bar = page.get_by_role("slider", name="bar.mp4")
+    expect(bar).to_have_accessible_name("bar.mp4, clip of 25 frames")
+    edge, track = bar.locator(".edge").bounding_box(), page.locator(".track").bounding_box()
+    assert edge
+    assert track
+    x, y, frame = edge["x"] + edge["width"] / 2, edge["y"] + edge["height"] / 2, track["width"] / 89
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 11 * frame, y, steps=5)
+    expect(bar).to_have_accessible_name("bar.mp4, clip of 17 frames")
+    page.mouse.up()
+    page.keyboard.press("ArrowRight")
+    expect(bar).to_have_attribute("aria-valuenow", "8")
+    compose(page, "a bar")
+    page.get_by_role("button", name="Code").click()
+    expect(page.get_by_role("tabpanel")).to_contain_text(re.compile('"start_frame_number": 8,\\s+"max_num_frames": 17'))
+
+
 def test_the_draft_survives_a_reload(page: Page) -> None:
     compose(page, "a fox")
     add_files(page, NIGHT)
@@ -198,6 +220,39 @@ def test_the_history_is_filtered_and_deleted(page: Page) -> None:
     expect(page.get_by_role("link", name="alpha fox")).to_have_count(0)
 
 
+def test_a_link_shows_one_video_to_somebody_without_a_key(page: Page, browser: Browser, server: LiveServer) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    compose(page, "a fox to be shown")
+    generate(page)
+    viewer(page).get_by_role("button", name="Copy a link to share it").click()
+    expect(page.get_by_text("Whoever has it sees this video")).to_be_visible()
+    link = str(page.evaluate("navigator.clipboard.readText()"))
+    assert server.user.secret not in link
+    with watched(browser) as visitor:
+        other = visitor.new_page()
+        other.goto(link)
+        expect(viewer(other).get_by_text("a fox to be shown")).to_be_visible()
+        assert other.evaluate(PLAYS) > 0
+        assert serious_issues(other) == []
+        other.goto(link[:-4] + "AAAA")
+        expect(viewer(other).get_by_role("heading", name="This video is gone")).to_be_visible()
+        other.get_by_role("link", name="Sign in").click()
+        expect(other.get_by_label("Your key")).to_be_visible()
+    page.goto(link)
+    expect(viewer(page).get_by_text("a fox to be shown")).to_be_visible()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
+PLAYS = """async () => {
+  const video = document.querySelector("video");
+  if (video.readyState < 1) await new Promise((resolve, reject) => {
+    video.onloadedmetadata = resolve;
+    video.onerror = reject;
+  });
+  return video.videoWidth;
+}"""
+
+
 def test_operating(visitor: BrowserContext, server: LiveServer) -> None:
     admin = f"{server.admin.key.id}:{server.admin.secret}"
     server.worker.paused = True
@@ -215,7 +270,11 @@ def test_operating(visitor: BrowserContext, server: LiveServer) -> None:
     row.get_by_role("button", name="Cancel").click()
     expect(row).to_contain_text("cancelled")
     calls = page.get_by_role("region", name="Webhook calls", exact=True)
-    expect(calls.get_by_role("row", name="127.0.0.1:9/hook")).to_be_visible()
+    call = calls.get_by_role("row", name="127.0.0.1:9/hook")
+    with page.expect_response("**/retry") as answered:
+        call.get_by_role("button", name="Call again").click()
+    assert answered.value.status == 204
+    expect(call).to_contain_text("pending")
     page.get_by_label("Name of a new key").fill("studio")
     page.get_by_role("button", name="Make a key").click()
     key = page.locator(".secret code").inner_text()

@@ -7,6 +7,7 @@ from fastapi import APIRouter, HTTPException, Query
 from starlette.responses import Response
 
 from keyreel.failures import failure_answer
+from keyreel.links import Links
 from keyreel.server.dependencies import AdminKey, CurrentKey, CurrentServices
 from keyreel.server.errors import Json, RequestNotFoundError
 from keyreel.store.browse import Browse, Listed
@@ -24,12 +25,22 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 @router.get("/requests", summary="The key's own requests, newest first")
 async def own_requests(key: CurrentKey, services: CurrentServices, limit: Limit = 60, before: Before = None) -> Json:
     listed = await Browse(services.store.database).requests(key_id=key.id, before=before, limit=limit)
-    return Json([request_view(each) for each in listed])
+    return Json([request_view(each, services.links) for each in listed])
 
 
 @router.get("/requests/{request_id}", summary="One request, with what was asked for")
 async def one_request(request_id: str, key: CurrentKey, services: CurrentServices) -> Json:
-    return Json(request_view(await _find(Browse(services.store.database), request_id, key)))
+    return Json(request_view(await _find(Browse(services.store.database), request_id, key), services.links))
+
+
+@router.get("/shared/{token}", summary="A video whose link its owner has passed on")
+async def shared(token: str, services: CurrentServices) -> Json:
+    """`token`: `share` of the owner's own view. Needs no key, and tells of the video alone, not of who made it."""
+    request_id = services.links.open_share_token(token)
+    listed = await Browse(services.store.database).request(request_id) if request_id else None
+    if listed is None or not isinstance(listed.outcome, Success):
+        raise RequestNotFoundError
+    return Json({"output": listed.outcome.output, "created": listed.created})
 
 
 @router.delete("/requests/{request_id}", summary="Forget a completed request and its video", status_code=204)
@@ -45,7 +56,7 @@ async def forget(request_id: str, key: CurrentKey, services: CurrentServices) ->
 @router.get("/operate/requests", summary="Requests of all keys, newest first")
 async def all_requests(_admin: AdminKey, services: CurrentServices, limit: Limit = 60, before: Before = None) -> Json:
     listed = await Browse(services.store.database).requests(before=before, limit=limit)
-    return Json([request_view(each) for each in listed])
+    return Json([request_view(each, services.links) for each in listed])
 
 
 @router.get("/operate", summary="Workers, queue, storage and webhook calls")
@@ -72,12 +83,12 @@ async def call_again(delivery_id: int, _admin: AdminKey, services: CurrentServic
 _LIVE = (State.IN_QUEUE, State.IN_PROGRESS)
 
 
-def request_view(listed: Listed) -> JsonObject:
-    """With the output or, under `problems`, the body that reading the result answers with."""
+def request_view(listed: Listed, links: Links) -> JsonObject:
+    """With the output and a token to share it or, under `problems`, the body that reading the result answers with."""
     view = {name: getattr(listed, name) for name in Listed.__slots__ if name != "outcome"}
     match listed.outcome:
         case Success(output):
-            return view | {"output": output}
+            return view | {"output": output, "share": links.share_token(listed.id)}
         case Failure() as failure:
             _, body = failure_answer(failure)
             return view | {"error": failure.message, "error_type": failure.type, "problems": body["detail"]}

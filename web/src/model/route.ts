@@ -1,15 +1,17 @@
-/** Which view the address names: `#/`, `#/r/ID`, `#/compare/ID/ID`, `#/operate`. */
+/** Which view the address names: `#/`, `#/r/ID`, `#/s/TOKEN`, `#/compare/ID/ID`, `#/operate`. */
 
 import { signal } from "@preact/signals";
 
 export type Route =
   | { readonly view: "create"; readonly id: string | null }
   | { readonly view: "compare"; readonly ids: readonly [string, string] }
+  | { readonly view: "shared"; readonly token: string }
   | { readonly view: "operate" };
 
 export function readRoute(hash: string): Route {
   const [, view, first, second] = hash.split("/");
   if (view === "operate") return { view };
+  if (view === "s" && first) return { view: "shared", token: first };
   if (view === "compare" && first && second) return { view, ids: [first, second] };
   return { view: "create", id: view === "r" && first ? first : null };
 }

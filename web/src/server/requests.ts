@@ -14,6 +14,17 @@ export interface Progress {
   readonly preview?: { readonly url: string; readonly frames: number } | null;
 }
 
+export interface Output {
+  readonly prompt: string;
+  readonly seed: number;
+  readonly video: { readonly url: string; readonly file_size?: number };
+}
+
+export interface Shared {
+  readonly output: Output;
+  readonly created: number;
+}
+
 export interface Made {
   readonly seq: number;
   readonly id: string;
@@ -27,7 +38,9 @@ export interface Made {
   readonly created: number;
   readonly started: number | null;
   readonly finished: number | null;
-  readonly output?: { readonly prompt: string; readonly seed: number; readonly video: { readonly url: string; readonly file_size?: number } };
+  readonly output?: Output;
+  /** Opens the video to whoever has it. */
+  readonly share?: string;
   readonly error?: string;
   readonly error_type?: string;
   readonly problems?: string | readonly Problem[];
@@ -117,4 +130,8 @@ export function promptOf({ input, output }: Made): string {
 /** A request by its link: it may be older than the list, or another key's. */
 export async function find(id: string): Promise<Made> {
   return made.value.find((each) => each.id === id) ?? getJson<Made>(`api/requests/${id}`);
+}
+
+export async function findShared(token: string): Promise<Shared> {
+  return getJson<Shared>(`api/shared/${token}`);
 }

@@ -9,6 +9,7 @@ import { Create } from "./Create";
 import { DropZone } from "./DropZone";
 import { Header } from "./Header";
 import { Operate } from "./Operate";
+import { SharedVideo, Visitor } from "./Shared";
 import { SignIn } from "./SignIn";
 
 export function App() {
@@ -17,7 +18,7 @@ export function App() {
     case "opening":
       return <main class="opening" aria-busy="true" aria-label="Loading" />;
     case "closed":
-      return <SignIn reason={current.reason} />;
+      return route.value.view === "shared" ? <Visitor token={route.value.token} /> : <SignIn reason={current.reason} />;
     case "open":
       return <Playground facts={current.facts} />;
   }
@@ -46,6 +47,8 @@ function View({ facts }: { facts: Facts }) {
       return <Operate facts={facts} />;
     case "compare":
       return <Compare ids={current.ids} />;
+    case "shared":
+      return <SharedVideo token={current.token} />;
     case "create":
       return <Create facts={facts} id={current.id} />;
   }

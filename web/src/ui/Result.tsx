@@ -47,7 +47,7 @@ export function Result({ facts, request }: { facts: Facts; request: Made }) {
           Edit
         </Button>
         <span class="spring" />
-        <Button kind="quiet" icon="link" label="Copy a link to this page" onClick={() => copyLink(request.id)} />
+        <Button kind="quiet" icon="link" label="Copy a link to share it" onClick={() => copyLink(request)} />
         <Button kind="quiet" icon="trash" label="Delete" onClick={() => forget(request.id).then(() => go("#/"))} />
       </div>
     </>
@@ -98,10 +98,10 @@ function frameRate(request: Made): number {
   return Number(request.input.frame_rate ?? known.value?.schema.fields.frame_rate?.default ?? 1);
 }
 
-function copyLink(id: string): void {
-  const link = new URL(`#/r/${id}`, location.href).href;
+function copyLink({ share }: Made): void {
+  const link = new URL(`#/s/${share ?? ""}`, location.href).href;
   navigator.clipboard.writeText(link).then(
-    () => say("The link is copied. It opens for whoever has this key."),
+    () => say("The link is copied. Whoever has it sees this video, its prompt and its seed."),
     () => say(link),
   );
 }
