@@ -25,6 +25,8 @@ from tests.worker.processes import children
 CONNECTIONS = 8
 STEP = 0.05
 """Seconds of one step on the fake device."""
+LONG_STEP = 0.5
+"""What a step of the real model takes on a large GPU."""
 MIB = 1024 * 1024
 
 Call = Callable[[], Awaitable[object]]
@@ -151,14 +153,21 @@ async def pick_up_cancel_and_busy(folder: Path, rounds: int) -> None:
             request = await client.submit()
             await client.end(request)
             waits.append(request)
-        latencies = [await cancel_latency(client, folder / f"tally-{number}") for number in range(rounds)]
+        latencies = {
+            pace: [
+                await cancel_latency(client, pace, pace * number / rounds, folder / f"tally-{pace}-{number}")
+                for number in range(rounds)
+            ]
+            for pace in (STEP, LONG_STEP)
+        }
         await busy(client, requests=20, steps=20)
     print(f"pick-up, from the submit's commit to the claim's: {percentiles(pick_ups(folder, waits))}")
-    steps, seconds = zip(*latencies, strict=True)
-    print(
-        f"cancel of a running request: steps of {1000 * STEP:.0f} ms that the device still begins: "
-        f"median {statistics.median(steps):.0f}, worst {max(steps)}; until it is completed: {percentiles(seconds)}"
-    )
+    for pace, seen in latencies.items():
+        steps, seconds = zip(*seen, strict=True)
+        print(
+            f"cancel of a running request: steps of {1000 * pace:.0f} ms that the device still begins: "
+            f"median {statistics.median(steps):.0f}, worst {max(steps)}; until it is completed: {percentiles(seconds)}"
+        )
 
 
 def pick_ups(folder: Path, requests: Sequence[str]) -> list[float]:
@@ -167,13 +176,14 @@ def pick_ups(folder: Path, requests: Sequence[str]) -> list[float]:
     return [seconds for request, seconds in rows if request in requests]
 
 
-async def cancel_latency(client: Client, tally: Path) -> tuple[int, float]:
+async def cancel_latency(client: Client, pace: float, moment: float, tally: Path) -> tuple[int, float]:
     """Steps that the device begins after the cancel was answered; seconds until the client sees the request completed.
 
-    tally: where the fake engine makes a mark at each step.
+    `moment` seconds after a step of `pace` seconds was seen. tally: where the fake engine makes a mark at each step.
     """
-    request = await client.submit(prompt=f"pace={STEP} tally={tally}", number_of_steps=50)
+    request = await client.submit(prompt=f"pace={pace} tally={tally}", number_of_steps=50)
     await client.begun(request)
+    await asyncio.sleep(moment)
     await client.cancel(request)
     start, before = time.perf_counter(), tally.stat().st_size
     await client.end(request)
