@@ -7,6 +7,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from keyreel.schema import EXAMPLE_PROMPTS
 from tests.server.live import LiveServer
 from tests.web.browser import PHONE, ROOT, add_files, compose, generate, opened, serious_issues, viewer, watched
 from tests.web.films import film
@@ -191,6 +192,15 @@ def test_a_clips_edge_is_dragged_to_use_fewer_frames(page: Page, tmp_path: Path)
     compose(page, "a bar")
     page.get_by_role("button", name="Code").click()
     expect(page.get_by_role("tabpanel")).to_contain_text(re.compile('"start_frame_number": 8,\\s+"max_num_frames": 17'))
+
+
+def test_examples_fill_the_prompt(page: Page) -> None:
+    examples = page.get_by_role("region", name="Prompt").get_by_role("button")
+    page.get_by_role("button", name="More examples").click()
+    expect(examples).to_have_count(len(EXAMPLE_PROMPTS))
+    page.get_by_role("button", name=EXAMPLE_PROMPTS[-1]).click()
+    expect(page.get_by_role("textbox", name="Prompt", exact=True)).to_have_value(EXAMPLE_PROMPTS[-1])
+    expect(examples).to_have_count(0)
 
 
 def test_the_draft_survives_a_reload(page: Page) -> None:

@@ -1,14 +1,16 @@
+import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { facts, problems, setValue, value } from "../model/draft";
 import { Button, Field } from "./controls";
 
-/** Examples: as many as leave the settings in sight. */
+/** Examples at first: as many as leave the settings in sight. */
 const SHOWN = 6;
 
 export function Prompt() {
   const area = useRef<HTMLTextAreaElement>(null);
   const prompt = String(value("prompt") ?? "");
-  const examples = facts.value?.schema.fields.prompt?.examples?.slice(0, SHOWN) ?? [];
+  const examples = facts.value?.schema.fields.prompt?.examples ?? [];
+  const isOpen = useSignal(false);
   useEffect(() => {
     // As high as its text; the style sheet says where it ends.
     if (!area.current) return;
@@ -32,11 +34,16 @@ export function Prompt() {
       </Field>
       {!prompt && (
         <div class="examples">
-          {examples.map((example) => (
+          {examples.slice(0, isOpen.value ? examples.length : SHOWN).map((example) => (
             <Button key={example} kind="quiet" onClick={() => setValue("prompt", example)}>
               {example}
             </Button>
           ))}
+          {!isOpen.value && examples.length > SHOWN && (
+            <Button kind="quiet" onClick={() => (isOpen.value = true)}>
+              More examples
+            </Button>
+          )}
         </div>
       )}
       {problems.value.get("") && <p class="problem">{problems.value.get("")}</p>}
