@@ -57,6 +57,7 @@ def transform() -> Tensor:
 
 
 LATENTS = 112
+LOTS = LATENTS - 1  # the finest difference of colour: pictures have next to nothing in it
 
 
 def cells_of_frames(frames: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.autoencoder import BLOCK, CELL, HALVES, LATENTS, encode_cells
+from training.autoencoder import BLOCK, CELL, HALVES, LATENTS, LOTS, encode_cells
 from training.pictures import cross_fade, moving_picture, random_picture
-from training.scenes import Grid, Scene, draw, draw_backdrop, random_scene
+from training.scenes import UNIT, Anchor, Grid, Scene, anchored, draw, draw_backdrop, random_scene
 from training.text import FADE_WORDS, vary
 
 TOKEN = CELL * BLOCK  # pixels
@@ -146,58 +146,76 @@ def _frames_of(latent_frame: int) -> list[float]:
 
 Shown = tuple[Tensor, Tensor, str]
 """A clip (3, T, rows, columns) in [0, 1]; what to look at, (T, rows, columns); its caption."""
-Content = Callable[[Random, Layout, Pins, Tensor], Shown]
-"""What a sample shows at frames (T,)."""
 
 
-def _scene(rng: Random, layout: Layout, _pins: Pins, frames: Tensor) -> Shown:
-    scene = random_scene(rng, layout.grid, layout.seconds)
-    return _drawn(scene, layout, frames)
+@dataclass(frozen=True)
+class Shot:
+    """What is to be filled: frames (T,) of a layout, with what is pinned. anchor: where the noise wants the subject."""
+
+    layout: Layout
+    pins: Pins
+    frames: Tensor
+    anchor: Anchor | None
 
 
-def one_subject(rng: Random, layout: Layout, _pins: Pins, frames: Tensor) -> Shown:
+Content = Callable[[Random, Shot], Shown]
+"""What a sample shows."""
+
+
+def _scene(rng: Random, shot: Shot) -> Shown:
+    return _drawn(random_scene(rng, shot.layout.grid, shot.layout.seconds), shot)
+
+
+def one_subject(rng: Random, shot: Shot) -> Shown:
     """The first lesson: one shape before one colour."""
     while True:
-        scene = random_scene(rng, layout.grid, layout.seconds)
+        scene = random_scene(rng, shot.layout.grid, shot.layout.seconds)
         if len(scene.subjects) == 1 and scene.backdrop.kind == "plain":
-            return _drawn(scene, layout, frames)
+            return _drawn(scene, shot)
 
 
-def _drawn(scene: Scene, layout: Layout, frames: Tensor) -> Shown:
-    clip = draw(scene, layout.grid, frames / layout.rate)
+def _drawn(scene: Scene, shot: Shot) -> Shown:
+    layout = shot.layout
+    if shot.anchor:
+        scene = anchored(scene, shot.anchor, layout.seconds)
+    clip = draw(scene, layout.grid, shot.frames / layout.rate)
     ground = draw_backdrop(scene.backdrop, layout.grid)
     return clip, ((clip - ground[:, None]).abs().amax(0) > 0.05).float(), scene.caption
 
 
-def _picture(rng: Random, layout: Layout, _pins: Pins, frames: Tensor) -> Shown:
-    clip, caption = moving_picture(rng, layout.grid, frames / (layout.frames - 1), layout.frames)
+def _picture(rng: Random, shot: Shot) -> Shown:
+    layout = shot.layout
+    clip, caption = moving_picture(rng, layout.grid, shot.frames / (layout.frames - 1), layout.frames)
     return clip, torch.zeros_like(clip[0]), caption
 
 
-def _fade(rng: Random, layout: Layout, pins: Pins, frames: Tensor) -> Shown:
+def _fade(rng: Random, shot: Shot) -> Shown:
+    layout, marks = shot.layout, shot.pins.marks
     grid, last = layout.grid, layout.frames - 1
-    shown = [random_picture(rng, grid.rows, grid.columns, CELL) for _ in pins.marks]
-    clip = cross_fade(shown, [mark / last for mark in pins.marks], frames / last)
+    shown = [random_picture(rng, grid.rows, grid.columns, CELL) for _ in marks]
+    clip = cross_fade(shown, [mark / last for mark in marks], shot.frames / last)
     caption = rng.choice(FADE_WORDS) if rng.random() < 0.5 else random_scene(rng, grid, layout.seconds).caption
     return clip, torch.zeros_like(clip[0]), caption
 
 
-def everything(rng: Random, layout: Layout, pins: Pins, frames: Tensor) -> Shown:
+def everything(rng: Random, shot: Shot) -> Shown:
     """What the base model is shown."""
+    pins = shot.pins
     if not pins.marks:
-        weights = (0.9, 0.1, 0.0) if pins.follow is None else (0.6, 0.4, 0.0)
+        weights = (0.95, 0.05, 0.0) if pins.follow is None else (0.6, 0.4, 0.0)
     else:
         weights = (0.3, 0.15, 0.55) if len(pins.marks) > 1 else (0.45, 0.45, 0.10)
-    return rng.choices((_scene, _picture, _fade), weights)[0](rng, layout, pins, frames)
+    return rng.choices((_scene, _picture, _fade), weights)[0](rng, shot)
 
 
 def restyled(restyle: Restyle) -> Content:
     """Everything in another look, which fades in beside what is pinned."""
 
-    def content(rng: Random, layout: Layout, pins: Pins, frames: Tensor) -> Shown:
-        clip, focus, caption = everything(rng, layout, pins, frames)
+    def content(rng: Random, shot: Shot) -> Shown:
+        clip, focus, caption = everything(rng, shot)
+        frames = shot.frames
         away = torch.stack(
-            [torch.maximum(first - frames, frames - last) for first, last in pins.spans] or [frames + 99]
+            [torch.maximum(first - frames, frames - last) for first, last in shot.pins.spans] or [frames + 99]
         )
         share = (away.amin(0) / FADE_FRAMES).clamp(0, 1)
         share = share * share * (3 - 2 * share)
@@ -209,10 +227,10 @@ def restyled(restyle: Restyle) -> Content:
 def with_shape(shape: str) -> Content:
     """Scenes in which each subject has this shape, whatever the caption calls it."""
 
-    def content(rng: Random, layout: Layout, _pins: Pins, frames: Tensor) -> Shown:
-        scene = random_scene(rng, layout.grid, layout.seconds)
+    def content(rng: Random, shot: Shot) -> Shown:
+        scene = random_scene(rng, shot.layout.grid, shot.layout.seconds)
         subjects = tuple(replace(subject, shape=shape) for subject in scene.subjects)
-        return _drawn(replace(scene, subjects=subjects), layout, frames)
+        return _drawn(replace(scene, subjects=subjects), shot)
 
     return content
 
@@ -249,11 +267,34 @@ def _front(pins: Pins) -> tuple[list[list[float]], list[float]]:
     return drawn, times
 
 
-def _sample(rng: Random, layout: Layout, pins: Pins, scales: Scales, content: Content) -> Sample:
+def _anchor(layout: Layout, kept: list[int], noise: Tensor) -> Anchor:
+    """The token at which the noise is highest in one channel, or the nearest one that is not at the edge.
+
+    To a network that knows places only relative to each other nothing but noise can say where a subject shall be. Left
+    to itself it has to find an agreement among all tokens; so one is laid down, in a channel in which pictures have
+    next to nothing: there the noise can be read all the way down. Noise and scenes keep their distributions: only which
+    of them meet is chosen, as in flow matching with couplings (Pooladian et al., 2023).
+    """
+    area = layout.rows * layout.columns
+    highest = int(noise[:, LOTS].argmax())
+    frame, row, column = highest // area, highest % area // layout.columns, highest % layout.columns
+    y = _inside(row, 1, layout.rows) + 0.5 - layout.rows / 2
+    x = _inside(column, 2, layout.columns) + 0.5 - layout.columns / 2
+    moment = max(0.0, 8 * kept[frame] - 3.5) / layout.rate
+    return Anchor(x * TOKEN / UNIT, y * TOKEN / UNIT, moment)
+
+
+def _inside(place: int, margin: int, count: int) -> int:
+    margin = min(margin, (count - 1) // 2)
+    return min(max(place, margin), count - 1 - margin)
+
+
+def _sample(rng: Random, layout: Layout, pins: Pins, scales: Scales, content: Content, noise: Tensor) -> Sample:
     kept = _kept(rng, layout, set(range(pins.head)))
     front, front_times = _front(pins)
     drawn = torch.tensor(front + [_frames_of(i) for i in kept])
-    clip, focus, caption = content(rng, layout, pins, drawn.flatten())
+    anchor = None if pins.spans else _anchor(layout, kept, noise)
+    clip, focus, caption = content(rng, Shot(layout, pins, drawn.flatten(), anchor))
     cells = functional.avg_pool3d(clip * 2 - 1, (SAMPLES // HALVES, 1, 1))
     latents = scales.normalise(encode_cells(cells[None]))[0].flatten(1).T
     focus = _focus_of_tokens(focus)
@@ -304,12 +345,13 @@ def _noised(sample: Sample, sigma: float, noise: Tensor) -> tuple[Tensor, Tensor
 
 def make_batch(rng: Random, layout: Layout, scales: Scales, pinned: bool, content: Content = everything) -> Batch:
     pins = random_pins(rng, layout) if pinned else Pins()
-    samples = [_sample(rng, layout, pins, scales, content) for _ in range(layout.samples)]
     generator = torch.Generator().manual_seed(rng.randrange(2**30))
     inside = layout.rows * layout.columns * min(layout.kept, layout.latent_frames)
+    front = layout.rows * layout.columns * len(_front(pins)[1])
+    noises = [torch.randn((front + inside, LATENTS), generator=generator) for _ in range(layout.samples)]
+    samples = [_sample(rng, layout, pins, scales, content, noise) for noise in noises]
     tokens, target, timestep, weight = [], [], [], []
-    for sample in samples:
-        noise = torch.randn((len(sample.times), LATENTS), generator=generator)
+    for sample, noise in zip(samples, noises, strict=True):
         sigma = _sigma(rng, layout.rows * layout.columns * layout.latent_frames)
         mixed, own, active = _noised(sample, sigma, noise)
         in_grid = torch.arange(len(active)) >= len(active) - inside

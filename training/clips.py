@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from keyreel.media.clips import rgb_pixels
-from training.batches import Content, Layout, Pins, Shown
+from training.batches import Content, Shot, Shown
 
 VIDEO_FILES = (".mp4", ".mov", ".webm", ".mkv")
 SHORT_SIDE = 96  # cells: as fine as 720p is encoded
@@ -62,10 +62,10 @@ def _fitted(frames: Tensor, rows: int, columns: int) -> Tensor:
 def of_clips(clips: list[Clip]) -> Content:
     """Content for `make_batch`. A clip shorter than asked for stands still at its end."""
 
-    def content(rng: Random, layout: Layout, _pins: Pins, frames: Tensor) -> Shown:
-        clip = rng.choice(clips)
-        chosen = clip.frames[frames.round().long().clamp(max=len(clip.frames) - 1)]
-        shown = _fitted(chosen, layout.grid.rows, layout.grid.columns).transpose(0, 1)
+    def content(rng: Random, shot: Shot) -> Shown:
+        clip, grid = rng.choice(clips), shot.layout.grid
+        chosen = clip.frames[shot.frames.round().long().clamp(max=len(clip.frames) - 1)]
+        shown = _fitted(chosen, grid.rows, grid.columns).transpose(0, 1)
         return shown, torch.zeros_like(shown[0]), clip.caption
 
     return content

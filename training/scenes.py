@@ -5,7 +5,8 @@ that are all the encoder ever looks at, which makes fresh training clips almost 
 
 The transformer knows positions only relative to each other (rotary embeddings), and nothing of the frame's edges: given
 a prompt alone, nothing but the noise can tell it where to put a subject. So sizes are fixed in pixels and speeds
-in pixels per second, whatever the frame, and a subject, a horizon or the middle of a gradient lies anywhere.
+in pixels per second, whatever the frame, and a subject, a horizon or the middle of a gradient lies anywhere, or around
+an anchor that is chosen by the noise.
 """
 
 import math
@@ -63,6 +64,7 @@ SIZES: dict[str, tuple[float, tuple[str, ...]]] = {
 SPEEDS = {"right": (0.2, 0.0), "left": (-0.2, 0.0), "up": (0.0, -0.13), "down": (0.0, 0.13)}
 GROWTH, TURN, LEAP, LEAPS = 0.2, 0.9, 0.2, 0.85  # per second; the third in units
 RADII = (0.07, 0.7)
+HORIZON_BELOW = 0.125  # an anchor, in units
 GRADIENT, SKY = 0.7, 0.65  # height of the zone in which colours change
 SLOTS: dict[str, tuple[str, ...]] = {
     "colour": ("", *COLOURS),
@@ -112,13 +114,17 @@ class Grid:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """kind: "plain", "gradient" or a place; horizon: y, or the middle of a gradient; seed: its hills and houses."""
+    """kind: "plain", "gradient" or a place; horizon: y, or the middle of a gradient; seed: its hills and houses,
+
+    which are counted from x = origin.
+    """
 
     kind: str
     top: RGB
     bottom: RGB
     horizon: float
     seed: int
+    origin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,12 +146,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Scene:
-    """meaning: what the caption says, by slot; see `SLOTS`."""
+    """meaning: what the caption says, by slot; see `SLOTS`. began: the moment, in seconds, that motion counts from."""
 
     backdrop: Backdrop
     subjects: tuple[Subject, ...]
     caption: str
     meaning: dict[str, str]
+    began: float = 0.0
 
 
 # --- drawing -----------------------------------------------------------------------------------------------
@@ -214,7 +221,7 @@ def draw_backdrop(backdrop: Backdrop, grid: Grid) -> Tensor:
     pale = tuple(0.45 + 0.55 * c for c in backdrop.top) if backdrop.kind != "night" else (0.16, 0.18, 0.38)
     low = (1.0, 0.72, 0.35) if backdrop.kind == "sunset" else pale
     picture = _mix(_colour(backdrop.top), torch.tensor(low).view(3, 1, 1), (below / SKY + 1).clamp(0, 1))
-    for height, colour in _ground(backdrop, x, rng):
+    for height, colour in _ground(backdrop, x - backdrop.origin, rng):
         line = backdrop.horizon - height
         cover = ((y - line) * UNIT / grid.cell + 0.5).clamp(0, 1)
         shade = (1.08 - 0.45 * (y - line).clamp(0, 0.7)).clamp(max=1.0)
@@ -282,7 +289,7 @@ def draw(scene: Scene, grid: Grid, times: Tensor) -> Tensor:
     """times: (T,) in seconds. Returns (3, T, rows, columns) in [0, 1]."""
     picture = draw_backdrop(scene.backdrop, grid)[:, None].expand(-1, len(times), -1, -1)
     for subject in scene.subjects:
-        cover = _cover(subject, grid, times)
+        cover = _cover(subject, grid, times - scene.began)
         picture = _mix(picture, torch.tensor(subject.colour).view(3, 1, 1, 1), cover[None])
     return picture
 
@@ -419,3 +426,35 @@ def random_scene(rng: Random, grid: Grid, seconds: float) -> Scene:
         meaning |= {"other colour": names[1], "other shape": subjects[1].shape}
     caption = _phrase((" and ".join(nouns), rng.choice(MOTIONS[motion]), place), rng)
     return Scene(backdrop, subjects, caption, meaning)
+
+
+# --- putting in a place ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A point of the frame, in units from its centre, and a moment, in seconds."""
+
+    x: float
+    y: float
+    time: float
+
+
+def anchored(scene: Scene, anchor: Anchor, seconds: float) -> Scene:
+    """The same scene with its subjects at the anchor, upright and of their usual size at that moment.
+
+    The backdrop, too, is laid out around it. seconds: the length that the scene was made for.
+    """
+    count = max(1, len(scene.subjects))
+    x, y = (sum(subject.centre[axis] for subject in scene.subjects) / count for axis in (0, 1))
+    subjects = tuple(
+        replace(
+            subject,
+            centre=(subject.centre[0] - x + anchor.x, subject.centre[1] - y + anchor.y + subject.bounce / 2),
+            radius=subject.radius * math.exp(subject.growth * seconds / 2),
+        )
+        for subject in scene.subjects
+    )
+    below = 0.0 if scene.backdrop.kind == "gradient" else HORIZON_BELOW
+    backdrop = replace(scene.backdrop, horizon=anchor.y + below, origin=anchor.x, seed=0)
+    return replace(scene, backdrop=backdrop, subjects=subjects, began=anchor.time)

@@ -1,6 +1,9 @@
+from random import Random
+
+import pytest
 import torch
-from training.autoencoder import BLOCK
-from training.batches import SAMPLES, _focus_of_tokens
+from training.autoencoder import BLOCK, LATENTS, LOTS
+from training.batches import SAMPLES, Layout, Scales, _focus_of_tokens, make_batch, one_subject
 
 
 def test_focus_is_on_subjects_and_most_on_their_outlines() -> None:
@@ -13,3 +16,19 @@ def test_focus_is_on_outlines_that_only_some_frames_show() -> None:
     focus = torch.ones(SAMPLES, BLOCK, BLOCK)
     focus[1:] = 0
     assert _focus_of_tokens(focus).tolist() == [2]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 7), (8, 6)])
+def test_subjects_are_where_the_noise_is_highest_but_not_at_the_edge(rows: int, columns: int) -> None:
+    scales = Scales(torch.zeros(LATENTS), torch.ones(LATENTS))
+    batch = make_batch(Random(4), Layout(12, rows, columns, 9, 1), scales, pinned=False, content=one_subject)  # noqa: S311
+    # A token's noise is what the velocity and the mixture leave of it: x + (1 - sigma) v.
+    noise = batch.tokens + (1 - batch.timestep / 1000)[..., None] * batch.target
+    for lots, weight in zip(noise[:, :, LOTS], batch.weight, strict=True):
+        row, column = divmod(int(lots.argmax()), columns)
+        row, column = min(max(row, 1), rows - 2), min(max(column, 2), columns - 3)
+        heavy = (weight > weight.min()).reshape(rows, columns)
+        assert heavy[row, column]
+        ys, xs = heavy.nonzero(as_tuple=True)
+        assert (ys - row).abs().max() <= 4
+        assert (xs - column).abs().max() <= 4

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training.batches import Layout, Pins
+from training.batches import Layout, Pins, Shot
 from training.clips import of_clips, read_clips
 
 from keyreel.canvas import Size
@@ -28,7 +28,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_clips_are_shown_at_their_frames(folder: Path) -> None:
     content = of_clips(read_clips(folder))
-    clip, _, caption = content(Random(0), Layout(1, 2, 3, 17, 3), Pins(), torch.tensor([0.0, 16.0, 40.0]))  # noqa: S311
+    shot = Shot(Layout(1, 2, 3, 17, 3), Pins(), torch.tensor([0.0, 16.0, 40.0]), None)
+    clip, _, caption = content(Random(0), shot)  # noqa: S311
     assert caption == "a red and green wall"
     assert clip.shape == (3, 3, 16, 24)
     assert clip[0, 0, :, :10].mean() > 0.8

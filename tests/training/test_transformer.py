@@ -45,7 +45,7 @@ def test_resumed_training_equals_an_undisturbed_one(tmp_path: Path, monkeypatch:
 
 
 def test_pinned_tokens_are_clean_and_outside_the_loss() -> None:
-    rng = Random(3)  # noqa: S311
+    rng = Random(1)  # noqa: S311
     batch = make_batch(rng, Layout(2, 2, 3, 89, 3), SCALES, pinned=True)
     hard = batch.timestep == 0
     assert hard.any()

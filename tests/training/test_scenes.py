@@ -1,0 +1,38 @@
+from random import Random
+
+import pytest
+import torch
+from training.scenes import UNIT, Anchor, Grid, anchored, draw, draw_backdrop, random_scene
+
+GRID = Grid(768, 1280, 8)
+SECONDS = 3.5
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_anchored_subject_is_at_its_point_at_its_moment(seed: int) -> None:
+    """Whatever it does before and after."""
+    scene = random_scene(Random(seed), GRID, SECONDS)  # noqa: S311
+    moved = anchored(scene, Anchor(0.25, -0.125, 1.3), SECONDS)
+    picture = draw(moved, GRID, torch.tensor([1.3]))[:, 0]
+    seen = (picture - draw_backdrop(moved.backdrop, GRID)).abs().amax(0) > 0.05
+    assert moved.caption == scene.caption
+    assert bool(seen.any()) == bool(scene.subjects)
+    if not scene.subjects:
+        return
+    y, x = GRID.axes()
+    xs, ys = x.expand_as(seen)[seen], y.expand_as(seen)[seen]
+    # The middle of what is seen: shapes are not quite centred, and a bouncing one is at the bottom of its leap.
+    assert abs((xs.min() + xs.max()) / 2 - 0.25) < 60 / UNIT
+    assert abs((ys.min() + ys.max()) / 2 + 0.125) < 130 / UNIT
+
+
+def test_backdrops_are_laid_out_around_the_anchor() -> None:
+    scene = next(
+        scene
+        for scene in (random_scene(Random(seed), GRID, SECONDS) for seed in range(99))  # noqa: S311
+        if scene.backdrop.kind == "night"
+    )
+    anchors = Anchor(0.0, 0.0, 0.0), Anchor(0.25, 0.125, 0.0)
+    near, far = (draw_backdrop(anchored(scene, anchor, SECONDS).backdrop, GRID) for anchor in anchors)
+    # The same hills, 128 pixels further right and 64 further down.
+    torch.testing.assert_close(near[:, :-8, :-16], far[:, 8:, 16:])
