@@ -37,8 +37,8 @@ class PictureClassifier:
         found: list[Scores] = []
         for start in range(0, len(items), BATCH):
             batch = list(items[start : start + BATCH])
-            pixels = self._processor(batch, return_tensors="pt")["pixel_values"].to(self._device)
-            found += _scores(self._model, self._model(pixel_values=pixels).logits)
+            read = self._processor(batch, input_data_format="channels_last", return_tensors="pt")
+            found += _scores(self._model, self._model(pixel_values=read["pixel_values"].to(self._device)).logits)
         return found
 
 
