@@ -165,7 +165,7 @@ async def pick_up_cancel_and_busy(folder: Path, rounds: int) -> None:
     for pace, seen in latencies.items():
         steps, seconds = zip(*seen, strict=True)
         print(
-            f"cancel of a running request: steps of {1000 * pace:.0f} ms that the device still begins: "
+            f"cancel of a running request: steps of {1000 * pace:.0f} ms that the device still ends: "
             f"median {statistics.median(steps):.0f}, worst {max(steps)}; until it is completed: {percentiles(seconds)}"
         )
 
@@ -177,9 +177,9 @@ def pick_ups(folder: Path, requests: Sequence[str]) -> list[float]:
 
 
 async def cancel_latency(client: Client, pace: float, moment: float, tally: Path) -> tuple[int, float]:
-    """Steps that the device begins after the cancel was answered; seconds until the client sees the request completed.
+    """Steps that the device ends after the cancel was answered, the running one among them; seconds until that is seen.
 
-    `moment` seconds after a step of `pace` seconds was seen. tally: where the fake engine makes a mark at each step.
+    `moment` seconds after a step of `pace` seconds was seen. tally: where the fake engine makes a mark after each step.
     """
     request = await client.submit(prompt=f"pace={pace} tally={tally}", number_of_steps=50)
     await client.begun(request)
