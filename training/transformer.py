@@ -38,9 +38,9 @@ SMALL = ((24, 4, 6, 3), (18, 4, 6, 4), (16, 5, 5, 4), (14, 6, 5, 4), (8, 5, 7, 6
 MIDDLE = ((6, 8, 13, 3), (8, 8, 8, 4), (6, 13, 8, 3), (4, 8, 13, 5), (8, 6, 10, 4), (3, 12, 20, 3))
 FULL = ((2, 8, 13, 12), (2, 13, 8, 12), (3, 8, 8, 12), (3, 8, 13, 6), (1, 12, 20, 8))
 PHASES = (
-    Phase(1500, TINY, 0.0, one_subject),
-    Phase(2400, (*TINY, *SMALL), 0.15),
-    Phase(3100, (*SMALL, *MIDDLE), 0.3),
+    Phase(1900, TINY, 0.0, one_subject),
+    Phase(2600, (*TINY, *SMALL), 0.15),
+    Phase(3200, (*SMALL, *MIDDLE), 0.3),
     Phase(10**9, (*SMALL, *MIDDLE, *MIDDLE, *FULL, *FULL), 0.35),
 )
 COOL_DOWN = 0.2  # share of the steps
