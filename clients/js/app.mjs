@@ -8,6 +8,7 @@ const { data, requestId } = await fal.subscribe("fal-ai/ltx-video-lora/multicond
   input: { prompt: "a fox", seed: 3, images: [{ image_url }], videos: [{ video_url: clip }] },
   mode: "streaming",
   logs: true,
-  onQueueUpdate: (update) => lines.push(...(update.logs ?? []).map((line) => line.message)),
+  // Each update has the whole log so far.
+  onQueueUpdate: (update) => lines.splice(0, lines.length, ...(update.logs ?? []).map((line) => line.message)),
 });
 console.log(JSON.stringify({ data, requestId, lines, clip: await (await fetch(clip)).text() }));
