@@ -11,7 +11,7 @@ from diffusers import LTXVideoTransformer3DModel
 from diffusers.models.transformers.transformer_ltx import LTXAttention
 from torch import Tensor, nn
 
-from training.autoencoder import LOTS
+from training.autoencoder import BLOCK, CELL, LOTS
 
 LOUD = 12.0  # the constant; the noise of a token has a norm of about 10.6
 COLUMN = 2.0  # strength of "same place" in queries of the first layer, and for pinned tokens in keys
@@ -19,7 +19,7 @@ QUIET = 0.5  # the same in the keys of tokens that are not pinned
 SAME_PLACE = 0.8  # the same in the other layers
 CALM = 0.3  # new branches start at this share of their usual size
 NEAR = 1.5  # strength of "so far from me" in queries and keys of heads that look around
-STEP = 64.0  # pixels from a token to the next
+STEP = float(CELL * BLOCK)  # pixels from a token to the next
 AROUND = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # (y, x) in tokens: where the heads from the second on look
 LOT_QUERY, LOT_KEY = 2.5, 0.6  # attention to a token grows by a factor of 20 with each unit of its lot
 CLEAN_SCALE = 0.77  # the root mean square that the first norm divides a pinned token by
@@ -100,7 +100,7 @@ def _look_around(model: LTXVideoTransformer3DModel, attention: LTXAttention) -> 
         attention.to_k.bias[channels] = NEAR * there[channels]
 
 
-def _find_the_lot(model: LTXVideoTransformer3DModel, lots: int) -> None:
+def _find_the_lot(model: LTXVideoTransformer3DModel) -> None:
     """The first head, which hardly tells places apart, attends to the token that has drawn the subject."""
     attention = model.transformer_blocks[0].attn1
     channels = slice(0, attention.to_q.in_features // attention.heads // 2)
@@ -108,7 +108,7 @@ def _find_the_lot(model: LTXVideoTransformer3DModel, lots: int) -> None:
         linear.weight[channels] = 0
         linear.bias[channels] = 0
     attention.to_q.bias[channels] = LOT_QUERY
-    attention.to_k.weight[channels, lots] = LOT_KEY
+    attention.to_k.weight[channels, LOTS] = LOT_KEY
 
 
 @torch.no_grad()
@@ -127,7 +127,7 @@ def start(model: LTXVideoTransformer3DModel) -> None:
         block.attn1.to_q.bias[_places(width)] = SAME_PLACE
         block.attn1.to_k.bias[_places(width)] = SAME_PLACE
         _look_around(model, block.attn1)
-    _find_the_lot(model, LOTS)
+    _find_the_lot(model)
     model.proj_out.weight.zero_()
     model.proj_out.bias.zero_()
     model.proj_out.weight[:, :latents] = torch.eye(latents)

@@ -104,7 +104,7 @@ async def test_no_status_goes_back(store: Store) -> None:
 
 async def test_whoever_waits_is_woken(store: Store) -> None:
     snapshot = Snapshot(store)
-    async with snapshot.running(), asyncio.timeout(60):
+    async with snapshot.running(), asyncio.timeout(10):
         for _ in range(5):
             request_id = await submit(store)
             waiting = asyncio.create_task(snapshot.completed(request_id))
