@@ -79,6 +79,24 @@ def warm_cosine(optimiser: torch.optim.Optimizer | Both, steps: int, warm: int) 
     return set_rates
 
 
+class Hold:
+    """Keeps entries of a model's parameters as they are. masks: true for what is kept, by name."""
+
+    def __init__(self, model: nn.Module, masks: dict[str, Tensor]) -> None:
+        self.kept = [(p, masks[name], p.detach().clone()) for name, p in model.named_parameters() if masks[name].any()]
+
+    def before(self) -> None:
+        """Takes the gradients of what is kept out of the way of the others."""
+        for parameter, mask, _ in self.kept:
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(mask, 0.0)
+
+    @torch.no_grad()
+    def after(self) -> None:
+        for parameter, mask, value in self.kept:
+            parameter.copy_(torch.where(mask, value, parameter))
+
+
 class Average:
     """An exponential average of a model's parameters: what is shipped."""
 

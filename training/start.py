@@ -1,134 +1,275 @@
-"""Where the transformer starts: a network that already hands pinned pictures on to the other frames, and looks around.
+"""Where the transformer starts: a network that hands pinned pictures on, and knows where the subject shall be.
 
-From random weights most of the training went into copying. So the residual stream is laid out by hand: the noisy
-latent, an estimate of the clean one (at first what the first layer finds pinned at the same place in other
-frames), a constant that keeps the norms from hiding how bright a token is. Some heads start by reading the tokens
-beside each one, and one by finding the token that has drawn the subject. Everything stays trainable.
+From random weights most of the training went into copying, and into an agreement among all tokens on where to draw.
+So the residual stream is laid out by hand: the noisy latent, an estimate of the clean one (at first what the first
+layer finds pinned at the same place in other frames), a constant that keeps the norms from hiding how bright a token
+is, and how far each token is from the one that has drawn the subject, across, down and in time. What remains to be
+learned is to draw a shape by its coordinates.
 """
+
+import math
+from dataclasses import dataclass
 
 import torch
 from diffusers import LTXVideoTransformer3DModel
 from diffusers.models.transformers.transformer_ltx import LTXAttention
 from torch import Tensor, nn
 
-from training.autoencoder import BLOCK, CELL, LOTS
+from training.autoencoder import BLOCK, CELL, LATENTS, LOTS
 
-LOUD = 12.0  # the constant; the noise of a token has a norm of about 10.6
-COLUMN = 2.0  # strength of "same place" in queries of the first layer, and for pinned tokens in keys
-QUIET = 0.5  # the same in the keys of tokens that are not pinned
+INNER, HEADS = 256, 8
+HEAD = INNER // HEADS
+LOUD = 24.0  # the constant; the noise of a token has a norm of about 10.6
+NORM = math.sqrt((LOUD**2 + LATENTS) / INNER)  # root mean square of a token, about the same for all
+COLUMN = 1.6  # strength of "same place" in queries of the first layer, and for pinned tokens in keys
+QUIET = 0.6  # the same in the keys of tokens that are not pinned
 SAME_PLACE = 0.8  # the same in the other layers
 CALM = 0.3  # new branches start at this share of their usual size
-NEAR = 1.5  # strength of "so far from me" in queries and keys of heads that look around
+NEAR = 1.2  # strength of "so far from me" in queries and keys of heads that look around
 STEP = float(CELL * BLOCK)  # pixels from a token to the next
-AROUND = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # (y, x) in tokens: where the heads from the second on look
-LOT_QUERY, LOT_KEY = 2.5, 0.6  # attention to a token grows by a factor of 20 with each unit of its lot
-CLEAN_SCALE = 0.77  # the root mean square that the first norm divides a pinned token by
+AROUND = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # (y, x) in tokens: where the heads from the third on look
+FIRM, LOOSE = 12.5, 1.6  # root mean square of queries and keys in the first and in other layers; see `_level`
+SHARP = 60.0  # what a unit of a lot is worth in the exponent of attention
+DRAWN, UNSURE = 100.0, 3.0  # how steeply the mark falls below the highest lot, and how high it stands there
+USUAL = 2.6  # the highest lot
+MARK, SIGNPOST = 4.0, 6.0  # how loud the mark and a distance are
+PULL, LEAN = 9.5, math.radians(50)  # a signpost's strength, and how far to one side it sees best
 
 
-def _places(width: int) -> Tensor:
+@dataclass(frozen=True)
+class Signpost:
+    """A head that tells how far the drawn token lies to one side: sign +1 or -1, axis 0 (time), 1 (y) or 2 (x)."""
+
+    layer: int
+    head: int
+    axis: int
+    sign: int
+
+
+# The frequencies that are low enough to reach across a frame are in the first two heads.
+SIGNPOSTS = (
+    Signpost(layer=1, head=0, axis=2, sign=1),
+    Signpost(layer=1, head=1, axis=1, sign=1),
+    Signpost(layer=2, head=0, axis=0, sign=1),
+    Signpost(layer=2, head=1, axis=2, sign=-1),
+    Signpost(layer=3, head=0, axis=1, sign=-1),
+    Signpost(layer=3, head=1, axis=0, sign=-1),
+)
+
+# Channels of the residual stream, after the latents and their estimate.
+CONSTANT, FLAG, HIGHEST, DRAWN_MARK = range(2 * LATENTS, 2 * LATENTS + 4)  # FLAG: is pinned
+DISTANCES = range(2 * LATENTS + 4, 2 * LATENTS + 4 + len(SIGNPOSTS))
+HELD = [LOTS, CONSTANT, FLAG, HIGHEST, DRAWN_MARK, *DISTANCES]
+
+
+def _head(head: int) -> range:
+    """Its channels."""
+    return range(head * HEAD, (head + 1) * HEAD)
+
+
+def _places() -> Tensor:
     """Channels of the last half of the heads that are rotated by y or x.
 
     Their frequencies are so high that different places match at random and only equal ones match well.
     """
-    channel = torch.arange(width)
-    axis = (channel - width % 6) // 2 % 3
-    return (channel >= width // 2) & (axis > 0)
+    channel = torch.arange(INNER)
+    axis = (channel - INNER % 6) // 2 % 3
+    return (channel >= INNER // 2) & (axis > 0)
 
 
-def _solve_flag(model: LTXVideoTransformer3DModel, channel: int) -> None:
-    """Makes the first shift of `channel` one at timestep 0 (pinned) and zero at any other."""
+def _turns(model: LTXVideoTransformer3DModel, step: tuple[float, float, float]) -> Tensor:
+    """By what angles rotary embeddings turn pairs of channels over a step in seconds and pixels, (INNER / 2,)."""
+    coordinates = torch.tensor([[0.0, length] for length in step])
+    cos, sin = model.rope(torch.zeros(1, 2, 1), video_coords=coordinates[None])
+    cos, sin = cos[0, :, ::2], sin[0, :, ::2]
+    return torch.atan2(sin[1] * cos[0] - cos[1] * sin[0], cos[0] * cos[1] + sin[0] * sin[1])
+
+
+def _pairs(angles: Tensor, size: float) -> Tensor:
+    """Pairs of channels at these angles, (2 x pairs,)."""
+    return size * torch.stack([angles.cos(), angles.sin()], 1).flatten()
+
+
+def _solve_flag(model: LTXVideoTransformer3DModel) -> None:
+    """Makes the first shift of the flag one at timestep 0 (pinned) and zero at any other."""
     times = torch.cat([torch.zeros(200), torch.linspace(3, 1000, 600)])
     _, embedded = model.time_embed(times, batch_size=len(times), hidden_dtype=torch.float32)
     features = nn.functional.pad(nn.functional.silu(embedded), (0, 1), value=1.0)
     wanted = (times == 0).float()
     ridge = 1e-6 * torch.eye(features.shape[1])
     row = torch.linalg.solve(features.T @ features + ridge, features.T @ wanted)
-    model.time_embed.linear.weight[channel] = row[:-1]
-    model.time_embed.linear.bias[channel] = row[-1]
+    model.time_embed.linear.weight[FLAG] = row[:-1]
+    model.time_embed.linear.bias[FLAG] = row[-1]
 
 
 def _calm(model: LTXVideoTransformer3DModel) -> None:
-    """Open gates, no modulation yet, quiet branches."""
-    model.time_embed.linear.weight.mul_(0.1)
+    """Open gates, no modulation yet, quiet branches that leave alone what is laid out."""
+    model.time_embed.linear.weight.zero_()
+    model.time_embed.linear.bias.zero_()
     model.scale_shift_table.zero_()
     for block in model.transformer_blocks:
         block.scale_shift_table.zero_()
         block.scale_shift_table[2] = block.scale_shift_table[5] = 1.0
-        for layer in (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[2]):
-            layer.weight.mul_(CALM)
+        for linear in (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[2]):
+            linear.weight.mul_(CALM)
+            linear.weight[[LOTS, *range(2 * LATENTS, INNER)]] = 0
+            linear.bias[[LOTS, *range(2 * LATENTS, INNER)]] = 0
 
 
-def _copy_columns(model: LTXVideoTransformer3DModel, latents: int, flag: int) -> None:
+def _level(attention: LTXAttention, rms: float) -> None:
+    """Lets queries and keys through their norms nearly as they are, the more so the larger `rms`.
+
+    The first two channels, which no position rotates, get a constant each that drowns the rest. They never meet.
+    """
+    for linear, norm, channel in ((attention.to_q, attention.norm_q, 0), (attention.to_k, attention.norm_k, 1)):
+        linear.weight[:2] = 0
+        linear.bias[:2] = 0
+        linear.bias[channel] = rms * INNER**0.5
+        norm.weight.fill_(rms)
+
+
+def _copy_columns(attention: LTXAttention) -> None:
     """The first layer's last heads: attend to pinned tokens at the same place, write what they hold."""
-    attention = model.transformer_blocks[0].attn1
-    width = attention.to_q.in_features
-    places, values = _places(width), torch.arange(latents) + width // 2
+    places, latents, values = _places(), torch.arange(LATENTS), torch.arange(LATENTS) + INNER // 2
     attention.to_q.bias[places] = COLUMN
     attention.to_k.bias[places] = QUIET
-    attention.to_k.weight[places, flag] = COLUMN
-    attention.to_v.weight[width // 2 :] = 0
-    attention.to_v.bias[width // 2 :] = 0
-    attention.to_v.weight[values, torch.arange(latents)] = CLEAN_SCALE
-    attention.to_out[0].weight[latents : 2 * latents] = 0
-    attention.to_out[0].weight[torch.arange(latents) + latents, values] = 1.0
-
-
-def _phases(model: LTXVideoTransformer3DModel, y: float, x: float) -> Tensor:
-    """How far rotary embeddings turn each pair of channels over (y, x) pixels: (width,), cosines and sines in turn."""
-    coordinates = torch.tensor([[0.0, 0.0], [0.0, y], [0.0, x]])
-    cos, sin = model.rope(torch.zeros(1, 2, 1), video_coords=coordinates[None])
-    cos, sin = cos[0, :, ::2], sin[0, :, ::2]
-    difference = cos[0] * cos[1] + sin[0] * sin[1], sin[1] * cos[0] - cos[1] * sin[0]
-    return torch.stack(difference, 1).flatten()
+    attention.to_k.weight[places, FLAG] = COLUMN - QUIET
+    attention.to_v.weight[INNER // 2 :] = 0
+    attention.to_v.bias[INNER // 2 :] = 0
+    attention.to_v.weight[values, latents] = NORM
+    attention.to_out[0].weight[LATENTS : 2 * LATENTS] = 0
+    attention.to_out[0].weight[latents + LATENTS, values] = 1.0
 
 
 def _look_around(model: LTXVideoTransformer3DModel, attention: LTXAttention) -> None:
-    """Heads that start by reading what is near: one all around, one each the token on either side.
-
-    What a shape looks like in a token depends on those beside it; from random weights that is not found for thousands
-    of steps.
-    """
-    width = attention.to_q.in_features // attention.heads
-    here = _phases(model, 0.0, 0.0)
-    for head, (y, x) in enumerate(AROUND, 1):
-        channels = slice(head * width, (head + 1) * width)
+    """Heads that start by reading what is near: one all around, one each the token on either side."""
+    attention.to_q.bias[_places()] = SAME_PLACE
+    attention.to_k.bias[_places()] = SAME_PLACE
+    for head, (y, x) in enumerate(AROUND, 2):
+        channels = _head(head)
         for linear in (attention.to_q, attention.to_k):
             linear.weight[channels] *= CALM
-        there = _phases(model, y * STEP, x * STEP)
-        there[1::2] *= -1
-        attention.to_q.bias[channels] = NEAR * here[channels]
-        attention.to_k.bias[channels] = NEAR * there[channels]
+        away = -_turns(model, (0.0, y * STEP, x * STEP))
+        attention.to_q.bias[channels] = _pairs(torch.zeros_like(away), NEAR)[channels]
+        attention.to_k.bias[channels] = _pairs(away, NEAR)[channels]
+
+
+def _read(attention: LTXAttention, head: int, source: int, target: int, gain: float) -> None:
+    """The head writes what it sees in one channel of tokens to another."""
+    first = _head(head)[0]
+    attention.to_v.weight[first] = 0
+    attention.to_v.bias[first] = 0
+    attention.to_v.weight[first, source] = 1.0
+    attention.to_out[0].weight[:, first] = 0
+    attention.to_out[0].weight[target] = 0
+    attention.to_out[0].weight[target, first] = gain
 
 
 def _find_the_lot(model: LTXVideoTransformer3DModel) -> None:
-    """The first head, which hardly tells places apart, attends to the token that has drawn the subject."""
-    attention = model.transformer_blocks[0].attn1
-    channels = slice(0, attention.to_q.in_features // attention.heads // 2)
+    """The first layer marks the token with the highest lot: its first head looks for it, its MLP compares."""
+    block = model.transformer_blocks[0]
+    attention = block.attn1
+    channels = _head(0)
+    strength = (SHARP * NORM * HEAD**0.5 / 2) ** 0.5
     for linear in (attention.to_q, attention.to_k):
         linear.weight[channels] = 0
-        linear.bias[channels] = 0
-    attention.to_q.bias[channels] = LOT_QUERY
-    attention.to_k.weight[channels, LOTS] = LOT_KEY
+        linear.bias[channels[2:]] = 0
+    attention.to_q.bias[2:4] = strength
+    attention.to_k.weight[2:4, LOTS] = strength
+    _read(attention, 0, LOTS, HIGHEST, NORM)
+    # A lot is read after the norm; what that has made of the constant tells what it has made of a usual lot.
+    attention.to_v.weight[0, CONSTANT] = -USUAL / LOUD
+    attention.to_v.bias[0] = USUAL / NORM
+    rise, fall = block.ff.net[0].proj, block.ff.net[2]
+    for unit, sign in enumerate((1.0, -1.0)):  # two units that rise one after the other make a step
+        rise.weight[unit] = 0
+        rise.weight[unit, LOTS] = DRAWN * NORM
+        rise.weight[unit, HIGHEST] = -DRAWN * NORM
+        rise.bias[unit] = UNSURE - unit
+        fall.weight[:, unit] = 0
+        fall.weight[DRAWN_MARK, unit] = sign * MARK
+
+
+def _point(model: LTXVideoTransformer3DModel, post: Signpost, target: int) -> None:
+    """The further the marked token lies to the side of the post, the more of it the head sees, the less of the others.
+
+    It uses the pair of channels that is rotated least along the axis, so that the whole frame is within half a turn.
+    """
+    attention = model.transformer_blocks[post.layer].attn1
+    channels = _head(post.head)
+    step = [float(axis == post.axis) for axis in range(3)]
+    turns = _turns(model, (step[0], step[1] * STEP, step[2] * STEP))
+    on_axis = [channel // 2 for channel in channels[::2] if channel >= 4 and (channel // 2 - 2) % 3 == post.axis]
+    pair = min(on_axis, key=lambda number: abs(float(turns[number])))
+    strength = (PULL * HEAD**0.5) ** 0.5
+    for linear in (attention.to_q, attention.to_k):
+        free = [channel for channel in channels if channel >= 2]
+        linear.weight[free] = 0
+        linear.bias[free] = 0
+    both = slice(2 * pair, 2 * pair + 2)
+    attention.to_q.bias[both] = _pairs(torch.tensor([post.sign * LEAN]), strength)
+    attention.to_k.weight[both, DRAWN_MARK] = _pairs(torch.zeros(1), strength * NORM / MARK)
+    _read(attention, post.head, DRAWN_MARK, target, SIGNPOST * NORM / MARK)
 
 
 @torch.no_grad()
 def start(model: LTXVideoTransformer3DModel) -> None:
-    """Channels: the input, then the estimate, then the constant, then the flag of pinned tokens."""
-    latents, width = model.proj_in.in_features, model.proj_in.out_features
-    constant, flag = 2 * latents, 2 * latents + 1
+    """Lays the network out, in place. Its channels: the input, the estimate, then those named above."""
     _calm(model)
-    model.proj_in.weight.zero_()
-    model.proj_in.bias.zero_()
-    model.proj_in.weight[:latents] = torch.eye(latents)
-    model.proj_in.bias[constant] = LOUD
-    _solve_flag(model, flag)
-    _copy_columns(model, latents, flag)
-    for block in model.transformer_blocks[1:]:
-        block.attn1.to_q.bias[_places(width)] = SAME_PLACE
-        block.attn1.to_k.bias[_places(width)] = SAME_PLACE
-        _look_around(model, block.attn1)
+    for linear in (model.proj_in, model.proj_out):
+        linear.weight.zero_()
+        linear.bias.zero_()
+    model.proj_in.weight[:LATENTS] = torch.eye(LATENTS)
+    model.proj_in.bias[CONSTANT] = LOUD
+    _solve_flag(model)
+    first, *others = (block.attn1 for block in model.transformer_blocks)
+    _level(first, FIRM)
+    _copy_columns(first)
+    for attention in others:
+        _level(attention, LOOSE)
+        _look_around(model, attention)
     _find_the_lot(model)
-    model.proj_out.weight.zero_()
-    model.proj_out.bias.zero_()
-    model.proj_out.weight[:, :latents] = torch.eye(latents)
-    model.proj_out.weight[:, latents : 2 * latents] = -torch.eye(latents)
+    for post, target in zip(SIGNPOSTS, DISTANCES, strict=True):
+        if post.layer < len(model.transformer_blocks):
+            _point(model, post, target)
+    model.proj_out.weight[:, :LATENTS] = NORM * torch.eye(LATENTS)
+    model.proj_out.weight[:, LATENTS : 2 * LATENTS] = -NORM * torch.eye(LATENTS)
+
+
+def _laid_heads(layer: int) -> tuple[list[int], list[int]]:
+    """Channels of a layer whose queries and keys are laid down for good, and those whose values are."""
+    if layer == 0:
+        columns = list(range(INNER // 2, INNER))
+        return [*_head(0), *columns], [0, *columns]
+    heads = [_head(post.head) for post in SIGNPOSTS if post.layer == layer]
+    return [0, 1, *(channel for head in heads for channel in head)], [head[0] for head in heads]
+
+
+def held(model: LTXVideoTransformer3DModel) -> dict[str, Tensor]:
+    """Which entries of which parameters training leaves alone, as masks by name: what copies and what finds.
+
+    An optimiser whose updates move each direction of a matrix alike wears the layout down within a few hundred steps.
+    """
+    masks = {name: torch.zeros(p.shape, dtype=torch.bool) for name, p in model.named_parameters()}
+
+    def hold(module: str, rows: list[int]) -> None:
+        for name in (f"{module}.weight", f"{module}.bias"):
+            if name in masks:
+                masks[name][rows] = True
+
+    hold("proj_in", HELD)
+    hold("time_embed.linear", [part * INNER + channel for part in range(6) for channel in HELD])
+    for number in range(len(model.transformer_blocks)):
+        block = f"transformer_blocks.{number}"
+        masks[f"{block}.scale_shift_table"][:, HELD] = True
+        for module in ("attn1.to_out.0", "attn2.to_out.0", "ff.net.2"):
+            hold(f"{block}.{module}", HELD)
+        matched, read = _laid_heads(number)
+        for module in ("to_q", "to_k", "norm_q", "norm_k"):
+            hold(f"{block}.attn1.{module}", matched)
+        hold(f"{block}.attn1.to_v", read)
+        masks[f"{block}.attn1.to_out.0.weight"][:, read] = True
+    hold("transformer_blocks.0.attn1.to_out.0", list(range(LATENTS, 2 * LATENTS)))
+    hold("transformer_blocks.0.ff.net.0.proj", [0, 1])
+    masks["transformer_blocks.0.ff.net.2.weight"][:, :2] = True
+    return masks

@@ -13,37 +13,49 @@ from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from training.autoencoder import LATENTS
 from training.batches import Batch, Content, Layout, Scales, everything, make_batch, one_subject
-from training.optimise import Average, Both, Muon, warm_stable
-from training.start import start
+from training.optimise import Average, Both, Hold, Muon, warm_stable
+from training.start import HEAD, HEADS, INNER, held, start
 from training.state import Clock, load_state, save_state
 from training.text import WIDTH, encode, tokenise
 
-HEADS, HEAD_WIDTH, LAYERS = 8, 32, 6
+LAYERS = 6
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A share of a phase's batches: the layouts drawn in them, (samples, rows, columns, kept latent frames), how many
+    have pinned frames, and what clips show."""
+
+    share: float
+    layouts: tuple[tuple[int, int, int, int], ...]
+    pinned: float = 0.0
+    content: Content = one_subject
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps up to a limit, the layouts drawn in them, (samples, rows, columns, kept latent frames), the share of
-    batches with pinned frames, and what clips show."""
+    """Steps up to a limit, and what they teach."""
 
     until: int
-    layouts: tuple[tuple[int, int, int, int], ...]
-    pinned: float
-    content: Content = everything
+    lessons: tuple[Lesson, ...]
 
 
 # Many small pictures teach words. The default sizes are 8 x 13 tokens (832x512) and 12 x 20 (1280x768).
 TINY = ((64, 4, 6, 1), (60, 5, 5, 1), (36, 4, 6, 2), (30, 6, 5, 2))
+STILL = ((16, 8, 13, 1), (16, 13, 8, 1))
 SMALL = ((24, 4, 6, 3), (18, 4, 6, 4), (16, 5, 5, 4), (14, 6, 5, 4), (8, 5, 7, 6))
 MIDDLE = ((6, 8, 13, 3), (8, 8, 8, 4), (6, 13, 8, 3), (4, 8, 13, 5), (8, 6, 10, 4), (3, 12, 20, 3))
 FULL = ((2, 8, 13, 12), (2, 13, 8, 12), (3, 8, 8, 12), (3, 8, 13, 6), (1, 12, 20, 8))
+LARGE = (*SMALL, *MIDDLE, *MIDDLE, *FULL, *FULL)
 PHASES = (
-    Phase(1900, TINY, 0.0, one_subject),
-    Phase(2600, (*TINY, *SMALL), 0.15),
-    Phase(3200, (*SMALL, *MIDDLE), 0.3),
-    Phase(10**9, (*SMALL, *MIDDLE, *MIDDLE, *FULL, *FULL), 0.35),
+    Phase(800, (Lesson(1.0, TINY + STILL),)),
+    Phase(1600, (Lesson(1.0, TINY + STILL + SMALL + MIDDLE),)),
+    Phase(2350, (Lesson(1.0, TINY + STILL + SMALL + MIDDLE, 0.25, everything),)),
+    Phase(2850, (Lesson(0.6, TINY), Lesson(0.15, SMALL + MIDDLE), Lesson(0.25, LARGE, 0.6, everything))),
+    Phase(3400, (Lesson(0.4, TINY), Lesson(0.1, SMALL + MIDDLE), Lesson(0.5, LARGE, 0.65, everything))),
+    Phase(10**9, (Lesson(0.2, TINY), Lesson(0.15, MIDDLE + FULL), Lesson(0.65, LARGE, 0.55, everything))),
 )
-COOL_DOWN = 0.2  # share of the steps
+COOL_DOWN = 0.35  # share of the steps
 SAVE_EVERY = 50
 CLIP_LENGTHS = (89, 89, 89, 89, 49, 41, 25, 121)
 FRAME_RATES = (25.0,) * 9 + (15.0, 24.0, 30.0, 50.0)
@@ -59,13 +71,12 @@ class Video(nn.Module):
 
 
 def _new_transformer() -> LTXVideoTransformer3DModel:
-    width = HEADS * HEAD_WIDTH
     model = LTXVideoTransformer3DModel(
         in_channels=LATENTS,
         out_channels=LATENTS,
         num_attention_heads=HEADS,
-        attention_head_dim=HEAD_WIDTH,
-        cross_attention_dim=width,
+        attention_head_dim=HEAD,
+        cross_attention_dim=INNER,
         num_layers=LAYERS,
         caption_channels=WIDTH,
     )
@@ -101,11 +112,12 @@ def batch_at(step: int, scales: Scales, seed: int) -> Batch:
     """The same for a step however often training was interrupted."""
     rng = Random(f"transformer {seed} {step}")
     phase = next(phase for phase in PHASES if step < phase.until)
-    samples, rows, columns, kept = rng.choice(phase.layouts)
+    lesson = rng.choices(phase.lessons, [lesson.share for lesson in phase.lessons])[0]
+    samples, rows, columns, kept = rng.choice(lesson.layouts)
     frames = rng.choice(CLIP_LENGTHS) if kept < 8 else rng.choice((89, 89, 89, 49))
     kept = min(kept, (frames - 1) // 8 + 1)
     layout = Layout(samples, rows, columns, frames, kept, rng.choice(FRAME_RATES))
-    return make_batch(rng, layout, scales, rng.random() < phase.pinned, phase.content)
+    return make_batch(rng, layout, scales, rng.random() < lesson.pinned, lesson.content)
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,7 @@ def train_transformer(
     tokenizer, text_encoder = parts
     video = Video(text_encoder)
     model = video.transformer
+    hold = Hold(model, held(model))
     optimiser, average = _optimiser(model), Average(model, 0.997)
     schedule = warm_stable(optimiser, steps, warm=100, cool=max(1, round(COOL_DOWN * steps)))
     stored = {"model": model, "optimiser": optimiser, "average": average}
@@ -153,8 +166,10 @@ def train_transformer(
         loss = flow_loss(predict(video, batch, *tokenise(tokenizer, batch.captions)), batch, importance)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
+        hold.before()
         clip_gradients(model.parameters())
         optimiser.step()
+        hold.after()
         average.update(model)
         clock.tick(step, loss)
         if step % SAVE_EVERY == SAVE_EVERY - 1 or step == steps - 1:
