@@ -30,7 +30,7 @@ STEP = float(CELL * BLOCK)  # pixels from a token to the next
 AROUND = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # (y, x) in tokens: where the heads from the third on look
 FIRM, LOOSE = 12.5, 1.6  # root mean square of queries and keys in the first and in other layers; see `_level`
 SHARP = 60.0  # what a unit of a lot is worth in the exponent of attention
-DRAWN, UNSURE = 100.0, 3.0  # how steeply the mark falls below the highest lot, and how high it stands there
+STEEP, UNSURE = 100.0, 3.0  # how steeply the mark falls below the highest lot, and how high it stands there
 USUAL = 2.6  # the highest lot
 MARK, SIGNPOST = 4.0, 6.0  # how loud the mark and a distance are
 PULL, LEAN = 9.5, math.radians(50)  # a signpost's strength, and how far to one side it sees best
@@ -183,8 +183,8 @@ def _find_the_lot(model: LTXVideoTransformer3DModel) -> None:
     rise, fall = block.ff.net[0].proj, block.ff.net[2]
     for unit, sign in enumerate((1.0, -1.0)):  # two units that rise one after the other make a step
         rise.weight[unit] = 0
-        rise.weight[unit, LOTS] = DRAWN * NORM
-        rise.weight[unit, HIGHEST] = -DRAWN * NORM
+        rise.weight[unit, LOTS] = STEEP * NORM
+        rise.weight[unit, HIGHEST] = -STEEP * NORM
         rise.bias[unit] = UNSURE - unit
         fall.weight[:, unit] = 0
         fall.weight[DRAWN_MARK, unit] = sign * MARK
@@ -193,7 +193,7 @@ def _find_the_lot(model: LTXVideoTransformer3DModel) -> None:
 def _point(model: LTXVideoTransformer3DModel, post: Signpost, target: int) -> None:
     """The further the marked token lies to the side of the post, the more of it the head sees, the less of the others.
 
-    It uses the pair of channels that is rotated least along the axis, so that the whole frame is within half a turn.
+    It uses the pair of channels that turns least along the axis, so that a frame, or most of it, is within half a turn.
     """
     attention = model.transformer_blocks[post.layer].attn1
     channels = _head(post.head)
@@ -248,7 +248,7 @@ def _laid_heads(layer: int) -> tuple[list[int], list[int]]:
 def held(model: LTXVideoTransformer3DModel) -> dict[str, Tensor]:
     """Which entries of which parameters training leaves alone, as masks by name: what copies and what finds.
 
-    An optimiser whose updates move each direction of a matrix alike wears the layout down within a few hundred steps.
+    An optimiser whose updates move each direction of a matrix alike wears the layout down.
     """
     masks = {name: torch.zeros(p.shape, dtype=torch.bool) for name, p in model.named_parameters()}
 
