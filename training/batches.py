@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from training.autoencoder import BLOCK, CELL, HALVES, LATENTS, LOTS, encode_cells
 from training.pictures import cross_fade, moving_picture, random_picture
-from training.scenes import UNIT, Anchor, Grid, Scene, anchored, draw, draw_backdrop, random_scene
+from training.scenes import UNIT, Anchor, Grid, Scene, anchored, draw, draw_backdrop, random_scene, whereabouts
 from training.text import FADE_WORDS, vary
 
 TOKEN = CELL * BLOCK  # pixels
@@ -89,13 +89,17 @@ class Pins:
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens, target: (B, N, 112); coordinates: (B, 3, N); timestep: (B, 1 or N); weight: (B, N)."""
+    """tokens, target: (B, N, 112); coordinates: (B, 3, N); timestep: (B, 1 or N); weight: (B, N).
+
+    places: (B, N, 7), see `Shown`.
+    """
 
     tokens: Tensor
     target: Tensor
     coordinates: Tensor
     timestep: Tensor
     weight: Tensor
+    places: Tensor
     captions: list[str]
 
 
@@ -144,8 +148,18 @@ def _frames_of(latent_frame: int) -> list[float]:
     return [8 * latent_frame - shift for shift in (6.5, 4.5, 2.5, 0.5)]
 
 
-Shown = tuple[Tensor, Tensor, str]
-"""A clip (3, T, rows, columns) in [0, 1]; what to look at, (T, rows, columns); its caption."""
+@dataclass(frozen=True)
+class Shown:
+    """clip: (3, T, rows, columns) in [0, 1]; focus: (T, rows, columns), what to look at.
+
+    places: (7, latent frames, rows, columns) in tokens, see `scenes.whereabouts`; None if the noise does not say where
+    the subject is.
+    """
+
+    clip: Tensor
+    focus: Tensor
+    caption: str
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -175,18 +189,21 @@ def one_subject(rng: Random, shot: Shot) -> Shown:
 
 
 def _drawn(scene: Scene, shot: Shot) -> Shown:
-    layout = shot.layout
+    layout, times, places = shot.layout, shot.frames / shot.layout.rate, None
     if shot.anchor:
         scene = anchored(scene, shot.anchor, layout.seconds)
-    clip = draw(scene, layout.grid, shot.frames / layout.rate)
+    clip = draw(scene, layout.grid, times)
     ground = draw_backdrop(scene.backdrop, layout.grid)
-    return clip, ((clip - ground[:, None]).abs().amax(0) > 0.05).float(), scene.caption
+    if shot.anchor and scene.subjects:
+        tokens = replace(layout.grid, cell=TOKEN)
+        places = whereabouts(scene, tokens, times.view(-1, SAMPLES).mean(1))
+    return Shown(clip, ((clip - ground[:, None]).abs().amax(0) > 0.05).float(), scene.caption, places)
 
 
 def _picture(rng: Random, shot: Shot) -> Shown:
     layout = shot.layout
     clip, caption = moving_picture(rng, layout.grid, shot.frames / (layout.frames - 1), layout.frames)
-    return clip, torch.zeros_like(clip[0]), caption
+    return Shown(clip, torch.zeros_like(clip[0]), caption)
 
 
 def _fade(rng: Random, shot: Shot) -> Shown:
@@ -195,7 +212,7 @@ def _fade(rng: Random, shot: Shot) -> Shown:
     shown = [random_picture(rng, grid.rows, grid.columns, CELL) for _ in marks]
     clip = cross_fade(shown, [mark / last for mark in marks], shot.frames / last)
     caption = rng.choice(FADE_WORDS) if rng.random() < 0.5 else random_scene(rng, grid, layout.seconds).caption
-    return clip, torch.zeros_like(clip[0]), caption
+    return Shown(clip, torch.zeros_like(clip[0]), caption)
 
 
 def everything(rng: Random, shot: Shot) -> Shown:
@@ -212,14 +229,13 @@ def restyled(restyle: Restyle) -> Content:
     """Everything in another look, which fades in beside what is pinned."""
 
     def content(rng: Random, shot: Shot) -> Shown:
-        clip, focus, caption = everything(rng, shot)
-        frames = shot.frames
+        shown, frames = everything(rng, shot), shot.frames
         away = torch.stack(
             [torch.maximum(first - frames, frames - last) for first, last in shot.pins.spans] or [frames + 99]
         )
         share = (away.amin(0) / FADE_FRAMES).clamp(0, 1)
         share = share * share * (3 - 2 * share)
-        return torch.lerp(clip, restyle(clip), share.view(1, -1, 1, 1)), focus, caption
+        return replace(shown, clip=torch.lerp(shown.clip, restyle(shown.clip), share.view(1, -1, 1, 1)))
 
     return content
 
@@ -242,13 +258,14 @@ def with_shape(shape: str) -> Content:
 class Sample:
     """latents: (N, 112), the tokens in front first; pinned: (N,) strength; times: (N,) in frames.
 
-    focus: (M,), how much the tokens in the grid matter; see `_focus_of_tokens`.
+    focus: (M,), how much the tokens in the grid matter; see `_focus_of_tokens`. places: (N, 7), see `Shown`.
     """
 
     latents: Tensor
     pinned: Tensor
     times: Tensor
     focus: Tensor
+    places: Tensor
     caption: str
 
 
@@ -294,10 +311,10 @@ def _sample(rng: Random, layout: Layout, pins: Pins, scales: Scales, content: Co
     front, front_times = _front(pins)
     drawn = torch.tensor(front + [_frames_of(i) for i in kept])
     anchor = None if pins.spans else _anchor(layout, kept, noise)
-    clip, focus, caption = content(rng, Shot(layout, pins, drawn.flatten(), anchor))
-    cells = functional.avg_pool3d(clip * 2 - 1, (SAMPLES // HALVES, 1, 1))
+    shown = content(rng, Shot(layout, pins, drawn.flatten(), anchor))
+    cells = functional.avg_pool3d(shown.clip * 2 - 1, (SAMPLES // HALVES, 1, 1))
     latents = scales.normalise(encode_cells(cells[None]))[0].flatten(1).T
-    focus = _focus_of_tokens(focus)
+    places = torch.full((len(latents), 7), math.nan) if shown.places is None else shown.places.flatten(1).T
     held = [_strength(rng) for _ in pins.stills]
     head = _strength(rng)
     held += [head] * (len(front) - len(held))
@@ -305,7 +322,7 @@ def _sample(rng: Random, layout: Layout, pins: Pins, scales: Scales, content: Co
     times = front_times + [float(max(0, 8 * i - 7)) for i in kept]
     area = layout.rows * layout.columns
     spread = [torch.tensor(values).repeat_interleave(area) for values in (held, times)]
-    return Sample(latents, spread[0], spread[1], focus, vary(caption, rng))
+    return Sample(latents, spread[0], spread[1], _focus_of_tokens(shown.focus), places, vary(shown.caption, rng))
 
 
 def _focus_of_tokens(focus: Tensor) -> Tensor:
@@ -367,5 +384,6 @@ def make_batch(rng: Random, layout: Layout, scales: Scales, pinned: bool, conten
         torch.stack([_coordinates(layout, sample.times) for sample in samples]),
         times if pinned else times[:, :1],
         torch.stack(weight),
+        torch.stack([sample.places for sample in samples]),
         [sample.caption for sample in samples],
     )

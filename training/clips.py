@@ -66,6 +66,6 @@ def of_clips(clips: list[Clip]) -> Content:
         clip, grid = rng.choice(clips), shot.layout.grid
         chosen = clip.frames[shot.frames.round().long().clamp(max=len(clip.frames) - 1)]
         shown = _fitted(chosen, grid.rows, grid.columns).transpose(0, 1)
-        return shown, torch.zeros_like(shown[0]), clip.caption
+        return Shown(shown, torch.zeros_like(shown[0]), clip.caption)
 
     return content

@@ -272,17 +272,39 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+def _path(subject: Subject, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre x, y and radius at times t, in seconds since the motion began."""
+    leap = subject.bounce * torch.sin(math.pi * LEAPS * t).abs()
+    x, y = (centre + speed * t for centre, speed in zip(subject.centre, subject.velocity, strict=True))
+    return x, y - leap, (subject.radius * torch.exp(subject.growth * t)).clamp(*RADII)
+
+
 def _cover(subject: Subject, grid: Grid, times: Tensor) -> Tensor:
     """How much of each cell the subject covers. times: (T,) in seconds. Returns (T, rows, columns)."""
     y, x = grid.axes()
     t = times.view(-1, 1, 1)
-    leap = subject.bounce * torch.sin(math.pi * LEAPS * t).abs()
-    dx = x - (subject.centre[0] + subject.velocity[0] * t)
-    dy = y - (subject.centre[1] + subject.velocity[1] * t) + leap
-    radius = (subject.radius * torch.exp(subject.growth * t)).clamp(*RADII)
+    middle_x, middle_y, radius = _path(subject, t)
+    dx, dy = x - middle_x, y - middle_y
     cos, sin = torch.cos(subject.turn * t) / radius, torch.sin(subject.turn * t) / radius
     distance = DISTANCES[subject.shape](dx * cos + dy * sin, dy * cos - dx * sin) * radius
     return (0.5 - distance * UNIT / grid.cell).clamp(0, 1)
+
+
+def whereabouts(scene: Scene, grid: Grid, times: Tensor) -> Tensor:
+    """Returns (7, T, rows, columns): how far each cell lies from the middle of the subjects, x and y, in their radii;
+
+    how far that has moved since the motion began; its speed, in radii per second; how many seconds that is ago.
+    """
+    y, x = grid.axes()
+    ago = (times - scene.began).view(-1, 1, 1)
+    (x_0, y_0, _), (middle_x, middle_y, radius) = (
+        [torch.stack(values).mean(0) for values in zip(*(_path(one, t) for one in scene.subjects), strict=True)]
+        for t in (torch.zeros(1, 1, 1), ago)
+    )
+    speed_x, speed_y = scene.subjects[0].velocity
+    lengths = x - middle_x, y - middle_y, middle_x - x_0, middle_y - y_0, speed_x, speed_y
+    told = *(length / radius for length in lengths), ago
+    return torch.stack([value.expand(len(times), grid.rows, grid.columns) for value in told])
 
 
 def draw(scene: Scene, grid: Grid, times: Tensor) -> Tensor:

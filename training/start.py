@@ -28,11 +28,14 @@ CALM = 0.3  # new branches start at this share of their usual size
 NEAR = 1.2  # strength of "so far from me" in queries and keys of heads that look around
 STEP = float(CELL * BLOCK)  # pixels from a token to the next
 AROUND = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # (y, x) in tokens: where the heads from the third on look
-FIRM, LOOSE = 12.5, 1.6  # root mean square of queries and keys in the first and in other layers; see `_level`
+FIRM, LOOSE = 12.5, 1.6  # root mean square of queries and keys in layers that find and in others; see `_level`
 SHARP = 60.0  # what a unit of a lot is worth in the exponent of attention
 STEEP, UNSURE = 100.0, 3.0  # how steeply the mark falls below the highest lot, and how high it stands there
 USUAL = 2.6  # the highest lot
 MARK, SIGNPOST = 4.0, 6.0  # how loud the mark and a distance are
+COUNTER, CROWDS = 2, (30, 60, 120, 250, 500, 1000, 2000)  # a head of the second layer; numbers of tokens told apart
+SHARE = 144.0  # how loud the share of one token is, times their number
+ASCENT = 1.5  # how steeply a count is told from the next
 PULL, LEAN = 9.5, math.radians(50)  # a signpost's strength, and how far to one side it sees best
 
 
@@ -46,20 +49,22 @@ class Signpost:
     sign: int
 
 
-# The frequencies that are low enough to reach across a frame are in the first two heads.
+# The frequencies that are low enough to reach across a frame are in the first two heads; a wide one needs the first.
 SIGNPOSTS = (
     Signpost(layer=1, head=0, axis=2, sign=1),
     Signpost(layer=1, head=1, axis=1, sign=1),
     Signpost(layer=2, head=0, axis=0, sign=1),
-    Signpost(layer=2, head=1, axis=2, sign=-1),
-    Signpost(layer=3, head=0, axis=1, sign=-1),
-    Signpost(layer=3, head=1, axis=0, sign=-1),
+    Signpost(layer=2, head=1, axis=0, sign=-1),
+    Signpost(layer=3, head=0, axis=2, sign=-1),
+    Signpost(layer=3, head=1, axis=1, sign=-1),
 )
 
 # Channels of the residual stream, after the latents and their estimate.
 CONSTANT, FLAG, HIGHEST, DRAWN_MARK = range(2 * LATENTS, 2 * LATENTS + 4)  # FLAG: is pinned
 DISTANCES = range(2 * LATENTS + 4, 2 * LATENTS + 4 + len(SIGNPOSTS))
-HELD = [LOTS, CONSTANT, FLAG, HIGHEST, DRAWN_MARK, *DISTANCES]
+CROWD, FEWNESS = DISTANCES.stop, DISTANCES.stop + 1  # the share of one token among all, and its logarithm, about
+HELD = [LOTS, CONSTANT, FLAG, HIGHEST, DRAWN_MARK, *DISTANCES, CROWD, FEWNESS]
+PLACES = range(FEWNESS + 1, FEWNESS + 10)  # what training makes of it all: see `training.transformer.place_loss`
 
 
 def _head(head: int) -> range:
@@ -212,6 +217,26 @@ def _point(model: LTXVideoTransformer3DModel, post: Signpost, target: int) -> No
     _read(attention, post.head, DRAWN_MARK, target, SIGNPOST * NORM / MARK)
 
 
+def _count(model: LTXVideoTransformer3DModel) -> None:
+    """The more tokens there are, the weaker all signposts: the second layer tells how many, in octaves.
+
+    A head that looks at all of them alike sees the mark of one; its MLP counts which of `CROWDS` are not reached.
+    """
+    block = model.transformer_blocks[1]
+    for linear in (block.attn1.to_q, block.attn1.to_k):
+        linear.weight[_head(COUNTER)] = 0
+        linear.bias[_head(COUNTER)] = 0
+    _read(block.attn1, COUNTER, DRAWN_MARK, CROWD, SHARE * NORM / MARK)
+    rise, fall = block.ff.net[0].proj, block.ff.net[2]
+    for number, crowd in enumerate(CROWDS):
+        for unit, sign in ((2 * number, 1.0), (2 * number + 1, -1.0)):
+            rise.weight[unit] = 0
+            rise.weight[unit, CROWD] = ASCENT * NORM * crowd / SHARE
+            rise.bias[unit] = sign / 2 - ASCENT
+            fall.weight[:, unit] = 0
+            fall.weight[FEWNESS, unit] = sign
+
+
 @torch.no_grad()
 def start(model: LTXVideoTransformer3DModel) -> None:
     """Lays the network out, in place. Its channels: the input, the estimate, then those named above."""
@@ -225,13 +250,16 @@ def start(model: LTXVideoTransformer3DModel) -> None:
     first, *others = (block.attn1 for block in model.transformer_blocks)
     _level(first, FIRM)
     _copy_columns(first)
-    for attention in others:
-        _level(attention, LOOSE)
+    pointing = {post.layer for post in SIGNPOSTS}
+    for layer, attention in enumerate(others, 1):
+        _level(attention, FIRM if layer in pointing else LOOSE)
         _look_around(model, attention)
     _find_the_lot(model)
     for post, target in zip(SIGNPOSTS, DISTANCES, strict=True):
         if post.layer < len(model.transformer_blocks):
             _point(model, post, target)
+    if others:
+        _count(model)
     model.proj_out.weight[:, :LATENTS] = NORM * torch.eye(LATENTS)
     model.proj_out.weight[:, LATENTS : 2 * LATENTS] = -NORM * torch.eye(LATENTS)
 
@@ -241,7 +269,7 @@ def _laid_heads(layer: int) -> tuple[list[int], list[int]]:
     if layer == 0:
         columns = list(range(INNER // 2, INNER))
         return [*_head(0), *columns], [0, *columns]
-    heads = [_head(post.head) for post in SIGNPOSTS if post.layer == layer]
+    heads = [_head(post.head) for post in SIGNPOSTS if post.layer == layer] + [_head(COUNTER)] * (layer == 1)
     return [0, 1, *(channel for head in heads for channel in head)], [head[0] for head in heads]
 
 
@@ -270,6 +298,8 @@ def held(model: LTXVideoTransformer3DModel) -> dict[str, Tensor]:
         hold(f"{block}.attn1.to_v", read)
         masks[f"{block}.attn1.to_out.0.weight"][:, read] = True
     hold("transformer_blocks.0.attn1.to_out.0", list(range(LATENTS, 2 * LATENTS)))
-    hold("transformer_blocks.0.ff.net.0.proj", [0, 1])
-    masks["transformer_blocks.0.ff.net.2.weight"][:, :2] = True
+    for layer, units in ((0, 2), (1, 2 * len(CROWDS))):
+        if layer < len(model.transformer_blocks):
+            hold(f"transformer_blocks.{layer}.ff.net.0.proj", list(range(units)))
+            masks[f"transformer_blocks.{layer}.ff.net.2.weight"][:, :units] = True
     return masks

@@ -36,14 +36,14 @@ class Clock:
 
     def __init__(self, name: str, steps: int, every: int = 50) -> None:
         self.name, self.steps, self.every = name, steps, every
-        self.losses: list[float] = []
+        self.losses: list[list[float]] = []
         self.start, self.cpu = time.monotonic(), time.process_time()
 
-    def tick(self, step: int, loss: Tensor) -> None:
-        self.losses.append(loss.item())
+    def tick(self, step: int, *losses: Tensor) -> None:
+        self.losses.append([loss.item() for loss in losses])
         if (step + 1) % self.every and step + 1 != self.steps:
             return
-        mean = sum(self.losses) / len(self.losses)
+        mean = " ".join(f"{sum(values) / len(values):.4f}" for values in zip(*self.losses, strict=True))
         wall, cpu = time.monotonic() - self.start, time.process_time() - self.cpu
-        print(f"{self.name} {step + 1}/{self.steps} loss {mean:.4f} {wall:.0f} s ({cpu:.0f} CPU-s)", flush=True)
+        print(f"{self.name} {step + 1}/{self.steps} loss {mean} {wall:.0f} s ({cpu:.0f} CPU-s)", flush=True)
         self.losses.clear()

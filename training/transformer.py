@@ -1,6 +1,7 @@
 """The transformer, trained by flow matching on endless fresh clips. Its text encoder is frozen: see `training.text`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerFast, T5EncoderModel
 from training.autoencoder import LATENTS
 from training.batches import Batch, Content, Layout, Scales, everything, make_batch, one_subject
 from training.optimise import Average, Both, Hold, Muon, warm_stable
-from training.start import HEAD, HEADS, INNER, held, start
+from training.start import HEAD, HEADS, INNER, PLACES, held, start
 from training.state import Clock, load_state, save_state
 from training.text import WIDTH, encode, tokenise
 
@@ -47,15 +48,18 @@ SMALL = ((24, 4, 6, 3), (18, 4, 6, 4), (16, 5, 5, 4), (14, 6, 5, 4), (8, 5, 7, 6
 MIDDLE = ((6, 8, 13, 3), (8, 8, 8, 4), (6, 13, 8, 3), (4, 8, 13, 5), (8, 6, 10, 4), (3, 12, 20, 3))
 FULL = ((2, 8, 13, 12), (2, 13, 8, 12), (3, 8, 8, 12), (3, 8, 13, 6), (1, 12, 20, 8))
 LARGE = (*SMALL, *MIDDLE, *MIDDLE, *FULL, *FULL)
+MIXED = TINY + STILL + SMALL + MIDDLE
 PHASES = (
-    Phase(800, (Lesson(1.0, TINY + STILL),)),
-    Phase(1600, (Lesson(1.0, TINY + STILL + SMALL + MIDDLE),)),
-    Phase(2350, (Lesson(1.0, TINY + STILL + SMALL + MIDDLE, 0.25, everything),)),
-    Phase(2850, (Lesson(0.6, TINY), Lesson(0.15, SMALL + MIDDLE), Lesson(0.25, LARGE, 0.6, everything))),
-    Phase(3400, (Lesson(0.4, TINY), Lesson(0.1, SMALL + MIDDLE), Lesson(0.5, LARGE, 0.65, everything))),
-    Phase(10**9, (Lesson(0.2, TINY), Lesson(0.15, MIDDLE + FULL), Lesson(0.65, LARGE, 0.55, everything))),
+    Phase(500, (Lesson(1.0, TINY + STILL),)),
+    Phase(1300, (Lesson(1.0, MIXED),)),
+    Phase(1700, (Lesson(1.0, MIXED, 0.25, everything),)),
+    Phase(2600, (Lesson(0.35, TINY), Lesson(0.25, MIDDLE + FULL), Lesson(0.4, LARGE, 0.6, everything))),
+    Phase(10**9, (Lesson(0.15, TINY), Lesson(0.35, MIDDLE + FULL + FULL), Lesson(0.5, LARGE, 0.55, everything))),
 )
-COOL_DOWN = 0.35  # share of the steps
+COOL_DOWN = 0.75  # share of the steps
+TAUGHT = (2, 3)  # layers after which a token shall know its place
+FAR = 4.0  # radii; the scale of the coarse places
+LOUDNESS = 4.0  # of a place in the residual stream
 SAVE_EVERY = 50
 CLIP_LENGTHS = (89, 89, 89, 89, 49, 41, 25, 121)
 FRAME_RATES = (25.0,) * 9 + (15.0, 24.0, 30.0, 50.0)
@@ -101,6 +105,37 @@ def flow_loss(velocity: Tensor, batch: Batch, importance: Tensor) -> Tensor:
     """importance: (112,), mean 1. Tokens of the grid only, those of a subject more."""
     error = ((velocity - batch.target).square() * importance).mean(-1)
     return (error * batch.weight).sum() / batch.weight.sum().clamp(min=1.0)
+
+
+def place_loss(told: list[Tensor], batch: Batch) -> Tensor:
+    """Deep supervision (Lee et al., 2015): what some layers hand on, (B, N, 256) each, says where the subject is.
+
+    Finely and coarsely where it is, where tokens near it count most; how far it has moved, how fast and since when,
+    where all count. The more noise the more, too: with little of it the picture itself says so.
+    """
+    known = batch.places.isfinite().all(-1) * (batch.timestep / 1000).square()
+    lengths = batch.places.nan_to_num()
+    places, motion = lengths[..., :2], lengths[..., 2:]
+    wanted = LOUDNESS * torch.cat([places.tanh(), (places / FAR).tanh(), motion / 2], -1)
+    near = known / (1 + places.square().sum(-1) / FAR)
+    weight = torch.stack([near] * 4 + [known] * motion.shape[-1], -1)
+    weight = weight / weight.sum((0, 1)).clamp(min=1.0)
+    errors = [((hidden[..., PLACES.start : PLACES.stop] - wanted) / LOUDNESS).square() * weight for hidden in told]
+    total: Tensor = torch.stack(errors).sum() / len(told)
+    return total
+
+
+@contextmanager
+def overheard(model: LTXVideoTransformer3DModel) -> Iterator[list[Tensor]]:
+    """What the layers in `TAUGHT` hand on, newest last; the reader clears it."""
+    told: list[Tensor] = []
+    blocks = [block for number, block in enumerate(model.transformer_blocks) if number in TAUGHT]
+    hooks = [block.register_forward_hook(lambda _block, _given, made: told.append(made)) for block in blocks]
+    try:
+        yield told
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def importance_of(scales: Scales) -> Tensor:
@@ -161,19 +196,22 @@ def train_transformer(
     stored = {"model": model, "optimiser": optimiser, "average": average}
     importance, clock = importance_of(scales), Clock("transformer", steps)
     first = load_state(folder / "transformer.pt", stored)
-    for step, batch in enumerate(Batches(scales, seed).load(range(first, steps)), first):
-        schedule(step)
-        loss = flow_loss(predict(video, batch, *tokenise(tokenizer, batch.captions)), batch, importance)
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        hold.before()
-        clip_gradients(model.parameters())
-        optimiser.step()
-        hold.after()
-        average.update(model)
-        clock.tick(step, loss)
-        if step % SAVE_EVERY == SAVE_EVERY - 1 or step == steps - 1:
-            save_state(folder / "transformer.pt", stored, step + 1)
+    with overheard(model) as told:
+        for step, batch in enumerate(Batches(scales, seed).load(range(first, steps)), first):
+            schedule(step)
+            loss = flow_loss(predict(video, batch, *tokenise(tokenizer, batch.captions)), batch, importance)
+            place = place_loss(told, batch)
+            told.clear()
+            optimiser.zero_grad()
+            torch.autograd.backward(loss + place)
+            hold.before()
+            clip_gradients(model.parameters())
+            optimiser.step()
+            hold.after()
+            average.update(model)
+            clock.tick(step, loss, place)
+            if step % SAVE_EVERY == SAVE_EVERY - 1 or step == steps - 1:
+                save_state(folder / "transformer.pt", stored, step + 1)
     average.copy_to(model)
     return video
 

@@ -32,3 +32,13 @@ def test_subjects_are_where_the_noise_is_highest_but_not_at_the_edge(rows: int, 
         ys, xs = heavy.nonzero(as_tuple=True)
         assert (ys - row).abs().max() <= 4
         assert (xs - column).abs().max() <= 4
+
+
+def test_tokens_are_told_how_far_the_subject_is_unless_the_noise_does_not_say() -> None:
+    scales = Scales(torch.zeros(LATENTS), torch.ones(LATENTS))
+    free = make_batch(Random(4), Layout(6, 8, 8, 89, 12), scales, pinned=False, content=one_subject)  # noqa: S311
+    outline = free.weight / free.weight.amin(1, keepdim=True) > 5
+    assert free.places[..., :2].norm(dim=-1)[outline].max() < 1.9  # the middle of a token is half a token from its edge
+    pinned = make_batch(Random(4), Layout(6, 8, 8, 89, 12), scales, pinned=True, content=one_subject)  # noqa: S311
+    assert pinned.places.shape == (*pinned.tokens.shape[:2], 7)
+    assert pinned.places.isnan().all()

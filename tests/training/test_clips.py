@@ -29,8 +29,9 @@ def folder(tmp_path: Path) -> Path:
 def test_clips_are_shown_at_their_frames(folder: Path) -> None:
     content = of_clips(read_clips(folder))
     shot = Shot(Layout(1, 2, 3, 17, 3), Pins(), torch.tensor([0.0, 16.0, 40.0]), None)
-    clip, _, caption = content(Random(0), shot)  # noqa: S311
-    assert caption == "a red and green wall"
+    shown = content(Random(0), shot)  # noqa: S311
+    clip = shown.clip
+    assert shown.caption == "a red and green wall"
     assert clip.shape == (3, 3, 16, 24)
     assert clip[0, 0, :, :10].mean() > 0.8
     assert clip[1, 0, :, 14:].mean() < 0.25 < 0.85 < clip[1, 1, :, 14:].mean()

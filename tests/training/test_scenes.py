@@ -2,7 +2,7 @@ from random import Random
 
 import pytest
 import torch
-from training.scenes import UNIT, Anchor, Grid, anchored, draw, draw_backdrop, random_scene
+from training.scenes import UNIT, Anchor, Grid, anchored, draw, draw_backdrop, random_scene, whereabouts
 
 GRID = Grid(768, 1280, 8)
 SECONDS = 3.5
@@ -36,3 +36,22 @@ def test_backdrops_are_laid_out_around_the_anchor() -> None:
     near, far = (draw_backdrop(anchored(scene, anchor, SECONDS).backdrop, GRID) for anchor in anchors)
     # The same hills, 128 pixels further right and 64 further down.
     torch.testing.assert_close(near[:, :-8, :-16], far[:, 8:, 16:])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whereabouts_follow_the_subjects(seed: int) -> None:
+    """What is drawn lies around the point that is nowhere, at all times."""
+    scenes = (random_scene(Random(f"{seed} {again}"), GRID, SECONDS) for again in range(99))  # noqa: S311
+    scene = anchored(next(scene for scene in scenes if len(scene.subjects) == 1), Anchor(0.1, -0.1, 1.3), SECONDS)
+    times = torch.tensor([0.4, 1.3, 2.2])
+    seen = (draw(scene, GRID, times) - draw_backdrop(scene.backdrop, GRID)[:, None]).abs().amax(0) > 0.05
+    told = whereabouts(scene, GRID, times).transpose(0, 1)
+    places, moved, speed, ago = told[:, :2], told[:, 2:4], told[:, 4:6], told[:, 6]
+    for place, shape in zip(places, seen, strict=True):
+        assert place.norm(dim=0)[shape].max() < 1.3
+        assert place[:, shape].mean(1).abs().max() < 0.45
+    assert not moved[1].any()
+    torch.testing.assert_close(ago[:, 0, 0], times - 1.3)
+    if scene.subjects[0].bounce == 0:
+        torch.testing.assert_close(moved, speed * ago[:, None])
+    assert speed.any() == any(scene.subjects[0].velocity)

@@ -1,5 +1,7 @@
 """What the transformer knows before any training."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import LTXVideoTransformer3DModel
@@ -7,7 +9,7 @@ from torch import Tensor
 from training.autoencoder import LATENTS, LOTS
 from training.batches import TOKEN
 from training.optimise import Hold
-from training.start import DISTANCES, DRAWN_MARK, SIGNPOSTS, held
+from training.start import CROWDS, DISTANCES, DRAWN_MARK, FEWNESS, SIGNPOSTS, held
 from training.text import WIDTH
 from training.transformer import _new_transformer
 
@@ -21,10 +23,10 @@ def model() -> LTXVideoTransformer3DModel:
     return _new_transformer()
 
 
-def _run(model: LTXVideoTransformer3DModel, tokens: Tensor, timestep: Tensor) -> list[Tensor]:
+def _run(model: LTXVideoTransformer3DModel, tokens: Tensor, timestep: Tensor, frames: int = FRAMES) -> list[Tensor]:
     """What each block hands on, (1, N, 256)."""
     times, rows, columns = torch.meshgrid(
-        torch.arange(FRAMES) * 8 / 25,
+        torch.arange(frames) * 8 / 25,
         torch.arange(float(ROWS)) * TOKEN,
         torch.arange(float(COLUMNS)) * TOKEN,
         indexing="ij",
@@ -91,6 +93,18 @@ def test_signposts_rise_towards_their_side_of_the_drawn_token(model: LTXVideoTra
     place[post.axis] = slice(max(0, DRAWN[post.axis] - 3), DRAWN[post.axis] + 3)
     line = told[tuple(place)] * post.sign
     assert (line.diff() < 0).all()  # the further on a token is, the further back the drawn one
+
+
+def test_tokens_know_in_octaves_how_many_they_are(model: LTXVideoTransformer3DModel) -> None:
+    told = []
+    for frames in (1, 4, 16):
+        noise = torch.randn((1, frames * ROWS * COLUMNS, LATENTS), generator=torch.Generator().manual_seed(3))
+        fewness = _run(model, noise, torch.full((1, 1), 1000.0), frames)[1][0, :, FEWNESS]
+        assert fewness.std() < 0.05
+        told.append(fewness.mean())
+    for few, many in pairwise(told):
+        assert 1.5 < few - many < 2.5  # four times as many
+    assert told[0] < len(CROWDS)
 
 
 def test_training_leaves_what_is_held_alone_and_moves_the_rest(model: LTXVideoTransformer3DModel) -> None:

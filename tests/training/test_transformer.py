@@ -1,13 +1,16 @@
+import math
 from pathlib import Path
 from random import Random
 
 import pytest
 import torch
+from torch import Tensor
 from training.autoencoder import LATENTS
-from training.batches import Layout, Scales, everything, make_batch
+from training.batches import Batch, Layout, Scales, everything, make_batch
+from training.start import INNER, PLACES
 from training.state import save_state
 from training.text import new_text_encoder, new_tokenizer
-from training.transformer import Lesson, Phase, train_transformer
+from training.transformer import FAR, LOUDNESS, Lesson, Phase, place_loss, train_transformer
 
 from training import transformer
 
@@ -17,6 +20,7 @@ SCALES = Scales(torch.zeros(LATENTS), torch.ones(LATENTS))
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transformer, "LAYERS", 1)
+    monkeypatch.setattr(transformer, "TAUGHT", (0,))
     monkeypatch.setattr(transformer, "PHASES", (Phase(10**9, (Lesson(1.0, ((1, 2, 2, 2),), 0.5, everything),)),))
 
 
@@ -52,3 +56,29 @@ def test_pinned_tokens_are_clean_and_outside_the_loss() -> None:
     assert not batch.weight[hard[:, -batch.weight.shape[1] :]].any()
     assert batch.tokens.shape[:2] == batch.timestep.shape
     assert batch.coordinates.shape[2] == batch.tokens.shape[1]
+
+
+def test_places_are_learned_where_they_are_known() -> None:
+    motion = [0.0, 2.0, -0.5, 0.8, 1.5]
+    places = torch.tensor([[[0.5, -1.0, *motion], [20.0, 3.0, *motion], [math.nan] * 7]])
+    told = torch.randn(1, 3, INNER)
+    fine, coarse, moved = places[..., :2].tanh(), (places[..., :2] / FAR).tanh(), places[..., 2:] / 2
+    told[:, :2, PLACES.start : PLACES.stop] = LOUDNESS * torch.cat([fine, coarse, moved], -1)[:, :2]
+
+    def loss(of: Tensor, *more: Tensor, sigma: float = 1.0) -> float:
+        empty = torch.zeros(0)
+        batch = Batch(empty, empty, empty, torch.full((1, 1), 1000 * sigma), empty, places, [])
+        return place_loss([of, *more], batch).item()
+
+    def off(token: int, channel: int) -> Tensor:
+        wrong = told.clone()
+        wrong[0, token, PLACES.start + channel] += 1
+        return wrong
+
+    assert loss(told) == 0
+    assert loss(off(0, 0)) > 10 * loss(off(1, 0)) > 0  # near the subject, far from it
+    assert loss(off(0, 4)) == loss(off(1, 4)) > 0
+    assert loss(told, off(0, 0)) == pytest.approx(loss(off(0, 0)) / 2)
+    assert loss(off(2, 0)) == loss(off(2, 4)) == 0
+    places = places * math.nan
+    assert loss(off(0, 0)) == 0
