@@ -91,7 +91,7 @@ class Pins:
 class Batch:
     """tokens, target: (B, N, 112); coordinates: (B, 3, N); timestep: (B, 1 or N); weight: (B, N).
 
-    places: (B, N, 7), see `Shown`.
+    places: (B, N, 9), see `Shown`.
     """
 
     tokens: Tensor
@@ -152,7 +152,7 @@ def _frames_of(latent_frame: int) -> list[float]:
 class Shown:
     """clip: (3, T, rows, columns) in [0, 1]; focus: (T, rows, columns), what to look at.
 
-    places: (7, latent frames, rows, columns) in tokens, see `scenes.whereabouts`; None if the noise does not say where
+    places: (9, latent frames, rows, columns) in tokens, see `scenes.whereabouts`; None if the noise does not say where
     the subject is.
     """
 
@@ -258,7 +258,7 @@ def with_shape(shape: str) -> Content:
 class Sample:
     """latents: (N, 112), the tokens in front first; pinned: (N,) strength; times: (N,) in frames.
 
-    focus: (M,), how much the tokens in the grid matter; see `_focus_of_tokens`. places: (N, 7), see `Shown`.
+    focus: (M,), how much the tokens in the grid matter; see `_focus_of_tokens`. places: (N, 9), see `Shown`.
     """
 
     latents: Tensor
@@ -314,7 +314,7 @@ def _sample(rng: Random, layout: Layout, pins: Pins, scales: Scales, content: Co
     shown = content(rng, Shot(layout, pins, drawn.flatten(), anchor))
     cells = functional.avg_pool3d(shown.clip * 2 - 1, (SAMPLES // HALVES, 1, 1))
     latents = scales.normalise(encode_cells(cells[None]))[0].flatten(1).T
-    places = torch.full((len(latents), 7), math.nan) if shown.places is None else shown.places.flatten(1).T
+    places = torch.full((len(latents), 9), math.nan) if shown.places is None else shown.places.flatten(1).T
     held = [_strength(rng) for _ in pins.stills]
     head = _strength(rng)
     held += [head] * (len(front) - len(held))

@@ -291,19 +291,18 @@ def _cover(subject: Subject, grid: Grid, times: Tensor) -> Tensor:
 
 
 def whereabouts(scene: Scene, grid: Grid, times: Tensor) -> Tensor:
-    """Returns (7, T, rows, columns): how far each cell lies from the middle of the subjects, x and y, in their radii;
+    """Returns (9, T, rows, columns): how far each cell lies from the middle of the subjects, x and y, in their radii;
 
-    how far that has moved since the motion began; its speed, in radii per second; how many seconds that is ago.
+    how far that has moved since the motion began, leaps aside; how much it has grown (a logarithm) and turned; its
+    speed, x and y, in radii per second; how many seconds ago it began.
     """
     y, x = grid.axes()
-    ago = (times - scene.began).view(-1, 1, 1)
-    (x_0, y_0, _), (middle_x, middle_y, radius) = (
-        [torch.stack(values).mean(0) for values in zip(*(_path(one, t) for one in scene.subjects), strict=True)]
-        for t in (torch.zeros(1, 1, 1), ago)
-    )
-    speed_x, speed_y = scene.subjects[0].velocity
-    lengths = x - middle_x, y - middle_y, middle_x - x_0, middle_y - y_0, speed_x, speed_y
-    told = *(length / radius for length in lengths), ago
+    ago, first = (times - scene.began).view(-1, 1, 1), scene.subjects[0]
+    paths = zip(*(_path(one, ago) for one in scene.subjects), strict=True)
+    middle_x, middle_y, radius = (torch.stack(values).mean(0) for values in paths)
+    speed_x, speed_y = (speed / radius for speed in first.velocity)
+    place = (x - middle_x) / radius, (y - middle_y) / radius
+    told = *place, speed_x * ago, speed_y * ago, (radius / first.radius).log(), first.turn * ago, speed_x, speed_y, ago
     return torch.stack([value.expand(len(times), grid.rows, grid.columns) for value in told])
 
 
@@ -435,7 +434,7 @@ def random_scene(rng: Random, grid: Grid, seconds: float) -> Scene:
     backdrop, place, meaning = _backdrop(rng, set(names[: max(count, 1)]), grid)
     if count == 0:
         return Scene(backdrop, (), place, meaning)
-    motion = rng.choices(list(MOTIONS), (3, 3, 2, 2, 2, 1.5, 1.5, 1.5, 1))[0]
+    motion = rng.choices(list(MOTIONS), (3, 3, 3, 3, 2, 1.5, 1.5, 1.5, 1))[0]
     size = rng.choices(list(SIZES), (6, 1, 1))[0]
     radius = SIZES[size][0] * rng.uniform(0.93, 1.07)
     made = [_subject(rng, _tint(COLOURS[name], rng), motion, radius, grid, seconds) for name in names]

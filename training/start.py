@@ -9,9 +9,11 @@ learned is to draw a shape by its coordinates.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from diffusers import LTXVideoTransformer3DModel
+from diffusers.models.attention import FeedForward
 from diffusers.models.transformers.transformer_ltx import LTXAttention
 from torch import Tensor, nn
 
@@ -33,9 +35,10 @@ SHARP = 60.0  # what a unit of a lot is worth in the exponent of attention
 STEEP, UNSURE = 100.0, 3.0  # how steeply the mark falls below the highest lot, and how high it stands there
 USUAL = 2.6  # the highest lot
 MARK, SIGNPOST = 4.0, 6.0  # how loud the mark and a distance are
-COUNTER, CROWDS = 2, (30, 60, 120, 250, 500, 1000, 2000)  # a head of the second layer; numbers of tokens told apart
+COUNTER = 2  # a head of the second layer
 SHARE = 144.0  # how loud the share of one token is, times their number
-ASCENT = 1.5  # how steeply a count is told from the next
+CROWDS, ODDS = range(-13, -3), range(-14, 5)  # powers of two: the shares of one token and the odds that are told apart
+OCTAVE, CREST = 0.5, 4.0  # how loud a power of two is, and how sharply one ends and the next begins
 PULL, LEAN = 9.5, math.radians(50)  # a signpost's strength, and how far to one side it sees best
 
 
@@ -52,19 +55,40 @@ class Signpost:
 # The frequencies that are low enough to reach across a frame are in the first two heads; a wide one needs the first.
 SIGNPOSTS = (
     Signpost(layer=1, head=0, axis=2, sign=1),
-    Signpost(layer=1, head=1, axis=1, sign=1),
-    Signpost(layer=2, head=0, axis=0, sign=1),
-    Signpost(layer=2, head=1, axis=0, sign=-1),
+    Signpost(layer=1, head=1, axis=0, sign=1),
+    Signpost(layer=2, head=0, axis=0, sign=-1),
+    Signpost(layer=2, head=1, axis=1, sign=1),
     Signpost(layer=3, head=0, axis=2, sign=-1),
     Signpost(layer=3, head=1, axis=1, sign=-1),
 )
 
 # Channels of the residual stream, after the latents and their estimate.
 CONSTANT, FLAG, HIGHEST, DRAWN_MARK = range(2 * LATENTS, 2 * LATENTS + 4)  # FLAG: is pinned
-DISTANCES = range(2 * LATENTS + 4, 2 * LATENTS + 4 + len(SIGNPOSTS))
-CROWD, FEWNESS = DISTANCES.stop, DISTANCES.stop + 1  # the share of one token among all, and its logarithm, about
-HELD = [LOTS, CONSTANT, FLAG, HIGHEST, DRAWN_MARK, *DISTANCES, CROWD, FEWNESS]
-PLACES = range(FEWNESS + 1, FEWNESS + 10)  # what training makes of it all: see `training.transformer.place_loss`
+SIGHTS = range(2 * LATENTS + 4, 2 * LATENTS + 4 + len(SIGNPOSTS))  # how much of the marked token a signpost's head sees
+CROWD, FEWNESS = SIGHTS.stop, SIGHTS.stop + 1  # the share of one token among all, and its logarithm
+DISTANCES = range(FEWNESS + 1, FEWNESS + 1 + len(SIGNPOSTS))
+HELD = [LOTS, CONSTANT, FLAG, HIGHEST, DRAWN_MARK, *SIGHTS, CROWD, FEWNESS, *DISTANCES]
+PLACES = range(DISTANCES.stop, DISTANCES.stop + 11)  # what training makes of it all: `training.transformer.place_loss`
+
+
+@dataclass(frozen=True)
+class Logarithm:
+    """A layer's MLP writes to a channel the logarithm of another, which it knows between `knots`, an octave apart."""
+
+    source: int
+    target: int
+    knots: tuple[float, ...]
+
+
+def _logarithms(layer: int) -> list[Logarithm]:
+    odds = tuple(SIGNPOST * 2.0**power / (1 + 2.0**power) for power in ODDS)
+    posts = [
+        Logarithm(sight, distance, odds)
+        for post, sight, distance in zip(SIGNPOSTS, SIGHTS, DISTANCES, strict=True)
+        if post.layer == layer
+    ]
+    crowd = Logarithm(CROWD, FEWNESS, tuple(SHARE * 2.0**power for power in CROWDS))
+    return posts + [crowd] * (layer == 1)
 
 
 def _head(head: int) -> range:
@@ -218,23 +242,30 @@ def _point(model: LTXVideoTransformer3DModel, post: Signpost, target: int) -> No
 
 
 def _count(model: LTXVideoTransformer3DModel) -> None:
-    """The more tokens there are, the weaker all signposts: the second layer tells how many, in octaves.
-
-    A head that looks at all of them alike sees the mark of one; its MLP counts which of `CROWDS` are not reached.
-    """
-    block = model.transformer_blocks[1]
-    for linear in (block.attn1.to_q, block.attn1.to_k):
+    """The more tokens there are, the less a signpost sees of one: a head that looks at all alike tells how many."""
+    attention = model.transformer_blocks[1].attn1
+    for linear in (attention.to_q, attention.to_k):
         linear.weight[_head(COUNTER)] = 0
         linear.bias[_head(COUNTER)] = 0
-    _read(block.attn1, COUNTER, DRAWN_MARK, CROWD, SHARE * NORM / MARK)
-    rise, fall = block.ff.net[0].proj, block.ff.net[2]
-    for number, crowd in enumerate(CROWDS):
-        for unit, sign in ((2 * number, 1.0), (2 * number + 1, -1.0)):
-            rise.weight[unit] = 0
-            rise.weight[unit, CROWD] = ASCENT * NORM * crowd / SHARE
-            rise.bias[unit] = sign / 2 - ASCENT
-            fall.weight[:, unit] = 0
-            fall.weight[FEWNESS, unit] = sign
+    _read(attention, COUNTER, DRAWN_MARK, CROWD, SHARE * NORM / MARK)
+
+
+def _take_logarithms(mlp: FeedForward, logarithms: list[Logarithm]) -> None:
+    """What a head sees of one token falls off exponentially: its logarithm is nearly linear in the distance.
+
+    Two units between each pair of knots: one begins to rise, and one to take the rise back.
+    """
+    rise, fall, unit = mlp.net[0].proj, mlp.net[2], 0
+    for logarithm in logarithms:
+        fall.bias[logarithm.target] = -OCTAVE * (len(logarithm.knots) - 1) / 2
+        for low, high in pairwise(logarithm.knots):
+            for knot, sign in ((low, 1.0), (high, -1.0)):
+                rise.weight[unit] = 0
+                rise.weight[unit, logarithm.source] = CREST * NORM / (high - low)
+                rise.bias[unit] = -CREST * knot / (high - low)
+                fall.weight[:, unit] = 0
+                fall.weight[logarithm.target, unit] = sign * OCTAVE / CREST
+                unit += 1
 
 
 @torch.no_grad()
@@ -255,11 +286,13 @@ def start(model: LTXVideoTransformer3DModel) -> None:
         _level(attention, FIRM if layer in pointing else LOOSE)
         _look_around(model, attention)
     _find_the_lot(model)
-    for post, target in zip(SIGNPOSTS, DISTANCES, strict=True):
+    for post, target in zip(SIGNPOSTS, SIGHTS, strict=True):
         if post.layer < len(model.transformer_blocks):
             _point(model, post, target)
     if others:
         _count(model)
+    for layer, block in enumerate(model.transformer_blocks):
+        _take_logarithms(block.ff, _logarithms(layer))
     model.proj_out.weight[:, :LATENTS] = NORM * torch.eye(LATENTS)
     model.proj_out.weight[:, LATENTS : 2 * LATENTS] = -NORM * torch.eye(LATENTS)
 
@@ -297,9 +330,8 @@ def held(model: LTXVideoTransformer3DModel) -> dict[str, Tensor]:
             hold(f"{block}.attn1.{module}", matched)
         hold(f"{block}.attn1.to_v", read)
         masks[f"{block}.attn1.to_out.0.weight"][:, read] = True
+        units = 2 if number == 0 else sum(2 * len(logarithm.knots) - 2 for logarithm in _logarithms(number))
+        hold(f"{block}.ff.net.0.proj", list(range(units)))
+        masks[f"{block}.ff.net.2.weight"][:, :units] = True
     hold("transformer_blocks.0.attn1.to_out.0", list(range(LATENTS, 2 * LATENTS)))
-    for layer, units in ((0, 2), (1, 2 * len(CROWDS))):
-        if layer < len(model.transformer_blocks):
-            hold(f"transformer_blocks.{layer}.ff.net.0.proj", list(range(units)))
-            masks[f"transformer_blocks.{layer}.ff.net.2.weight"][:, :units] = True
     return masks

@@ -35,10 +35,11 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps up to a limit, and what they teach."""
+    """Steps up to a limit, what they teach, and how much places weigh in the loss."""
 
     until: int
     lessons: tuple[Lesson, ...]
+    places: float = 1.0
 
 
 # Many small pictures teach words. The default sizes are 8 x 13 tokens (832x512) and 12 x 20 (1280x768).
@@ -50,16 +51,23 @@ FULL = ((2, 8, 13, 12), (2, 13, 8, 12), (3, 8, 8, 12), (3, 8, 13, 6), (1, 12, 20
 LARGE = (*SMALL, *MIDDLE, *MIDDLE, *FULL, *FULL)
 MIXED = TINY + STILL + SMALL + MIDDLE
 PHASES = (
-    Phase(500, (Lesson(1.0, TINY + STILL),)),
-    Phase(1300, (Lesson(1.0, MIXED),)),
-    Phase(1700, (Lesson(1.0, MIXED, 0.25, everything),)),
-    Phase(2600, (Lesson(0.35, TINY), Lesson(0.25, MIDDLE + FULL), Lesson(0.4, LARGE, 0.6, everything))),
-    Phase(10**9, (Lesson(0.15, TINY), Lesson(0.35, MIDDLE + FULL + FULL), Lesson(0.5, LARGE, 0.55, everything))),
+    Phase(400, (Lesson(1.0, TINY + STILL),)),
+    Phase(1100, (Lesson(1.0, MIXED),)),
+    # From here on tokens know where, and have to draw what: loud places leave little of the gradient to shapes.
+    Phase(1500, (Lesson(1.0, MIXED, 0.25, everything),), places=0.3),
+    Phase(2300, (Lesson(0.35, TINY), Lesson(0.25, MIDDLE + FULL), Lesson(0.4, LARGE, 0.6, everything)), places=0.3),
+    Phase(
+        10**9,
+        (Lesson(0.4, TINY + STILL + SMALL), Lesson(0.3, MIDDLE + FULL), Lesson(0.3, LARGE, 0.55, everything)),
+        places=0.1,
+    ),
 )
 COOL_DOWN = 0.75  # share of the steps
-TAUGHT = (2, 3)  # layers after which a token shall know its place
+TAUGHT = (2, 3, 4)  # layers after which a token shall know its place
 FAR = 4.0  # radii; the scale of the coarse places
 LOUDNESS = 4.0  # of a place in the residual stream
+# What makes motion as loud as places: moved x, y; grown; turned; speed x, y; seconds.
+GAINS = (1.0, 1.5, 4.0, 1.5, 1.0, 1.5, 0.4)
 SAVE_EVERY = 50
 CLIP_LENGTHS = (89, 89, 89, 89, 49, 41, 25, 121)
 FRAME_RATES = (25.0,) * 9 + (15.0, 24.0, 30.0, 50.0)
@@ -110,13 +118,13 @@ def flow_loss(velocity: Tensor, batch: Batch, importance: Tensor) -> Tensor:
 def place_loss(told: list[Tensor], batch: Batch) -> Tensor:
     """Deep supervision (Lee et al., 2015): what some layers hand on, (B, N, 256) each, says where the subject is.
 
-    Finely and coarsely where it is, where tokens near it count most; how far it has moved, how fast and since when,
-    where all count. The more noise the more, too: with little of it the picture itself says so.
+    Finely and coarsely where it is, where tokens near it count most; how it has moved, how fast and since when, where
+    all count. The more noise the more, too: with little of it the picture itself says so.
     """
     known = batch.places.isfinite().all(-1) * (batch.timestep / 1000).square()
     lengths = batch.places.nan_to_num()
     places, motion = lengths[..., :2], lengths[..., 2:]
-    wanted = LOUDNESS * torch.cat([places.tanh(), (places / FAR).tanh(), motion / 2], -1)
+    wanted = LOUDNESS * torch.cat([places.tanh(), (places / FAR).tanh(), motion * motion.new_tensor(GAINS)], -1)
     near = known / (1 + places.square().sum(-1) / FAR)
     weight = torch.stack([near] * 4 + [known] * motion.shape[-1], -1)
     weight = weight / weight.sum((0, 1)).clamp(min=1.0)
@@ -127,7 +135,7 @@ def place_loss(told: list[Tensor], batch: Batch) -> Tensor:
 
 @contextmanager
 def overheard(model: LTXVideoTransformer3DModel) -> Iterator[list[Tensor]]:
-    """What the layers in `TAUGHT` hand on, newest last; the reader clears it."""
+    """What the layers in `TAUGHT` hand on in one pass."""
     told: list[Tensor] = []
     blocks = [block for number, block in enumerate(model.transformer_blocks) if number in TAUGHT]
     hooks = [block.register_forward_hook(lambda _block, _given, made: told.append(made)) for block in blocks]
@@ -138,15 +146,25 @@ def overheard(model: LTXVideoTransformer3DModel) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
+def losses(video: Video, tokenizer: PreTrainedTokenizerFast, batch: Batch, importance: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the flow, and of places."""
+    with overheard(video.transformer) as told:
+        velocity = predict(video, batch, *tokenise(tokenizer, batch.captions))
+    return flow_loss(velocity, batch, importance), place_loss(told, batch)
+
+
 def importance_of(scales: Scales) -> Tensor:
     """Half-way between an error of pixels and one of normalised latents: colour counts most."""
     return scales.std / scales.std.mean()
 
 
+def phase_at(step: int) -> Phase:
+    return next(phase for phase in PHASES if step < phase.until)
+
+
 def batch_at(step: int, scales: Scales, seed: int) -> Batch:
     """The same for a step however often training was interrupted."""
-    rng = Random(f"transformer {seed} {step}")
-    phase = next(phase for phase in PHASES if step < phase.until)
+    rng, phase = Random(f"transformer {seed} {step}"), phase_at(step)
     lesson = rng.choices(phase.lessons, [lesson.share for lesson in phase.lessons])[0]
     samples, rows, columns, kept = rng.choice(lesson.layouts)
     frames = rng.choice(CLIP_LENGTHS) if kept < 8 else rng.choice((89, 89, 89, 49))
@@ -196,22 +214,19 @@ def train_transformer(
     stored = {"model": model, "optimiser": optimiser, "average": average}
     importance, clock = importance_of(scales), Clock("transformer", steps)
     first = load_state(folder / "transformer.pt", stored)
-    with overheard(model) as told:
-        for step, batch in enumerate(Batches(scales, seed).load(range(first, steps)), first):
-            schedule(step)
-            loss = flow_loss(predict(video, batch, *tokenise(tokenizer, batch.captions)), batch, importance)
-            place = place_loss(told, batch)
-            told.clear()
-            optimiser.zero_grad()
-            torch.autograd.backward(loss + place)
-            hold.before()
-            clip_gradients(model.parameters())
-            optimiser.step()
-            hold.after()
-            average.update(model)
-            clock.tick(step, loss, place)
-            if step % SAVE_EVERY == SAVE_EVERY - 1 or step == steps - 1:
-                save_state(folder / "transformer.pt", stored, step + 1)
+    for step, batch in enumerate(Batches(scales, seed).load(range(first, steps)), first):
+        schedule(step)
+        flow, place = losses(video, tokenizer, batch, importance)
+        optimiser.zero_grad()
+        torch.autograd.backward(flow + phase_at(step).places * place)
+        hold.before()
+        clip_gradients(model.parameters())
+        optimiser.step()
+        hold.after()
+        average.update(model)
+        clock.tick(step, flow, place)
+        if step % SAVE_EVERY == SAVE_EVERY - 1 or step == steps - 1:
+            save_state(folder / "transformer.pt", stored, step + 1)
     average.copy_to(model)
     return video
 

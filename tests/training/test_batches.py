@@ -40,5 +40,5 @@ def test_tokens_are_told_how_far_the_subject_is_unless_the_noise_does_not_say() 
     outline = free.weight / free.weight.amin(1, keepdim=True) > 5
     assert free.places[..., :2].norm(dim=-1)[outline].max() < 1.9  # the middle of a token is half a token from its edge
     pinned = make_batch(Random(4), Layout(6, 8, 8, 89, 12), scales, pinned=True, content=one_subject)  # noqa: S311
-    assert pinned.places.shape == (*pinned.tokens.shape[:2], 7)
+    assert pinned.places.shape == (*pinned.tokens.shape[:2], 9)
     assert pinned.places.isnan().all()

@@ -46,12 +46,14 @@ def test_whereabouts_follow_the_subjects(seed: int) -> None:
     times = torch.tensor([0.4, 1.3, 2.2])
     seen = (draw(scene, GRID, times) - draw_backdrop(scene.backdrop, GRID)[:, None]).abs().amax(0) > 0.05
     told = whereabouts(scene, GRID, times).transpose(0, 1)
-    places, moved, speed, ago = told[:, :2], told[:, 2:4], told[:, 4:6], told[:, 6]
+    places, moved, grown, turned, speed, ago = torch.split(told, [2, 2, 1, 1, 2, 1], 1)
     for place, shape in zip(places, seen, strict=True):
         assert place.norm(dim=0)[shape].max() < 1.3
         assert place[:, shape].mean(1).abs().max() < 0.45
-    assert not moved[1].any()
-    torch.testing.assert_close(ago[:, 0, 0], times - 1.3)
-    if scene.subjects[0].bounce == 0:
-        torch.testing.assert_close(moved, speed * ago[:, None])
-    assert speed.any() == any(scene.subjects[0].velocity)
+    subject = scene.subjects[0]
+    assert not torch.cat([moved, grown, turned], 1)[1].any()
+    torch.testing.assert_close(ago[:, 0, 0, 0], times - 1.3)
+    torch.testing.assert_close(moved, speed * ago)
+    torch.testing.assert_close(grown, subject.growth * ago)
+    torch.testing.assert_close(turned, subject.turn * ago)
+    assert speed.any() == any(subject.velocity)

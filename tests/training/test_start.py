@@ -9,7 +9,7 @@ from torch import Tensor
 from training.autoencoder import LATENTS, LOTS
 from training.batches import TOKEN
 from training.optimise import Hold
-from training.start import CROWDS, DISTANCES, DRAWN_MARK, FEWNESS, SIGNPOSTS, held
+from training.start import CROWDS, DISTANCES, DRAWN_MARK, FEWNESS, OCTAVE, ODDS, SIGHTS, SIGNPOST, SIGNPOSTS, held
 from training.text import WIDTH
 from training.transformer import _new_transformer
 
@@ -88,11 +88,23 @@ def test_only_the_token_with_the_highest_lot_is_marked(
 @pytest.mark.parametrize("number", range(len(SIGNPOSTS)))
 def test_signposts_rise_towards_their_side_of_the_drawn_token(model: LTXVideoTransformer3DModel, number: int) -> None:
     post = SIGNPOSTS[number]
-    told = _run(model, _noise(7), torch.full((1, 1), 1000.0))[-1][0, :, DISTANCES[number]].view(FRAMES, ROWS, COLUMNS)
+    told = _run(model, _noise(7), torch.full((1, 1), 1000.0))[-1][0].view(FRAMES, ROWS, COLUMNS, -1)
     place: list[int | slice] = [*DRAWN]
     place[post.axis] = slice(max(0, DRAWN[post.axis] - 3), DRAWN[post.axis] + 3)
-    line = told[tuple(place)] * post.sign
-    assert (line.diff() < 0).all()  # the further on a token is, the further back the drawn one
+    for channel in (SIGHTS[number], DISTANCES[number]):
+        line = told[*place, channel] * post.sign
+        assert (line.diff() < 0).all()  # the further on a token is, the further back the drawn one
+
+
+def test_distances_are_what_is_seen_in_octaves(model: LTXVideoTransformer3DModel) -> None:
+    """Odds, as everything a head sees it sees in competition with all other tokens."""
+    told = _run(model, _noise(7), torch.full((1, 1), 1000.0))[-1][0]
+    for sight, distance in zip(told[:, SIGHTS].T, told[:, DISTANCES].T, strict=True):
+        share = sight / SIGNPOST
+        odds = (share / (1 - share)).log2()
+        known = (odds > ODDS[0] + 1) & (odds < ODDS[-1] - 1)
+        assert known.sum() > 100
+        assert (distance[known] / OCTAVE - odds[known]).std() < 0.25
 
 
 def test_tokens_know_in_octaves_how_many_they_are(model: LTXVideoTransformer3DModel) -> None:
@@ -103,8 +115,8 @@ def test_tokens_know_in_octaves_how_many_they_are(model: LTXVideoTransformer3DMo
         assert fewness.std() < 0.05
         told.append(fewness.mean())
     for few, many in pairwise(told):
-        assert 1.5 < few - many < 2.5  # four times as many
-    assert told[0] < len(CROWDS)
+        assert 1.5 < (few - many) / OCTAVE < 2.5  # four times as many
+    assert max(map(abs, told)) < OCTAVE * len(CROWDS) / 2  # within its range
 
 
 def test_training_leaves_what_is_held_alone_and_moves_the_rest(model: LTXVideoTransformer3DModel) -> None:

@@ -10,7 +10,7 @@ from training.batches import Batch, Layout, Scales, everything, make_batch
 from training.start import INNER, PLACES
 from training.state import save_state
 from training.text import new_text_encoder, new_tokenizer
-from training.transformer import FAR, LOUDNESS, Lesson, Phase, place_loss, train_transformer
+from training.transformer import FAR, GAINS, LOUDNESS, Lesson, Phase, place_loss, train_transformer
 
 from training import transformer
 
@@ -59,10 +59,10 @@ def test_pinned_tokens_are_clean_and_outside_the_loss() -> None:
 
 
 def test_places_are_learned_where_they_are_known() -> None:
-    motion = [0.0, 2.0, -0.5, 0.8, 1.5]
-    places = torch.tensor([[[0.5, -1.0, *motion], [20.0, 3.0, *motion], [math.nan] * 7]])
+    motion = [0.0, 2.0, 0.1, 0.0, -0.5, 0.8, 1.5]
+    places = torch.tensor([[[0.5, -1.0, *motion], [20.0, 3.0, *motion], [math.nan] * 9]])
     told = torch.randn(1, 3, INNER)
-    fine, coarse, moved = places[..., :2].tanh(), (places[..., :2] / FAR).tanh(), places[..., 2:] / 2
+    fine, coarse, moved = places[..., :2].tanh(), (places[..., :2] / FAR).tanh(), places[..., 2:] * torch.tensor(GAINS)
     told[:, :2, PLACES.start : PLACES.stop] = LOUDNESS * torch.cat([fine, coarse, moved], -1)[:, :2]
 
     def loss(of: Tensor, *more: Tensor, sigma: float = 1.0) -> float:
