@@ -11,7 +11,18 @@ from torch.nn import functional
 
 from training.autoencoder import BLOCK, CELL, HALVES, LATENTS, LOTS, encode_cells
 from training.pictures import cross_fade, moving_picture, random_picture
-from training.scenes import UNIT, Anchor, Grid, Scene, anchored, draw, draw_backdrop, random_scene, whereabouts
+from training.scenes import (
+    UNIT,
+    WHEREABOUTS,
+    Anchor,
+    Grid,
+    Scene,
+    anchored,
+    draw,
+    draw_backdrop,
+    random_scene,
+    whereabouts,
+)
 from training.text import FADE_WORDS, vary
 
 TOKEN = CELL * BLOCK  # pixels
@@ -314,7 +325,7 @@ def _sample(rng: Random, layout: Layout, pins: Pins, scales: Scales, content: Co
     shown = content(rng, Shot(layout, pins, drawn.flatten(), anchor))
     cells = functional.avg_pool3d(shown.clip * 2 - 1, (SAMPLES // HALVES, 1, 1))
     latents = scales.normalise(encode_cells(cells[None]))[0].flatten(1).T
-    places = torch.full((len(latents), 9), math.nan) if shown.places is None else shown.places.flatten(1).T
+    places = torch.full((len(latents), WHEREABOUTS), math.nan) if shown.places is None else shown.places.flatten(1).T
     held = [_strength(rng) for _ in pins.stills]
     head = _strength(rng)
     held += [head] * (len(front) - len(held))

@@ -64,6 +64,7 @@ SIZES: dict[str, tuple[float, tuple[str, ...]]] = {
 SPEEDS = {"right": (0.2, 0.0), "left": (-0.2, 0.0), "up": (0.0, -0.13), "down": (0.0, 0.13)}
 GROWTH, TURN, LEAP, LEAPS = 0.2, 0.9, 0.2, 0.85  # per second; the third in units
 RADII = (0.07, 0.7)
+WHEREABOUTS = 9  # what `whereabouts` tells of each place
 HORIZON_BELOW = 0.125  # an anchor, in units
 GRADIENT, SKY = 0.7, 0.65  # height of the zone in which colours change
 SLOTS: dict[str, tuple[str, ...]] = {

@@ -18,6 +18,7 @@ from diffusers.models.transformers.transformer_ltx import LTXAttention
 from torch import Tensor, nn
 
 from training.autoencoder import BLOCK, CELL, LATENTS, LOTS
+from training.scenes import WHEREABOUTS
 
 INNER, HEADS = 256, 8
 HEAD = INNER // HEADS
@@ -68,7 +69,8 @@ SIGHTS = range(2 * LATENTS + 4, 2 * LATENTS + 4 + len(SIGNPOSTS))  # how much of
 CROWD, FEWNESS = SIGHTS.stop, SIGHTS.stop + 1  # the share of one token among all, and its logarithm
 DISTANCES = range(FEWNESS + 1, FEWNESS + 1 + len(SIGNPOSTS))
 HELD = [LOTS, CONSTANT, FLAG, HIGHEST, DRAWN_MARK, *SIGHTS, CROWD, FEWNESS, *DISTANCES]
-PLACES = range(DISTANCES.stop, DISTANCES.stop + 11)  # what training makes of it all: `training.transformer.place_loss`
+# What training makes of it all, the place finely and coarsely: `training.transformer.place_loss`.
+PLACES = range(DISTANCES.stop, DISTANCES.stop + 2 + WHEREABOUTS)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class Logarithm:
     source: int
     target: int
     knots: tuple[float, ...]
+
+    @property
+    def units(self) -> int:
+        """Of the MLP: one where each octave begins, one where it ends."""
+        return 2 * (len(self.knots) - 1)
 
 
 def _logarithms(layer: int) -> list[Logarithm]:
@@ -330,7 +337,7 @@ def held(model: LTXVideoTransformer3DModel) -> dict[str, Tensor]:
             hold(f"{block}.attn1.{module}", matched)
         hold(f"{block}.attn1.to_v", read)
         masks[f"{block}.attn1.to_out.0.weight"][:, read] = True
-        units = 2 if number == 0 else sum(2 * len(logarithm.knots) - 2 for logarithm in _logarithms(number))
+        units = 2 if number == 0 else sum(logarithm.units for logarithm in _logarithms(number))
         hold(f"{block}.ff.net.0.proj", list(range(units)))
         masks[f"{block}.ff.net.2.weight"][:, :units] = True
     hold("transformer_blocks.0.attn1.to_out.0", list(range(LATENTS, 2 * LATENTS)))

@@ -53,7 +53,7 @@ MIXED = TINY + STILL + SMALL + MIDDLE
 PHASES = (
     Phase(400, (Lesson(1.0, TINY + STILL),)),
     Phase(1100, (Lesson(1.0, MIXED),)),
-    # From here on tokens know where, and have to draw what: loud places leave little of the gradient to shapes.
+    # By now tokens know about where, and have to draw what: loud places leave little of the gradient to shapes.
     Phase(1500, (Lesson(1.0, MIXED, 0.25, everything),), places=0.3),
     Phase(2300, (Lesson(0.35, TINY), Lesson(0.25, MIDDLE + FULL), Lesson(0.4, LARGE, 0.6, everything)), places=0.3),
     Phase(
