@@ -27,6 +27,7 @@ from training.text import FADE_WORDS, vary
 
 TOKEN = CELL * BLOCK  # pixels
 SAMPLES = 4  # drawn per latent frame, two in each half
+PARTS = 4  # of a token along each side, whose cover is told
 CONDITION_NOISE = 0.15
 FADE_FRAMES = 24
 
@@ -102,7 +103,7 @@ class Pins:
 class Batch:
     """tokens, target: (B, N, 112); coordinates: (B, 3, N); timestep: (B, 1 or N); weight: (B, N).
 
-    places: (B, N, 9), see `Shown`.
+    places: (B, N, 9), see `Shown`; focus: (B, N) and cover: (B, N, 16), see `Sample`.
     """
 
     tokens: Tensor
@@ -111,6 +112,8 @@ class Batch:
     timestep: Tensor
     weight: Tensor
     places: Tensor
+    focus: Tensor
+    cover: Tensor
     captions: list[str]
 
 
@@ -269,7 +272,8 @@ def with_shape(shape: str) -> Content:
 class Sample:
     """latents: (N, 112), the tokens in front first; pinned: (N,) strength; times: (N,) in frames.
 
-    focus: (M,), how much the tokens in the grid matter; see `_focus_of_tokens`. places: (N, 9), see `Shown`.
+    focus: (N,), how much each token matters; see `_focus_of_tokens`. places: (N, 9), see `Shown`.
+    cover: (N, 16), how much of each part of a token a subject covers; see `_cover_of_tokens`.
     """
 
     latents: Tensor
@@ -277,6 +281,7 @@ class Sample:
     times: Tensor
     focus: Tensor
     places: Tensor
+    cover: Tensor
     caption: str
 
 
@@ -333,7 +338,8 @@ def _sample(rng: Random, layout: Layout, pins: Pins, scales: Scales, content: Co
     times = front_times + [float(max(0, 8 * i - 7)) for i in kept]
     area = layout.rows * layout.columns
     spread = [torch.tensor(values).repeat_interleave(area) for values in (held, times)]
-    return Sample(latents, spread[0], spread[1], _focus_of_tokens(shown.focus), places, vary(shown.caption, rng))
+    focus, cover = _focus_of_tokens(shown.focus), _cover_of_tokens(shown.focus)
+    return Sample(latents, spread[0], spread[1], focus, places, cover, vary(shown.caption, rng))
 
 
 def _focus_of_tokens(focus: Tensor) -> Tensor:
@@ -341,6 +347,15 @@ def _focus_of_tokens(focus: Tensor) -> Tensor:
     block = (SAMPLES, BLOCK, BLOCK)
     most, least = functional.max_pool3d(focus[None], block), -functional.max_pool3d(-focus[None], block)
     return (2 * most - least).flatten()
+
+
+def _cover_of_tokens(focus: Tensor) -> Tensor:
+    """focus: (T, rows, columns) in cells. Returns (N, 16): its mean in each part of each token, row by row."""
+    part = BLOCK // PARTS
+    means = functional.avg_pool3d(focus[None], (SAMPLES, part, part))[0]
+    _, rows, columns = means.shape
+    means = means.view(-1, rows // PARTS, PARTS, columns // PARTS, PARTS)
+    return means.transpose(2, 3).flatten(3).flatten(0, 2)
 
 
 def _sigma(rng: Random, tokens: int) -> float:
@@ -396,5 +411,7 @@ def make_batch(rng: Random, layout: Layout, scales: Scales, pinned: bool, conten
         times if pinned else times[:, :1],
         torch.stack(weight),
         torch.stack([sample.places for sample in samples]),
+        torch.stack([sample.focus for sample in samples]),
+        torch.stack([sample.cover for sample in samples]),
         [sample.caption for sample in samples],
     )

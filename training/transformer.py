@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from training.autoencoder import LATENTS
-from training.batches import Batch, Content, Layout, Scales, everything, make_batch, one_subject
+from training.batches import PARTS, Batch, Content, Layout, Scales, everything, make_batch, one_subject
 from training.optimise import Average, Both, Hold, Muon, warm_stable
 from training.start import HEAD, HEADS, INNER, PLACES, held, start
 from training.state import Clock, load_state, save_state
@@ -35,11 +35,12 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps up to a limit, what they teach, and how much places weigh in the loss."""
+    """Steps up to a limit, what they teach, and how much places and cover weigh in the loss."""
 
     until: int
     lessons: tuple[Lesson, ...]
     places: float = 1.0
+    cover: float = 0.0
 
 
 # Many small pictures teach words. The default sizes are 8 x 13 tokens (832x512) and 12 x 20 (1280x768).
@@ -50,17 +51,22 @@ MIDDLE = ((6, 8, 13, 3), (8, 8, 8, 4), (6, 13, 8, 3), (4, 8, 13, 5), (8, 6, 10, 
 FULL = ((2, 8, 13, 12), (2, 13, 8, 12), (3, 8, 8, 12), (3, 8, 13, 6), (1, 12, 20, 8))
 LARGE = (*SMALL, *MIDDLE, *MIDDLE, *FULL, *FULL)
 MIXED = TINY + STILL + SMALL + MIDDLE
+SHARP = (
+    Lesson(0.4, TINY + STILL + SMALL),
+    Lesson(0.25, MIDDLE + FULL),
+    Lesson(0.35, LARGE, 0.6, everything),
+)
 PHASES = (
     Phase(400, (Lesson(1.0, TINY + STILL),)),
     Phase(1100, (Lesson(1.0, MIXED),)),
-    # By now tokens know about where, and have to draw what: loud places leave little of the gradient to shapes.
-    Phase(1500, (Lesson(1.0, MIXED, 0.25, everything),), places=0.3),
-    Phase(2300, (Lesson(0.35, TINY), Lesson(0.25, MIDDLE + FULL), Lesson(0.4, LARGE, 0.6, everything)), places=0.3),
-    Phase(
-        10**9,
-        (Lesson(0.4, TINY + STILL + SMALL), Lesson(0.3, MIDDLE + FULL), Lesson(0.3, LARGE, 0.55, everything)),
-        places=0.1,
-    ),
+    Phase(1500, (Lesson(1.0, MIXED, 0.25, everything),)),
+    Phase(2300, (Lesson(0.35, TINY), Lesson(0.25, MIDDLE + FULL), Lesson(0.4, LARGE, 0.6, everything))),
+    Phase(3150, (Lesson(0.15, TINY), Lesson(0.35, MIDDLE + FULL + FULL), Lesson(0.5, LARGE, 0.55, everything))),
+    # By now tokens know where they are, and have to draw what: loud places leave little of the gradient to shapes.
+    Phase(6200, SHARP, places=0.15),
+    Phase(7300, SHARP, places=0.1, cover=1.0),
+    Phase(9500, SHARP, places=0.1, cover=2.5),
+    Phase(10**9, SHARP, places=0.1, cover=0.7),
 )
 COOL_DOWN = 0.75  # share of the steps
 TAUGHT = (2, 3, 4)  # layers after which a token shall know its place
@@ -74,11 +80,12 @@ FRAME_RATES = (25.0,) * 9 + (15.0, 24.0, 30.0, 50.0)
 
 
 class Video(nn.Module):
-    """The transformer and the frozen text encoder it was trained with."""
+    """The transformer and the frozen text encoder it was trained with. cover: used in training only."""
 
     def __init__(self, text_encoder: T5EncoderModel) -> None:
         super().__init__()
         self.transformer: LTXVideoTransformer3DModel = _new_transformer()
+        self.cover: nn.Module = nn.Sequential(nn.RMSNorm(INNER, elementwise_affine=False), nn.Linear(INNER, PARTS**2))
         self.text_encoder: T5EncoderModel = text_encoder.requires_grad_(False)
 
 
@@ -115,14 +122,18 @@ def flow_loss(velocity: Tensor, batch: Batch, importance: Tensor) -> Tensor:
     return (error * batch.weight).sum() / batch.weight.sum().clamp(min=1.0)
 
 
+def _known(batch: Batch) -> Tensor:
+    """How much it matters that a token knows its place, (B, N): the more noise, the more. A clear picture tells it."""
+    return batch.places.isfinite().all(-1) * (batch.timestep / 1000).square()
+
+
 def place_loss(told: list[Tensor], batch: Batch) -> Tensor:
     """Deep supervision (Lee et al., 2015): what some layers hand on, (B, N, 256) each, says where the subject is.
 
     Finely and coarsely where it is, where tokens near it count most; how it has moved, how fast and since when, where
-    all count. The more noise the more, too: with little of it the picture itself says so.
+    all count.
     """
-    known = batch.places.isfinite().all(-1) * (batch.timestep / 1000).square()
-    lengths = batch.places.nan_to_num()
+    known, lengths = _known(batch), batch.places.nan_to_num()
     places, motion = lengths[..., :2], lengths[..., 2:]
     wanted = LOUDNESS * torch.cat([places.tanh(), (places / FAR).tanh(), motion * motion.new_tensor(GAINS)], -1)
     near = known / (1 + places.square().sum(-1) / FAR)
@@ -131,6 +142,17 @@ def place_loss(told: list[Tensor], batch: Batch) -> Tensor:
     errors = [((hidden[..., PLACES.start : PLACES.stop] - wanted) / LOUDNESS).square() * weight for hidden in told]
     total: Tensor = torch.stack(errors).sum() / len(told)
     return total
+
+
+def cover_loss(video: Video, told: list[Tensor], batch: Batch) -> Tensor:
+    """Deep supervision likewise: `video.cover` reads from it how much of each part of a token the subject covers.
+
+    A shape without its colours. In an error of pictures outlines are a small part, and tied to every pair of colours.
+    """
+    weight = _known(batch) * (1 + 3 * batch.focus)
+    weight = weight / weight.sum().clamp(min=1.0)
+    errors = [((video.cover(hidden) - batch.cover).square().mean(-1) * weight).sum() for hidden in told]
+    return torch.stack(errors).mean()
 
 
 @contextmanager
@@ -146,11 +168,13 @@ def overheard(model: LTXVideoTransformer3DModel) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def losses(video: Video, tokenizer: PreTrainedTokenizerFast, batch: Batch, importance: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the flow, and of places."""
+def losses(
+    video: Video, tokenizer: PreTrainedTokenizerFast, batch: Batch, importance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the flow, of places, and of cover, which takes knowing one's place: all but the first layer taught have to."""
     with overheard(video.transformer) as told:
         velocity = predict(video, batch, *tokenise(tokenizer, batch.captions))
-    return flow_loss(velocity, batch, importance), place_loss(told, batch)
+    return flow_loss(velocity, batch, importance), place_loss(told, batch), cover_loss(video, told[1:], batch)
 
 
 def importance_of(scales: Scales) -> Tensor:
@@ -187,12 +211,13 @@ class Batches(Dataset[Batch]):
         return DataLoader(self, batch_size=None, sampler=steps, num_workers=1)
 
 
-def _optimiser(model: LTXVideoTransformer3DModel) -> Both:
+def _optimiser(video: Video) -> Both:
     def is_matrix(name: str, parameter: nn.Parameter) -> bool:
-        return parameter.ndim == 2 and name.startswith("transformer_blocks.") and "table" not in name
+        return parameter.ndim == 2 and name.startswith("transformer.transformer_blocks.") and "table" not in name
 
-    matrices = [p for n, p in model.named_parameters() if is_matrix(n, p)]
-    rest = [p for n, p in model.named_parameters() if not is_matrix(n, p)]
+    trained = [(n, p) for n, p in video.named_parameters() if p.requires_grad]
+    matrices = [p for n, p in trained if is_matrix(n, p)]
+    rest = [p for n, p in trained if not is_matrix(n, p)]
     return Both(Muon(matrices, lr=0.008), torch.optim.AdamW(rest, lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.0))
 
 
@@ -209,22 +234,23 @@ def train_transformer(
     video = Video(text_encoder)
     model = video.transformer
     hold = Hold(model, held(model))
-    optimiser, average = _optimiser(model), Average(model, 0.997)
+    optimiser, average = _optimiser(video), Average(model, 0.997)
     schedule = warm_stable(optimiser, steps, warm=100, cool=max(1, round(COOL_DOWN * steps)))
-    stored = {"model": model, "optimiser": optimiser, "average": average}
+    stored = {"model": model, "cover": video.cover, "optimiser": optimiser, "average": average}
     importance, clock = importance_of(scales), Clock("transformer", steps)
     first = load_state(folder / "transformer.pt", stored)
     for step, batch in enumerate(Batches(scales, seed).load(range(first, steps)), first):
         schedule(step)
-        flow, place = losses(video, tokenizer, batch, importance)
+        phase = phase_at(step)
+        flow, place, cover = losses(video, tokenizer, batch, importance)
         optimiser.zero_grad()
-        torch.autograd.backward(flow + phase_at(step).places * place)
+        torch.autograd.backward(flow + phase.places * place + phase.cover * cover)
         hold.before()
         clip_gradients(model.parameters())
         optimiser.step()
         hold.after()
         average.update(model)
-        clock.tick(step, flow, place)
+        clock.tick(step, flow, place, cover)
         if step % SAVE_EVERY == SAVE_EVERY - 1 or step == steps - 1:
             save_state(folder / "transformer.pt", stored, step + 1)
     average.copy_to(model)

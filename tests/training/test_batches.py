@@ -3,7 +3,7 @@ from random import Random
 import pytest
 import torch
 from training.autoencoder import BLOCK, LATENTS, LOTS
-from training.batches import SAMPLES, Layout, Scales, _focus_of_tokens, make_batch, one_subject
+from training.batches import PARTS, SAMPLES, Layout, Scales, _cover_of_tokens, _focus_of_tokens, make_batch, one_subject
 
 
 def test_focus_is_on_subjects_and_most_on_their_outlines() -> None:
@@ -32,6 +32,15 @@ def test_subjects_are_where_the_noise_is_highest_but_not_at_the_edge(rows: int, 
         ys, xs = heavy.nonzero(as_tuple=True)
         assert (ys - row).abs().max() <= 4
         assert (xs - column).abs().max() <= 4
+
+
+def test_cover_tells_the_parts_of_each_token() -> None:
+    focus = torch.zeros(SAMPLES, 2 * BLOCK, 2 * BLOCK)
+    focus[0, BLOCK : BLOCK + 2, :3] = 1  # of the lower left token: a part and a half, for a while
+    cover = _cover_of_tokens(focus)
+    assert cover.shape == (4, PARTS**2)
+    assert cover[2].tolist() == [1 / SAMPLES, 0.5 / SAMPLES] + [0] * (PARTS**2 - 2)
+    assert not cover[[0, 1, 3]].any()
 
 
 def test_tokens_are_told_how_far_the_subject_is_unless_the_noise_does_not_say() -> None:

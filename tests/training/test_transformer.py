@@ -10,7 +10,17 @@ from training.batches import Batch, Layout, Scales, everything, make_batch
 from training.start import INNER, PLACES
 from training.state import save_state
 from training.text import new_text_encoder, new_tokenizer
-from training.transformer import FAR, GAINS, LOUDNESS, Lesson, Phase, place_loss, train_transformer
+from training.transformer import (
+    FAR,
+    GAINS,
+    LOUDNESS,
+    Lesson,
+    Phase,
+    Video,
+    cover_loss,
+    place_loss,
+    train_transformer,
+)
 
 from training import transformer
 
@@ -19,9 +29,10 @@ SCALES = Scales(torch.zeros(LATENTS), torch.ones(LATENTS))
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformer, "LAYERS", 1)
-    monkeypatch.setattr(transformer, "TAUGHT", (0,))
-    monkeypatch.setattr(transformer, "PHASES", (Phase(10**9, (Lesson(1.0, ((1, 2, 2, 2),), 0.5, everything),)),))
+    monkeypatch.setattr(transformer, "LAYERS", 2)
+    monkeypatch.setattr(transformer, "TAUGHT", (0, 1))
+    lessons = (Lesson(1.0, ((1, 2, 2, 2),), 0.5, everything),)
+    monkeypatch.setattr(transformer, "PHASES", (Phase(10**9, lessons, cover=1.0),))
 
 
 class InterruptedTrainingError(Exception):
@@ -67,7 +78,7 @@ def test_places_are_learned_where_they_are_known() -> None:
 
     def loss(of: Tensor, *more: Tensor, sigma: float = 1.0) -> float:
         empty = torch.zeros(0)
-        batch = Batch(empty, empty, empty, torch.full((1, 1), 1000 * sigma), empty, places, [])
+        batch = Batch(empty, empty, empty, torch.full((1, 1), 1000 * sigma), empty, places, empty, empty, [])
         return place_loss([of, *more], batch).item()
 
     def off(token: int, channel: int) -> Tensor:
@@ -82,3 +93,24 @@ def test_places_are_learned_where_they_are_known() -> None:
     assert loss(off(2, 0)) == loss(off(2, 4)) == 0
     places = places * math.nan
     assert loss(off(0, 0)) == 0
+
+
+def test_cover_is_learned_where_places_are_known_and_most_on_outlines() -> None:
+    tokenizer = new_tokenizer()
+    video = Video(new_text_encoder(tokenizer))
+    told, empty = torch.randn(1, 3, INNER), torch.zeros(0)
+    places = torch.tensor([[[0.0] * 9, [0.0] * 9, [math.nan] * 9]])
+    focus = torch.tensor([[0.0, 2.0, 2.0]])
+    cover = video.cover(told).detach()
+
+    def loss(token: int, sigma: float = 1.0) -> Tensor:
+        wrong = cover.clone()
+        wrong[0, token] += 1
+        batch = Batch(empty, empty, empty, torch.full((1, 1), 1000 * sigma), empty, places, focus, wrong, [])
+        return cover_loss(video, [told, told], batch)
+
+    assert loss(1).item() == pytest.approx(7 * loss(0).item())
+    assert loss(1).item() == pytest.approx(7 / 8, abs=1e-3)
+    assert loss(2).item() == pytest.approx(0, abs=1e-6)
+    loss(1).backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in video.cover.parameters())
