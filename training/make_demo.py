@@ -20,7 +20,7 @@ from training.transformer import train_transformer
 
 SEED = 0
 TRANSFORMER_STEPS = 11_000
-LORA_STEPS = 150
+LORA_STEPS = 300
 
 
 @contextmanager

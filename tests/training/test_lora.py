@@ -2,7 +2,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from training.lora import LoraLinear, ink, neon, write_lora
+from training.lora import LoraLinear, add_branches, ink, neon, write_lora
+from training.transformer import _new_transformer
 
 
 def test_styles_keep_the_range_of_colours() -> None:
@@ -22,3 +23,9 @@ def test_new_branches_change_nothing_and_are_stored_under_their_module(tmp_path:
     tensors = load_file(tmp_path / "look.safetensors")
     assert tensors["transformer.transformer_blocks.0.attn1.to_q.lora_A.weight"].shape == (2, 6)
     assert tensors["transformer.transformer_blocks.0.attn1.to_q.lora_B.weight"].shape == (4, 2)
+
+
+def test_branches_are_behind_what_finds_the_subject() -> None:
+    branches = add_branches(_new_transformer())
+    assert {name.split(".")[1] for name in branches} == {"4", "5"}
+    assert {name.split(".")[2] for name in branches} == {"attn1", "attn2", "ff"}
