@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from training.autoencoder import LATENTS
-from training.batches import PARTS, Batch, Content, Layout, Scales, everything, make_batch, one_subject
+from training.batches import PARTS, Batch, Content, Layout, Scales, emphasis, everything, make_batch, one_subject
 from training.optimise import Average, Both, Hold, Muon, warm_stable
 from training.start import HEAD, HEADS, INNER, PLACES, held, start
 from training.state import Clock, load_state, save_state
@@ -63,7 +63,8 @@ PHASES = (
     Phase(2300, (Lesson(0.35, TINY), Lesson(0.25, MIDDLE + FULL), Lesson(0.4, LARGE, 0.6, everything))),
     Phase(3150, (Lesson(0.15, TINY), Lesson(0.35, MIDDLE + FULL + FULL), Lesson(0.5, LARGE, 0.55, everything))),
     # By now tokens know where they are, and have to draw what: loud places leave little of the gradient to shapes.
-    Phase(6200, SHARP, places=0.15),
+    Phase(5400, SHARP, places=0.2),
+    Phase(6200, SHARP, places=0.1),
     Phase(7300, SHARP, places=0.1, cover=1.0),
     Phase(9500, SHARP, places=0.1, cover=2.5),
     Phase(10**9, SHARP, places=0.1, cover=0.7),
@@ -149,7 +150,7 @@ def cover_loss(video: Video, told: list[Tensor], batch: Batch) -> Tensor:
 
     A shape without its colours. In an error of pictures outlines are a small part, and tied to every pair of colours.
     """
-    weight = _known(batch) * (1 + 3 * batch.focus)
+    weight = _known(batch) * emphasis(batch.focus)
     weight = weight / weight.sum().clamp(min=1.0)
     errors = [((video.cover(hidden) - batch.cover).square().mean(-1) * weight).sum() for hidden in told]
     return torch.stack(errors).mean()
