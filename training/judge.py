@@ -7,6 +7,8 @@ from functools import cache
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from skimage.measure import label
+from skimage.morphology import isotropic_opening
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,6 +18,7 @@ SIDE = 96  # of the templates, in pixels
 APART = 0.3  # a subject's pixels differ by so much from the background, in RGB of [0, 1]
 SMALLEST = 0.004  # share of the frame that counts as a subject
 MOVED = 20.0  # pixels
+HAIR = 4.0  # pixels, half the width of lines and specks that are not of a shape
 Points = list[tuple[float, float]]
 
 
@@ -96,11 +99,33 @@ def look(video: Tensor) -> Seen:
     border = torch.cat([video[..., :12, :].flatten(2), video[..., -12:, :].flatten(2)], 2)
     ground = border.transpose(0, 1).flatten(1)
     apart = (video - ground.median(1).values.view(1, 3, 1, 1)).square().sum(1).sqrt() > APART
-    middle = len(video) // 2
-    if apart[middle].float().mean() < SMALLEST:
+    frame, subject = _most_visible(apart)
+    if subject.float().mean() < SMALLEST:
         return Seen(nearest_colour(ground), None, None, None)
-    colour = nearest_colour(video[middle][:, apart[middle]])
-    return Seen(nearest_colour(ground), colour, nearest_shape(apart[middle]), _direction(apart))
+    colour = nearest_colour(video[frame][:, subject])
+    return Seen(nearest_colour(ground), colour, nearest_shape(subject), _direction(apart))
+
+
+def _most_visible(apart: Tensor) -> tuple[int, Tensor]:
+    """The frame nearest to the middle in which the edge does not cut the subject, or else the middle, and its mask.
+
+    apart: (F, H, W). What the edge leaves of a star can be a triangle, to a person as well.
+    """
+    middle = len(apart) // 2
+    for frame in sorted(range(len(apart)), key=lambda frame: abs(frame - middle)):
+        subject = _largest(apart[frame])
+        inner = subject[1:-1, 1:-1].sum()
+        if subject.float().mean() >= SMALLEST and inner == subject.sum():
+            return frame, subject
+    return middle, _largest(apart[middle])
+
+
+def _largest(mask: Tensor) -> Tensor:
+    """The largest connected part of a mask (H, W), without hairs: one stray line would stretch the box around it."""
+    parts = torch.from_numpy(label(isotropic_opening(mask.numpy(), HAIR)))
+    sizes = parts.flatten().bincount()
+    sizes[0] = 0
+    return parts == (sizes.argmax() if len(sizes) > 1 else -1)
 
 
 def _direction(apart: Tensor) -> str | None:

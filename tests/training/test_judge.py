@@ -7,9 +7,10 @@ GRID = Grid(256, 320, 1)
 TIMES = torch.linspace(0, 1.6, 9)
 
 
-def clip(shape: str, velocity: tuple[float, float]) -> torch.Tensor:
+def clip(shape: str, velocity: tuple[float, float], begin: tuple[float, float] | None = None) -> torch.Tensor:
+    """begin: where the subject is at first, by default so that it is in the middle of the frame half-way."""
     backdrop = Backdrop("plain", COLOURS["blue"], COLOURS["blue"], 0.0, 0)
-    centre = (-0.8 * velocity[0], -0.8 * velocity[1])
+    centre = begin or (-0.8 * velocity[0], -0.8 * velocity[1])
     subject = Subject(shape, COLOURS["yellow"], centre, 0.13, velocity)
     return draw(Scene(backdrop, (subject,), "", {}), GRID, TIMES).transpose(0, 1)
 
@@ -17,6 +18,26 @@ def clip(shape: str, velocity: tuple[float, float]) -> torch.Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_drawn_shape_is_recognised(shape: str) -> None:
     assert look(clip(shape, (0.0, 0.0))) == Seen("blue", "yellow", shape, "still")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hairs_and_specks_are_not_part_of_a_shape(shape: str) -> None:
+    video = clip(shape, (0.0, 0.0))
+    yellow = torch.tensor(COLOURS["yellow"]).view(3, 1, 1)
+    video[:, :, 126:131, :] = yellow
+    video[:, :, :, 40:44] = yellow
+    video[:, :, 20:32, 20:32] = yellow
+    assert look(video).shape == shape
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_is_judged_where_the_edge_does_not_cut_it(shape: str) -> None:
+    video = clip(shape, (0.2, 0.0), begin=(0.08, 0.0))  # half-way its centre is a quarter of a radius from the edge
+    assert look(video).shape == shape
+
+
+def test_a_shape_that_is_cut_all_the_time_is_judged_as_it_is() -> None:
+    assert look(clip("square", (0.0, 0.0), begin=(0.0, 0.22))) == Seen("blue", "yellow", "square", "still")
 
 
 @pytest.mark.parametrize(
