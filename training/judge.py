@@ -125,7 +125,7 @@ def _largest(mask: Tensor) -> Tensor:
     parts = torch.from_numpy(label(isotropic_opening(mask.numpy(), HAIR)))
     sizes = parts.flatten().bincount()
     sizes[0] = 0
-    return parts == (sizes.argmax() if len(sizes) > 1 else -1)
+    return (parts > 0) & (parts == sizes.argmax())
 
 
 def _direction(apart: Tensor) -> str | None:
