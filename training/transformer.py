@@ -234,12 +234,12 @@ def train_transformer(
     tokenizer, text_encoder = parts
     video = Video(text_encoder)
     model = video.transformer
-    hold = Hold(model, held(model))
     optimiser, average = _optimiser(video), Average(model, 0.997)
     schedule = warm_stable(optimiser, steps, warm=100, cool=max(1, round(COOL_DOWN * steps)))
     stored = {"model": model, "cover": video.cover, "optimiser": optimiser, "average": average}
     importance, clock = importance_of(scales), Clock("transformer", steps)
     first = load_state(folder / "transformer.pt", stored)
+    hold = Hold(model, held(model))  # as it was stored, should the start have changed since
     for step, batch in enumerate(Batches(scales, seed).load(range(first, steps)), first):
         schedule(step)
         phase = phase_at(step)

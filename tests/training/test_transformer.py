@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from training.autoencoder import LATENTS
 from training.batches import Batch, Layout, Scales, everything, make_batch
-from training.start import INNER, PLACES
+from training.start import CONSTANT, INNER, PLACES
 from training.state import save_state
 from training.text import new_text_encoder, new_tokenizer
 from training.transformer import (
@@ -57,6 +57,18 @@ def test_resumed_training_equals_an_undisturbed_one(tmp_path: Path, monkeypatch:
     resumed = train_transformer(tmp_path / "parts", text, SCALES, 2, seed=1)
     for mine, other in zip(resumed.transformer.parameters(), whole.transformer.parameters(), strict=True):
         torch.testing.assert_close(mine, other, atol=0, rtol=0)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_is_held_stays_as_the_checkpoint_has_it(tmp_path: Path) -> None:
+    tokenizer = new_tokenizer()
+    text, checkpoint = (tokenizer, new_text_encoder(tokenizer)), tmp_path / "transformer.pt"
+    train_transformer(tmp_path, text, SCALES, 1, seed=1)
+    state = torch.load(checkpoint, weights_only=True)
+    state["model"]["proj_in.bias"][CONSTANT] = 7.0
+    torch.save(state, checkpoint)
+    train_transformer(tmp_path, text, SCALES, 2, seed=1)
+    assert torch.load(checkpoint, weights_only=True)["model"]["proj_in.bias"][CONSTANT] == 7.0
 
 
 def test_pinned_tokens_are_clean_and_outside_the_loss() -> None:
