@@ -4,7 +4,7 @@ import http.client
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -51,19 +51,15 @@ def _forward(handler: BaseHTTPRequestHandler, target: str, prefix: str) -> None:
         return
     body = handler.rfile.read(int(handler.headers.get("content-length") or 0))
     headers = {name: value for name, value in handler.headers.items() if name.lower() not in HOP_BY_HOP}
-    connection = http.client.HTTPConnection(target)
-    connection.request(handler.command, handler.path.removeprefix(prefix) or "/", body, headers)
-    answer = connection.getresponse()
-    handler.send_response(answer.status)
-    for name, value in answer.getheaders():
-        if name.lower() not in HOP_BY_HOP:
-            handler.send_header(name, value)
-    handler.end_headers()
-    try:
-        while chunk := answer.read1(65536):
-            handler.wfile.write(chunk)
-            handler.wfile.flush()
-    except OSError:
-        pass  # the browser has gone
-    finally:
-        connection.close()
+    with closing(http.client.HTTPConnection(target)) as connection:
+        connection.request(handler.command, handler.path.removeprefix(prefix) or "/", body, headers)
+        answer = connection.getresponse()
+        with suppress(OSError):  # the browser has gone
+            handler.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in HOP_BY_HOP:
+                    handler.send_header(name, value)
+            handler.end_headers()
+            while chunk := answer.read1(65536):
+                handler.wfile.write(chunk)
+                handler.wfile.flush()
