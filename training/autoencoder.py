@@ -9,6 +9,7 @@ import itertools
 import math
 from functools import cache
 from random import Random
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKLLTXVideo
@@ -22,7 +23,7 @@ CELL = 8  # pixels
 BLOCK = 8  # cells per latent token and axis
 HALVES = 2  # averages of 4 frames per latent frame
 # Highest sum of frequencies kept: of the mean of both halves and of their difference, for Y, Cb and Cr.
-ZIGZAG = (((0, 9), (1, 5)), ((0, 4), (1, 2)), ((0, 4), (1, 2)))
+ZIGZAG = (((0, 7), (1, 3)), ((0, 3), (1, 2)), ((0, 3), (1, 2)))
 YCBCR = torch.tensor([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]])
 CONSTANT = 2.0**17  # drowns the picture in the root mean square of the encoder's last norm, so that it is linear
 LOUD = 16.0  # the same in the decoder, which is trained afterwards
@@ -31,6 +32,28 @@ DECODE_NOISE = 0.04  # of normalised latents: what sampling adds, and some of wh
 RIDGE = 1e-4
 SECONDS = 3.52  # of a clip of 89 frames
 BRIGHTNESS_SCALE = 1.6  # standard deviation of the first normalised channel, the mean brightness
+
+
+class Frequency(NamedTuple):
+    """What a latent tells: of Y, Cb or Cr (0 to 2), of the mean of both halves or of their difference."""
+
+    plane: int
+    difference: int
+    u: int
+    v: int
+
+
+FREQUENCIES = [
+    Frequency(plane, difference, u, v)
+    for plane, limits in enumerate(ZIGZAG)
+    for difference, limit in limits
+    for u, v in itertools.product(range(BLOCK), range(BLOCK))
+    if u + v <= limit
+]
+LATENTS = len(FREQUENCIES)  # 78
+LOTS = LATENTS - 1  # the finest difference of colour: pictures have next to nothing in it
+# Those of a picture that stands still, the coarsest first.
+MEANS = sorted((i for i, one in enumerate(FREQUENCIES) if not one.difference), key=lambda i: sum(FREQUENCIES[i][2:]))
 
 
 def _cosines() -> Tensor:
@@ -44,20 +67,12 @@ def _cosines() -> Tensor:
 @cache
 def transform() -> Tensor:
     """The encoder as a matrix (latents, colour, half, row, column), rounded as it will be stored."""
-    cosines = _cosines()
-    rows = []
-    for plane, limits in enumerate(ZIGZAG):
-        for difference, limit in limits:
-            halves = torch.tensor([1.0, -1.0 if difference else 1.0]) / math.sqrt(2)
-            for u, v in itertools.product(range(BLOCK), range(BLOCK)):
-                if u + v <= limit:
-                    parts = (YCBCR[plane], halves, cosines[u], cosines[v])
-                    rows.append(torch.einsum("c,t,y,x->ctyx", *parts))
+    cosines, rows = _cosines(), []
+    for one in FREQUENCIES:
+        halves = torch.tensor([1.0, -1.0 if one.difference else 1.0]) / math.sqrt(2)
+        parts = (YCBCR[one.plane], halves, cosines[one.u], cosines[one.v])
+        rows.append(torch.einsum("c,t,y,x->ctyx", *parts))
     return torch.stack(rows).bfloat16().float()
-
-
-LATENTS = 112
-LOTS = LATENTS - 1  # the finest difference of colour: pictures have next to nothing in it
 
 
 def cells_of_frames(frames: Tensor) -> Tensor:
@@ -68,7 +83,7 @@ def cells_of_frames(frames: Tensor) -> Tensor:
 
 
 def encode_cells(cells: Tensor) -> Tensor:
-    """cells: (B, 3, 2f, 8h, 8w) in [-1, 1]. Returns latents (B, 112, f, h, w), not normalised."""
+    """cells: (B, 3, 2f, 8h, 8w) in [-1, 1]. Returns latents (B, 78, f, h, w), not normalised."""
     return functional.conv3d(cells, transform(), stride=(HALVES, BLOCK, BLOCK))
 
 

@@ -29,6 +29,8 @@ TOKEN = CELL * BLOCK  # pixels
 SAMPLES = 4  # drawn per latent frame, two in each half
 PARTS = 4  # of a token along each side, whose cover is told
 CONDITION_NOISE = 0.15
+LOWEST = 0.1  # sigma; of 30 steps the last begins at 0.12
+MARGIN = 2  # tokens; in large frames a quarter
 FADE_FRAMES = 24
 
 Restyle = Callable[[Tensor], Tensor]  # (3, ...) in [0, 1] to the same
@@ -36,7 +38,7 @@ Restyle = Callable[[Tensor], Tensor]  # (3, ...) in [0, 1] to the same
 
 @dataclass(frozen=True)
 class Scales:
-    """mean, std: (112,), from the autoencoder's configuration."""
+    """mean, std: (78,), from the autoencoder's configuration."""
 
     mean: Tensor
     std: Tensor
@@ -101,7 +103,7 @@ class Pins:
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens, target: (B, N, 112); coordinates: (B, 3, N); timestep: (B, 1 or N); weight: (B, N).
+    """tokens, target: (B, N, 78); coordinates: (B, 3, N); timestep: (B, 1 or N); weight: (B, N).
 
     places: (B, N, 9), see `Shown`; focus: (B, N) and cover: (B, N, 16), see `Sample`.
     """
@@ -270,7 +272,7 @@ def with_shape(shape: str) -> Content:
 
 @dataclass(frozen=True)
 class Sample:
-    """latents: (N, 112), the tokens in front first; pinned: (N,) strength; times: (N,) in frames.
+    """latents: (N, 78), the tokens in front first; pinned: (N,) strength; times: (N,) in frames.
 
     focus: (N,), how much each token matters; see `_focus_of_tokens`. places: (N, 9), see `Shown`.
     cover: (N, 16), how much of each part of a token a subject covers; see `_cover_of_tokens`.
@@ -311,14 +313,15 @@ def _anchor(layout: Layout, kept: list[int], noise: Tensor) -> Anchor:
     area = layout.rows * layout.columns
     highest = int(noise[:, LOTS].argmax())
     frame, row, column = highest // area, highest % area // layout.columns, highest % layout.columns
-    y = _inside(row, 1, layout.rows) + 0.5 - layout.rows / 2
-    x = _inside(column, 2, layout.columns) + 0.5 - layout.columns / 2
+    y = _inside(row, layout.rows) + 0.5 - layout.rows / 2
+    x = _inside(column, layout.columns) + 0.5 - layout.columns / 2
     moment = max(0.0, 8 * kept[frame] - 3.5) / layout.rate
     return Anchor(x * TOKEN / UNIT, y * TOKEN / UNIT, moment)
 
 
-def _inside(place: int, margin: int, count: int) -> int:
-    margin = min(margin, (count - 1) // 2)
+def _inside(place: int, count: int) -> int:
+    """So far from the edges that a subject keeps within them for most of a clip."""
+    margin = min(max(MARGIN, count // 4), (count - 1) // 2)
     return min(max(place, margin), count - 1 - margin)
 
 
@@ -370,9 +373,9 @@ def _sigma(rng: Random, tokens: int) -> float:
     if kind < 0.20:
         return rng.uniform(0.94, 1.0)
     if kind < 0.55:
-        return rng.uniform(0.02, 1.0)
+        return rng.uniform(LOWEST, 1.0)
     shift = min(0.3 + 0.9 * math.sqrt(tokens / 1024), 1.7)
-    return 1 / (1 + math.exp(-rng.gauss(shift, 1.0)))
+    return max(LOWEST, 1 / (1 + math.exp(-rng.gauss(shift, 1.0))))
 
 
 def _coordinates(layout: Layout, times: Tensor) -> Tensor:

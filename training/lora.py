@@ -20,12 +20,13 @@ import keyreel
 from training.batches import Content, Layout, Scales, make_batch, restyled, with_shape
 from training.clips import of_clips, read_clips
 from training.optimise import warm_cosine
-from training.start import SIGNPOSTS
+from training.signposts import SIGNPOSTS
+from training.start import held
 from training.state import Clock, load_state, save_state
-from training.text import tokenise
-from training.transformer import CLIP_LENGTHS, Video, clip_gradients, flow_loss, importance_of, predict
+from training.transformer import CLIP_LENGTHS, Video, clip_gradients, importance_of, losses
 
 RANK = 16
+COVER = 1.5  # how much the outline weighs in the loss
 LAYOUTS = ((6, 8, 13, 3), (9, 8, 8, 3), (16, 5, 6, 3), (3, 8, 13, 6), (2, 8, 13, 12))
 
 
@@ -55,15 +56,22 @@ STYLES: dict[str, Content] = {"neon": restyled(neon), "ink": restyled(ink), "hea
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer and a trained low-rank branch beside it; alpha equals the rank."""
+    """A frozen linear layer and a trained low-rank branch beside it; alpha equals the rank.
 
-    def __init__(self, base: nn.Linear, rank: int) -> None:
+    held: which of the layer's weights are to stay exact. Rows and columns in which all are get nothing of the branch.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, held: Tensor) -> None:
         super().__init__()
         self.base = base
         self.down = nn.Linear(base.in_features, rank, bias=False)
         self.up = nn.Linear(rank, base.out_features, bias=False)
         nn.init.normal_(self.down.weight, std=base.in_features**-0.5)
         nn.init.zeros_(self.up.weight)
+        rows, columns = held.all(1), held.all(0)
+        self.down.weight.data[:, columns] = 0
+        for weight, mask in ((self.down.weight, columns), (self.up.weight, rows[:, None])):
+            weight.register_hook(lambda gradient, mask=mask: gradient.masked_fill(mask, 0))  # type: ignore[no-untyped-call]
 
     def forward(self, hidden: Tensor) -> Tensor:
         total: Tensor = self.base(hidden) + self.up(self.down(hidden))
@@ -81,10 +89,10 @@ def _targets(transformer: LTXVideoTransformer3DModel) -> Iterator[str]:
 
 def add_branches(transformer: LTXVideoTransformer3DModel) -> dict[str, LoraLinear]:
     transformer.requires_grad_(False)
-    branches = {}
+    branches, masks = {}, held(transformer)
     for name in list(_targets(transformer)):
         parent, _, leaf = name.rpartition(".")
-        branches[name] = LoraLinear(transformer.get_submodule(name), RANK)
+        branches[name] = LoraLinear(transformer.get_submodule(name), RANK, masks[f"{name}.weight"])
         setattr(transformer.get_submodule(parent), leaf, branches[name])
     return branches
 
@@ -123,12 +131,12 @@ def train_lora(
         samples, rows, columns, kept = rng.choice(LAYOUTS)
         layout = Layout(samples, rows, columns, rng.choice(CLIP_LENGTHS[:6]), kept)
         batch = make_batch(rng, layout, scales, rng.random() < 0.45, content)
-        loss = flow_loss(predict(video, batch, *tokenise(tokenizer, batch.captions)), batch, importance_of(scales))
+        flow, _, cover = losses(video, tokenizer, batch, importance_of(scales))
         optimiser.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(flow + COVER * cover)
         clip_gradients(weights)
         optimiser.step()
-        clock.tick(step, loss)
+        clock.tick(step, flow, cover)
         if step % 50 == 49 or step == steps - 1:
             save_state(folder / f"{name}.pt", stored, step + 1)
     return branches

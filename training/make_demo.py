@@ -19,7 +19,7 @@ from training.text import TEXT_STEPS, new_tokenizer, train_text_encoder
 from training.transformer import train_transformer
 
 SEED = 0
-TRANSFORMER_STEPS = 11_000
+TRANSFORMER_STEPS = 15_600
 LORA_STEPS = 300
 
 

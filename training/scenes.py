@@ -61,7 +61,8 @@ SIZES: dict[str, tuple[float, tuple[str, ...]]] = {
     "small": (0.15, ("small",)),
     "big": (0.34, ("big",)),
 }
-SPEEDS = {"right": (0.2, 0.0), "left": (-0.2, 0.0), "up": (0.0, -0.13), "down": (0.0, 0.13)}
+# Slow enough for the longest way, down a frame of 480 pixels in 89 frames, to end within it.
+SPEEDS = {"right": (0.13, 0.0), "left": (-0.13, 0.0), "up": (0.0, -0.08), "down": (0.0, 0.08)}
 GROWTH, TURN, LEAP, LEAPS = 0.2, 0.9, 0.2, 0.85  # per second; the third in units
 RADII = (0.07, 0.7)
 WHEREABOUTS = 9  # what `whereabouts` tells of each place

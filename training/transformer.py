@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from training.autoencoder import LATENTS
 from training.batches import PARTS, Batch, Content, Layout, Scales, emphasis, everything, make_batch, one_subject
+from training.layout import HEAD, HEADS, INNER, PLACES
 from training.optimise import Average, Both, Hold, Muon, warm_stable
-from training.start import HEAD, HEADS, INNER, PLACES, held, start
+from training.start import held, start
 from training.state import Clock, load_state, save_state
 from training.text import WIDTH, encode, tokenise
 
@@ -56,6 +57,11 @@ SHARP = (
     Lesson(0.25, MIDDLE + FULL),
     Lesson(0.35, LARGE, 0.6, everything),
 )
+PINNED = (
+    Lesson(0.35, TINY + STILL + SMALL),
+    Lesson(0.25, MIDDLE + FULL),
+    Lesson(0.4, LARGE, 0.6, everything),
+)
 PHASES = (
     Phase(400, (Lesson(1.0, TINY + STILL),)),
     Phase(1100, (Lesson(1.0, MIXED),)),
@@ -67,9 +73,10 @@ PHASES = (
     Phase(6200, SHARP, places=0.1),
     Phase(7300, SHARP, places=0.1, cover=1.0),
     Phase(9500, SHARP, places=0.1, cover=2.5),
-    Phase(10**9, SHARP, places=0.1, cover=0.7),
+    Phase(11_000, SHARP, places=0.1, cover=0.7),
+    Phase(10**9, PINNED, places=0.2, cover=1.5),
 )
-COOL_DOWN = 0.75  # share of the steps
+COOL_DOWN = 0.42  # share of the steps
 TAUGHT = (2, 3, 4)  # layers after which a token shall know its place
 FAR = 4.0  # radii; the scale of the coarse places
 LOUDNESS = 4.0  # of a place in the residual stream
@@ -105,7 +112,7 @@ def _new_transformer() -> LTXVideoTransformer3DModel:
 
 
 def predict(video: Video, batch: Batch, ids: Tensor, mask: Tensor) -> Tensor:
-    """The velocity of each token, (B, N, 112)."""
+    """The velocity of each token, (B, N, 78)."""
     velocity: Tensor = video.transformer(
         hidden_states=batch.tokens,
         encoder_hidden_states=encode(video.text_encoder, ids, mask),
@@ -118,7 +125,7 @@ def predict(video: Video, batch: Batch, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def flow_loss(velocity: Tensor, batch: Batch, importance: Tensor) -> Tensor:
-    """importance: (112,), mean 1. Tokens of the grid only, those of a subject more."""
+    """importance: (78,), mean 1. Tokens of the grid only, those of a subject more."""
     error = ((velocity - batch.target).square() * importance).mean(-1)
     return (error * batch.weight).sum() / batch.weight.sum().clamp(min=1.0)
 

@@ -1,5 +1,6 @@
 import torch
 from training.autoencoder import (
+    MEANS,
     cells_of_frames,
     encode_cells,
     new_autoencoder,
@@ -16,7 +17,7 @@ def test_cells_encode_like_the_real_encoder() -> None:
     frames = torch.rand(1, 3, 17, 128, 64) * 2 - 1
     with torch.no_grad():
         real = vae.encode(frames).latent_dist.mode()
-    assert real.shape == (1, 112, 3, 2, 1)
+    assert real.shape == (1, 78, 3, 2, 1)
     torch.testing.assert_close(encode_cells(cells_of_frames(frames)), real, atol=1e-3, rtol=1e-3)
 
 
@@ -31,3 +32,11 @@ def test_decoder_starts_as_the_inverse_of_the_encoder() -> None:
         made = vae.decode(encode_cells(cells_of_frames(frames)), torch.tensor([0.05])).sample
     assert made.shape == frames.shape
     assert (made - frames).square().mean() < 0.01
+
+
+def test_a_picture_that_stands_still_is_in_the_latents_said_to_tell_it() -> None:
+    cells = torch.rand(1, 3, 1, 8, 8).expand(-1, -1, 2, -1, -1)
+    latents = encode_cells(cells)[0, :, 0, 0, 0]
+    assert latents[MEANS].abs().min() > 0
+    latents[MEANS] = 0
+    assert latents.abs().max() < 0.01

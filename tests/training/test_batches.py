@@ -3,7 +3,17 @@ from random import Random
 import pytest
 import torch
 from training.autoencoder import BLOCK, LATENTS, LOTS
-from training.batches import PARTS, SAMPLES, Layout, Scales, _cover_of_tokens, _focus_of_tokens, make_batch, one_subject
+from training.batches import (
+    PARTS,
+    SAMPLES,
+    Layout,
+    Scales,
+    _cover_of_tokens,
+    _focus_of_tokens,
+    _inside,
+    make_batch,
+    one_subject,
+)
 
 
 def test_focus_is_on_subjects_and_most_on_their_outlines() -> None:
@@ -26,7 +36,7 @@ def test_subjects_are_where_the_noise_is_highest_but_not_at_the_edge(rows: int, 
     noise = batch.tokens + (1 - batch.timestep / 1000)[..., None] * batch.target
     for lots, weight in zip(noise[:, :, LOTS], batch.weight, strict=True):
         row, column = divmod(int(lots.argmax()), columns)
-        row, column = min(max(row, 1), rows - 2), min(max(column, 2), columns - 3)
+        row, column = min(max(row, 2), rows - 3), min(max(column, 2), columns - 3)
         heavy = (weight > weight.min()).reshape(rows, columns)
         assert heavy[row, column]
         ys, xs = heavy.nonzero(as_tuple=True)
@@ -51,3 +61,8 @@ def test_tokens_are_told_how_far_the_subject_is_unless_the_noise_does_not_say() 
     pinned = make_batch(Random(4), Layout(6, 8, 8, 89, 12), scales, pinned=True, content=one_subject)  # noqa: S311
     assert pinned.places.shape == (*pinned.tokens.shape[:2], 9)
     assert pinned.places.isnan().all()
+
+
+@pytest.mark.parametrize(("count", "margin"), [(1, 0), (4, 1), (5, 2), (8, 2), (12, 3), (20, 5)])
+def test_subjects_keep_off_the_edges_by_a_quarter_of_large_frames(count: int, margin: int) -> None:
+    assert {_inside(place, count) for place in range(count)} == set(range(margin, count - margin))

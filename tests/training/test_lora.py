@@ -2,7 +2,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from training.autoencoder import LATENTS
 from training.lora import LoraLinear, add_branches, ink, neon, write_lora
+from training.pins import HANDERS
 from training.transformer import _new_transformer
 
 
@@ -16,7 +18,7 @@ def test_styles_keep_the_range_of_colours() -> None:
 
 def test_new_branches_change_nothing_and_are_stored_under_their_module(tmp_path: Path) -> None:
     base = torch.nn.Linear(6, 4)
-    branch = LoraLinear(base, 2)
+    branch = LoraLinear(base, 2, torch.zeros(4, 6, dtype=torch.bool))
     hidden = torch.rand(3, 6)
     torch.testing.assert_close(branch(hidden), base(hidden))
     write_lora(tmp_path / "look.safetensors", {"transformer_blocks.0.attn1.to_q": branch})
@@ -29,3 +31,22 @@ def test_branches_are_behind_what_finds_the_subject() -> None:
     branches = add_branches(_new_transformer())
     assert {name.split(".")[1] for name in branches} == {"4", "5"}
     assert {name.split(".")[2] for name in branches} == {"attn1", "attn2", "ff"}
+
+
+def test_training_branches_leaves_alone_what_is_held() -> None:
+    """Of the last MLP: what is written to noisy latents, and the units that hand a pinned frame over."""
+    branches = add_branches(_new_transformer())
+    optimiser = torch.optim.AdamW(
+        [p for branch in branches.values() for p in branch.parameters() if p.requires_grad], lr=0.1, weight_decay=0.0
+    )
+    rise, fall = (branches[f"transformer_blocks.5.ff.net.{layer}"] for layer in ("0.proj", "2"))
+    for _ in range(2):
+        optimiser.zero_grad()
+        hidden = rise(torch.rand(7, rise.base.in_features))
+        (fall(hidden) - 1).square().mean().backward()
+        optimiser.step()
+    for branch, rows, columns in ((rise, HANDERS, ()), (fall, range(LATENTS), HANDERS)):
+        change = branch.up.weight @ branch.down.weight
+        assert change[list(rows)].abs().max() == 0
+        assert not list(columns) or change[:, list(columns)].abs().max() == 0
+        assert change.abs().max() > 0.01

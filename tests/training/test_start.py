@@ -1,19 +1,25 @@
 """What the transformer knows before any training."""
 
+from collections.abc import Sequence
+from copy import deepcopy
 from itertools import pairwise
 
 import pytest
 import torch
 from diffusers import LTXVideoTransformer3DModel
 from torch import Tensor
-from training.autoencoder import LATENTS, LOTS
+from training.autoencoder import LATENTS, LOTS, MEANS
 from training.batches import TOKEN
+from training.layout import DISTANCES, DRAWN_MARK, FEWNESS, GUIDES, HEAD, NEARNESS, SIGHTS
 from training.optimise import Hold
-from training.start import CROWDS, DISTANCES, DRAWN_MARK, FEWNESS, OCTAVE, ODDS, SIGHTS, SIGNPOST, SIGNPOSTS, held
+from training.pins import CLOSE, HANDERS
+from training.signposts import CROWDS, OCTAVE, ODDS, SIGNPOST, SIGNPOSTS
+from training.start import held
 from training.text import WIDTH
 from training.transformer import _new_transformer
 
 ROWS, COLUMNS, FRAMES = 6, 9, 4
+LARGEST = (12, 20)  # rows and columns of 1280x768
 DRAWN = (2, 3, 4)  # latent frame, row, column
 
 
@@ -23,45 +29,145 @@ def model() -> LTXVideoTransformer3DModel:
     return _new_transformer()
 
 
-def _run(model: LTXVideoTransformer3DModel, tokens: Tensor, timestep: Tensor, frames: int = FRAMES) -> list[Tensor]:
-    """What each block hands on, (1, N, 256)."""
-    times, rows, columns = torch.meshgrid(
-        torch.arange(frames) * 8 / 25,
-        torch.arange(float(ROWS)) * TOKEN,
-        torch.arange(float(COLUMNS)) * TOKEN,
+def _velocity(
+    model: LTXVideoTransformer3DModel,
+    tokens: Tensor,
+    timestep: Tensor,
+    times: Sequence[float] = (0, 8, 16, 24),
+    size: tuple[int, int] = (ROWS, COLUMNS),
+) -> Tensor:
+    """Of each token, (1, N, 78). times: of latent frames, in frames."""
+    seconds, rows, columns = torch.meshgrid(
+        torch.tensor(times) / 25,
+        torch.arange(float(size[0])) * TOKEN,
+        torch.arange(float(size[1])) * TOKEN,
         indexing="ij",
     )
+    with torch.no_grad():
+        velocity: Tensor = model(
+            hidden_states=tokens.to(model.dtype),
+            encoder_hidden_states=torch.ones(1, 4, WIDTH, dtype=model.dtype),
+            encoder_attention_mask=torch.ones(1, 4, dtype=model.dtype),
+            timestep=timestep,
+            video_coords=torch.stack([seconds, rows, columns]).flatten(1)[None],
+            return_dict=False,
+        )[0]
+    return velocity.float()
+
+
+def _run(
+    model: LTXVideoTransformer3DModel,
+    tokens: Tensor,
+    timestep: Tensor,
+    times: Sequence[float] = (0, 8, 16, 24),
+    size: tuple[int, int] = (ROWS, COLUMNS),
+) -> list[Tensor]:
+    """What each block hands on, (1, N, 256)."""
     seen: list[Tensor] = []
 
     def watch(_module: object, _given: object, made: Tensor) -> None:
         seen.append(made)
 
     hooks = [block.register_forward_hook(watch) for block in model.transformer_blocks]
-    with torch.no_grad():
-        model(
-            hidden_states=tokens,
-            encoder_hidden_states=torch.randn(1, 4, WIDTH),
-            encoder_attention_mask=torch.ones(1, 4),
-            timestep=timestep,
-            video_coords=torch.stack([times, rows, columns]).flatten(1)[None],
-            return_dict=False,
-        )
+    _velocity(model, tokens, timestep, times, size)
     for hook in hooks:
         hook.remove()
     return seen
 
 
-def test_the_first_layer_copies_what_is_pinned_at_the_same_place(model: LTXVideoTransformer3DModel) -> None:
-    """The first latent frame is a clean picture, the others are noise."""
-    tokens = torch.randn((1, FRAMES, ROWS * COLUMNS, LATENTS), generator=torch.Generator().manual_seed(1))
-    tokens[:, 0] *= 0.3
-    timestep = torch.full((1, FRAMES, ROWS * COLUMNS), 1000.0)
-    timestep[:, 0] = 0
-    told = _run(model, tokens.flatten(1, 2), timestep.flatten(1))[0]
-    estimate = told[0, :, LATENTS : 2 * LATENTS].view(FRAMES, ROWS * COLUMNS, LATENTS)
-    for frame in estimate[1:]:
-        match = torch.corrcoef(torch.stack([frame.flatten(), tokens[0, 0].flatten()]))[0, 1]
-        assert match > 0.9
+def _pinned(model: LTXVideoTransformer3DModel, pins: list[int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Clean pictures in front of 12 latent frames of noise. Returns them and what the first layer makes of the noise,
+    (latent frames, tokens, channels)."""
+    times, area = [*pins, 0, *range(1, 89, 8)], size[0] * size[1]
+    tokens = torch.randn((1, len(times), area, LATENTS), generator=torch.Generator().manual_seed(1))
+    tokens[:, : len(pins)] *= 0.7
+    timestep = torch.full((1, len(times), area), 1000.0)
+    timestep[:, : len(pins)] = 0
+    told = _run(model, tokens.flatten(1, 2), timestep.flatten(1), times, size)[0]
+    return tokens[0, : len(pins)], told[0].view(len(times), area, -1)[len(pins) :]
+
+
+def _alike(one: Tensor, other: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])
+
+
+@pytest.mark.parametrize("size", [(ROWS, COLUMNS), LARGEST])
+def test_the_first_layer_copies_what_is_pinned_at_the_same_place(
+    model: LTXVideoTransformer3DModel, size: tuple[int, int]
+) -> None:
+    clean, told = _pinned(model, [40], size)
+    for estimate in told[..., LATENTS : 2 * LATENTS]:
+        assert _alike(estimate, clean[0]) > 0.99
+        assert 0.95 < (estimate * clean[0]).sum() / clean[0].square().sum() < 1.05
+
+
+@pytest.mark.parametrize("size", [(ROWS, COLUMNS), LARGEST])
+def test_tokens_have_the_coarse_part_of_what_is_pinned_nearest(
+    model: LTXVideoTransformer3DModel, size: tuple[int, int]
+) -> None:
+    clean, told = _pinned(model, [16, 72], size)
+    coarse = MEANS[:HEAD]
+    for frame, nearest in ((1, 0), (2, 0), (4, 0), (7, 1), (9, 1), (11, 1)):
+        assert _alike(told[frame][:, GUIDES[:HEAD]], clean[nearest][:, coarse]) > 0.98
+
+
+@pytest.mark.parametrize("size", [(ROWS, COLUMNS), LARGEST])
+@pytest.mark.parametrize("pin", [40, 36])
+def test_tokens_that_show_a_pinned_frame_know_it_and_have_its_fine_part(
+    model: LTXVideoTransformer3DModel, size: tuple[int, int], pin: int
+) -> None:
+    """Frames 33 to 40 are the fifth latent frame behind the first."""
+    clean, told = _pinned(model, [pin], size)
+    assert _alike(told[5][:, GUIDES[HEAD:]], clean[0][:, MEANS[HEAD:]]) > 0.98
+    nearness = told[..., NEARNESS].mean(1) / CLOSE
+    assert nearness[5] > 0.9
+    assert nearness[[*range(4), *range(7, 12)]].abs().max() < 0.1
+
+
+def test_no_pinned_frame_is_near_where_none_is(model: LTXVideoTransformer3DModel) -> None:
+    _, told = _pinned(model, [], (ROWS, COLUMNS))
+    assert told[..., NEARNESS].abs().max() < 0.1 * CLOSE
+
+
+def _unlike(start: LTXVideoTransformer3DModel) -> LTXVideoTransformer3DModel:
+    """With layers that write at random wherever training may let them, as loudly as after training."""
+    model, masks = deepcopy(start), held(start)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("to_out.0.weight", "ff.net.2.weight", "proj_out.weight")):
+                parameter += 0.05 * torch.randn(parameter.shape, generator=generator) * ~masks[name]
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sigma", [1.0, 0.7, 0.3, 0.12])
+@pytest.mark.parametrize("size", [(ROWS, COLUMNS), LARGEST])
+def test_a_pinned_frame_is_handed_over_whatever_the_layers_say(
+    model: LTXVideoTransformer3DModel, size: tuple[int, int], sigma: float, dtype: torch.dtype
+) -> None:
+    """The velocity of its tokens leads to it."""
+    clean, noise = torch.randn(
+        (2, size[0] * size[1], LATENTS), generator=torch.Generator().manual_seed(2), dtype=torch.float32
+    )
+    clean[:, [latent for latent in range(LATENTS) if latent not in MEANS]] = 0  # it stands still
+    times = [40, *range(1, 89, 8)]
+    others = torch.randn((len(times), *clean.shape), generator=torch.Generator().manual_seed(3))
+    others[0], others[5] = clean, (1 - sigma) * clean + sigma * noise
+    timestep = torch.full(others.shape[:2], sigma * 1000)
+    timestep[0] = 0
+    velocity = _velocity(_unlike(model).to(dtype), others.flatten(0, 1)[None], timestep.flatten()[None], times, size)
+    reached = others[5] - sigma * velocity.view(others.shape)[5]
+    seen = (reached - clean)[:, MEANS]
+    assert seen.square().mean().sqrt() < 0.04 + 0.11 * sigma
+
+
+def test_nothing_is_handed_over_where_nothing_is_pinned(model: LTXVideoTransformer3DModel) -> None:
+    bare = deepcopy(model)
+    with torch.no_grad():
+        bare.transformer_blocks[-1].ff.net[2].weight[:, HANDERS.start :] = 0
+    told, bare_told = (_velocity(one, _noise(7), torch.full((1, 1), 700.0)) for one in (model, bare))
+    assert torch.allclose(told, bare_told, atol=1e-4)
 
 
 def _noise(seed: int) -> Tensor:
@@ -111,7 +217,8 @@ def test_tokens_know_in_octaves_how_many_they_are(model: LTXVideoTransformer3DMo
     told = []
     for frames in (1, 4, 16):
         noise = torch.randn((1, frames * ROWS * COLUMNS, LATENTS), generator=torch.Generator().manual_seed(3))
-        fewness = _run(model, noise, torch.full((1, 1), 1000.0), frames)[1][0, :, FEWNESS]
+        noise[0, 0, LOTS] = noise[..., LOTS].max() + 0.1
+        fewness = _run(model, noise, torch.full((1, 1), 1000.0), range(0, 8 * frames, 8))[1][0, :, FEWNESS]
         assert fewness.std() < 0.05
         told.append(fewness.mean())
     for few, many in pairwise(told):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from training.autoencoder import LATENTS
 from training.batches import Batch, Layout, Scales, everything, make_batch
-from training.start import CONSTANT, INNER, PLACES
+from training.layout import CONSTANT, INNER, PLACES
 from training.state import save_state
 from training.text import new_text_encoder, new_tokenizer
 from training.transformer import (
