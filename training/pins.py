@@ -10,7 +10,6 @@ from diffusers.models.transformers.transformer_ltx import LTXAttention
 from torch import Tensor
 
 from training.autoencoder import LATENTS, LOTS, MEANS
-from training.clock import modulate
 from training.layout import (
     CONSTANT,
     FLAG,
@@ -28,6 +27,7 @@ from training.layout import (
     placed_channels,
     turns,
 )
+from training.timestep import modulate
 
 # Strength of "same place" in queries of the first layer, and for pinned tokens in keys. Tokens of one row or column
 # match by half, and there are many in a large frame: with 1.6, what is pinned had a weight of 0.43 in 1280x768.
@@ -105,7 +105,7 @@ def copy_columns(attention: LTXAttention) -> None:
     attention.to_v.weight[COPIES.start : COPIES.stop] = 0
     attention.to_v.bias[COPIES.start : COPIES.stop] = 0
     attention.to_v.weight[values, latents] = NORM / SEEN_PINNED
-    attention.to_v.weight[COPIES.start + LOTS, LOTS] = NORM
+    attention.to_v.weight[COPIES.start + LOTS, LOTS] = NORM  # lots are seen as they are
     attention.to_out[0].weight[LATENTS : 2 * LATENTS] = 0
     attention.to_out[0].weight[latents + LATENTS, values] = 1.0
 

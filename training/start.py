@@ -13,10 +13,8 @@ from diffusers.models.transformers.transformer_ltx import LTXAttention
 from torch import Tensor
 
 from training.autoencoder import LATENTS
-from training.clock import CLOCK, wind_clock
 from training.layout import (
     CONSTANT,
-    HELD,
     INNER,
     KEPT,
     LOUD,
@@ -42,6 +40,7 @@ from training.pins import (
     tell_nearness,
 )
 from training.signposts import COUNTER, SIGNPOSTS, count, find_the_lot, logarithms_of, point, take_logarithms
+from training.timestep import TIMED, lay_features
 
 CALM = 0.3  # new branches start at this share of their usual size
 SAME_PLACE = 0.8  # strength of "same place" in queries and keys of layers after the first
@@ -97,7 +96,7 @@ def start(model: LTXVideoTransformer3DModel) -> None:
     for linear in (model.proj_in, model.proj_out):
         linear.weight.zero_()
         linear.bias.zero_()
-    wind_clock(model)
+    lay_features(model)
     model.proj_out.weight[:, :LATENTS] = PASS * torch.eye(LATENTS)
     model.proj_out.weight[:, LATENTS : 2 * LATENTS] = -PASS * torch.eye(LATENTS)
     model.proj_in.weight[:LATENTS] = torch.eye(LATENTS)
@@ -147,19 +146,18 @@ def held(model: LTXVideoTransformer3DModel) -> dict[str, Tensor]:
             if name in masks:
                 masks[name][rows] = True
 
-    embedder = "time_embed.emb.timestep_embedder"
     hold("proj_in", KEPT)
-    for linear in ("linear_1", "linear_2"):
-        hold(f"{embedder}.{linear}", list(range(INNER)))
+    for name in masks:
+        if name.startswith("time_embed.emb."):
+            masks[name][:] = True
     hold("time_embed.linear", [part * INNER + channel for part in range(6) for channel in KEPT])
     masks["scale_shift_table"][0] = True
     masks["scale_shift_table"][:, :LATENTS] = True
-    masks["proj_out.weight"][:, [*range(LATENTS), *CLOCK[1:]]] = True
+    masks["proj_out.weight"][:, [*range(LATENTS), *TIMED[1:]]] = True
     masks["proj_out.bias"][:] = True  # it would be added to what is handed over; the constant can do its work
     for number in range(len(model.transformer_blocks)):
         block = f"transformer_blocks.{number}"
-        masks[f"{block}.scale_shift_table"][:, HELD] = True
-        masks[f"{block}.scale_shift_table"][:, :LATENTS] = True
+        masks[f"{block}.scale_shift_table"][:, KEPT] = True
         for module in ("attn1.to_out.0", "attn2.to_out.0", "ff.net.2"):
             hold(f"{block}.{module}", KEPT)
         matched, read = _laid_heads(number)
