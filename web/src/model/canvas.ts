@@ -1,17 +1,20 @@
-/** Pixels: what the user gets. The sizes are the server's. */
+/** The size of the video, in pixels. */
+
+import type { Sizes } from "../server/session";
 
 export interface Size {
   readonly width: number;
   readonly height: number;
 }
 
-export type Sizes = Record<string, Record<string, [number, number]>>;
-
 export interface Shape extends Size {
   readonly aspect: string;
 }
 
-/** `auto` takes the shape nearest to `first`, the first condition's size; without one the first there is. */
+/**
+ * The size for a resolution and an aspect ratio. `auto` selects the aspect ratio that is nearest to `first`, the size
+ * of the first condition. Without a condition it selects the first one in `sizes`.
+ */
 export function outputShape(sizes: Sizes, resolution: string, aspect: string, first: Size | null): Shape | null {
   const shapes = sizes[resolution];
   if (!shapes) return null;
@@ -31,7 +34,7 @@ function nearest(shapes: Record<string, [number, number]>, first: Size | null): 
   return names.reduce((best, name) => (distance(name) < distance(best) ? name : best), names[0] ?? "");
 }
 
-/** `"16:9"` as numbers. */
+/** Width and height of an aspect ratio such as `"16:9"`. */
 export function ratioOf(aspect: string): [number, number] {
   const [width, height] = aspect.split(":").map(Number);
   return [width || 1, height || 1];

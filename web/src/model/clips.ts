@@ -1,11 +1,11 @@
-/** How many frames a clip has, read from the file itself: browsers know only its seconds. */
+/** Counts the frames of a clip by parsing its file, because browsers report only the duration. */
 
 const CONTAINERS = new Set(["moov", "trak", "mdia", "minf", "stbl"]);
 const GUESSED_RATE = 25;
 
 export interface ClipFacts {
   readonly frames: number;
-  /** Whether `frames` was counted, and not taken from the seconds. */
+  /** False if `frames` was estimated from the duration. */
   readonly exact: boolean;
 }
 
@@ -21,7 +21,7 @@ export async function clipFacts(file: Blob, seconds: number): Promise<ClipFacts>
   return { frames: Math.max(1, Math.round(seconds * GUESSED_RATE)), exact: false };
 }
 
-/** The samples of the first video track of an MP4 or MOV; null when there is none. */
+/** The number of samples in the first video track of an MP4 or MOV file; null if there is none. */
 export async function countSamples(file: Blob): Promise<number | null> {
   for await (const box of boxes(file, 0, file.size)) {
     if (box.type !== "moov") continue;

@@ -1,13 +1,13 @@
-/** What is being composed. Kept in this browser, so that a reload loses nothing. */
+/** The draft: the request that the user is composing. The browser stores it, so a reload loses nothing. */
 
 import { batch, computed, effect, signal } from "@preact/signals";
+import type { Input } from "../server/requests";
 import type { Facts } from "../server/session";
 import { type Shape, outputShape } from "./canvas";
-import { type Refusal, problemsNow } from "./errors";
-import type { Input } from "./snippets";
+import { type Refusal, currentProblems } from "./errors";
 import { type Kind, type Placed, type Rules, objection, refit } from "./timeline";
 
-/** A picture or clip on the timeline. `url` is null until it is uploaded; `local` shows it meanwhile. */
+/** A picture or clip on the timeline. `url` is null until the upload ends; `local` is an object URL of the file. */
 export interface Item extends Placed {
   readonly limit: number | null;
   readonly url: string | null;
@@ -15,7 +15,7 @@ export interface Item extends Placed {
   readonly strength: number;
   readonly width: number;
   readonly height: number;
-  /** Whether `length` was counted, or guessed from the seconds. */
+  /** False if `length` is an estimate. */
   readonly exact: boolean;
   readonly uploaded: number;
   readonly failed: string | null;
@@ -32,7 +32,7 @@ export interface Lora {
 }
 
 const STORED = "keyreel.draft";
-/** Fields with controls of their own. */
+/** Fields that are not in `values`. */
 const LISTS = new Set(["images", "videos", "loras"]);
 
 export const values = signal<Readonly<Record<string, unknown>>>({});
@@ -42,8 +42,8 @@ export const selected = signal<string | null>(null);
 export const refusal = signal<Refusal | null>(null);
 export const facts = signal<Facts | null>(null);
 
-/** The field's value or, where nothing was chosen, the schema's default. */
-// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the schema says which, and is read at run time
+/** The chosen value of a field, or its default in the schema. */
+// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the type depends on the schema
 export function value<T>(name: string): T {
   return (values.value[name] ?? facts.value?.schema.fields[name]?.default ?? null) as T;
 }
@@ -63,17 +63,17 @@ export const rules = computed<Rules>(() => ({
   temporal: facts.value?.temporal ?? 1,
 }));
 
-/** The earliest condition's; of several at one frame the first picture's. */
-const leading = computed(() => {
+/** The condition with the lowest start frame. At the same frame, a picture comes before a clip. */
+const firstCondition = computed(() => {
   const order = (item: Item) => item.start * 2 + (item.kind === "video" ? 1 : 0);
   return [...items.value].sort((a, b) => order(a) - order(b))[0] ?? null;
 });
 
 export const shape = computed<Shape | null>(() =>
-  facts.value ? outputShape(facts.value.sizes, value("resolution"), value("aspect_ratio"), leading.value) : null,
+  facts.value ? outputShape(facts.value.sizes, value("resolution"), value("aspect_ratio"), firstCondition.value) : null,
 );
 
-/** The endpoint's input: only what differs from the defaults. */
+/** The input of the request, without fields that have their default value. */
 export const input = computed<Input>(() => {
   const listed = {
     images: conditions("image", "image_url"),
@@ -97,32 +97,32 @@ export function ordered(kind: Kind): Item[] {
   return items.value.filter((item) => item.kind === kind);
 }
 
-export const problems = computed(() => problemsNow(refusal.value, input.value));
+export const problems = computed(() => currentProblems(refusal.value, input.value));
 
-/** What is wrong with an item, as far as the page can tell or the server has told. */
+/** The problem with an item: a failed upload, an error from the server, or a place that the rules do not allow. */
 export function itemProblem(item: Item): string | null {
   if (item.failed) return item.failed;
   const list = item.kind === "image" ? "images" : "videos";
   const path = `${list}.${ordered(item.kind).findIndex((each) => each.id === item.id)}`;
-  const told = [...problems.value].find(([place]) => place === path || place.startsWith(`${path}.`));
+  const reported = [...problems.value].find(([place]) => place === path || place.startsWith(`${path}.`));
   const others = items.value.filter((each) => each.id !== item.id);
-  return told?.[1] ?? objection(item, others, rules.value);
+  return reported?.[1] ?? objection(item, others, rules.value);
 }
 
-/** Why nothing can be sent yet; null when it can. */
+/** Why the request cannot be sent yet; null if it can. */
 export const obstacle = computed<string | null>(() => {
-  if (!String(value("prompt") ?? "").trim()) return "Say what the video shows.";
+  if (!String(value("prompt") ?? "").trim()) return "Write a prompt.";
   const pending = [...items.value, ...loras.value];
   if (pending.some((each) => each.uploaded < 1 && !each.failed)) return "Still uploading.";
   if (pending.some((each) => each.failed)) return "A file could not be uploaded. Replace or remove it.";
-  if (loras.value.some((each) => !each.path.trim())) return "Name the LoRA's file, or remove it.";
+  if (loras.value.some((each) => !each.path.trim())) return "Enter the LoRA's link or repository, or remove it.";
   const others = (item: Item) => items.value.filter((each) => each.id !== item.id);
-  if (items.value.some((item) => objection(item, others(item), rules.value))) return "Move what is marked on the timeline.";
+  if (items.value.some((item) => objection(item, others(item), rules.value))) return "Move the marked items on the timeline.";
   return null;
 });
 
-/** A clip whose length is known can be cut shorter. */
-export function isStretchable(item: Item): boolean {
+/** Whether the user can shorten the item: a clip of known length, if the endpoint accepts `max_num_frames`. */
+export function isTrimmable(item: Item): boolean {
   return item.kind === "video" && item.exact && !!facts.value?.schema.video.max_num_frames;
 }
 
@@ -139,19 +139,19 @@ export function changeLora(id: string, part: Partial<Lora>): void {
   loras.value = loras.value.map((lora) => (lora.id === id ? { ...lora, ...part } : lora));
 }
 
-/** A request of the past becomes the draft. */
-export function take(given: Input, seed: number | null): void {
+/** Replaces the draft with an earlier request. */
+export function editRequest(given: Input, seed: number | null): void {
   batch(() => {
     const plain = Object.entries(given).filter(([name]) => !LISTS.has(name));
     values.value = Object.fromEntries(plain);
     if (seed !== null) setValue("seed", seed);
-    items.value = [...taken(given.images, "image", "image_url"), ...taken(given.videos, "video", "video_url")];
+    items.value = [...readItems(given.images, "image", "image_url"), ...readItems(given.videos, "video", "video_url")];
     loras.value = ((given.loras ?? []) as Partial<Lora>[]).map((lora) => newLora(lora));
     selected.value = null;
   });
 }
 
-function taken(list: unknown, kind: Kind, source: string): Item[] {
+function readItems(list: unknown, kind: Kind, source: string): Item[] {
   return ((list ?? []) as Record<string, unknown>[]).map((each) =>
     newItem(kind, nameOf(String(each[source])), {
       url: String(each[source]),
@@ -159,7 +159,7 @@ function taken(list: unknown, kind: Kind, source: string): Item[] {
       start: Number(each.start_frame_number ?? 0),
       strength: Number(each.strength ?? 1),
       limit: typeof each.max_num_frames === "number" ? each.max_num_frames : null,
-      // How long a clip is that was not chosen here, the server finds out.
+      // The page cannot count the frames of a clip that it knows only by its URL. This is the minimum.
       length: kind === "image" ? 1 : Number(each.max_num_frames ?? (facts.value?.temporal ?? 0) + 1),
       exact: kind === "image",
     }),
@@ -182,7 +182,7 @@ export function nameOf(url: string): string {
   return decodeURIComponent(url.split(/[?#]/)[0]?.split("/").filter(Boolean).pop() ?? url);
 }
 
-/** Reads what this browser kept, and keeps what changes from now on. Returns how to stop. */
+/** Restores the stored draft, then stores every change until the returned function is called. */
 export function keepDraft(known: Facts): () => void {
   facts.value = known;
   try {
@@ -200,7 +200,7 @@ export function keepDraft(known: Facts): () => void {
 function restore(kept: Record<string, unknown>): void {
   batch(() => {
     values.value = (kept.values ?? {}) as Record<string, unknown>;
-    // What an earlier version of the page kept may lack what is new.
+    // An item that an earlier version of the page stored may lack newer properties.
     items.value = ((kept.items ?? []) as Item[]).map((item) => newItem(item.kind, item.name, item));
     loras.value = ((kept.loras ?? []) as Lora[]).filter((lora) => lora.uploaded === 1);
   });

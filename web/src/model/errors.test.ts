@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { problemsNow } from "./errors";
+import { currentProblems } from "./errors";
 
 const REFUSAL = {
   input: { prompt: "a fox", images: [{ image_url: "http://a/b.png" }] },
@@ -9,12 +9,12 @@ const REFUSAL = {
   ],
 };
 
-it("shows problems until their field is changed", () => {
-  expect([...problemsNow(REFUSAL, REFUSAL.input)]).toEqual([
+it("keeps a problem until its field changes", () => {
+  expect([...currentProblems(REFUSAL, REFUSAL.input)]).toEqual([
     ["images.0.image_url", "Not found."],
     ["prompt", "Too short."],
   ]);
-  expect([...problemsNow(REFUSAL, { ...REFUSAL.input, prompt: "a red fox" }).keys()]).toEqual(["images.0.image_url"]);
-  expect([...problemsNow(REFUSAL, { prompt: "a fox" }).keys()]).toEqual(["prompt"]);
-  expect([...problemsNow(null, {})]).toEqual([]);
+  expect([...currentProblems(REFUSAL, { ...REFUSAL.input, prompt: "a red fox" }).keys()]).toEqual(["images.0.image_url"]);
+  expect([...currentProblems(REFUSAL, { prompt: "a fox" }).keys()]).toEqual(["prompt"]);
+  expect([...currentProblems(null, {})]).toEqual([]);
 });

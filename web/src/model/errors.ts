@@ -1,19 +1,14 @@
-/** A refused request's problems, each beside the field that it is about, until that field is changed. */
+/** The problems of a rejected request. The page shows each one at its field until the user changes that field. */
 
-import type { Input } from "./snippets";
-
-export interface Problem {
-  readonly loc: readonly (string | number)[];
-  readonly msg: string;
-}
+import type { Input, Problem } from "../server/requests";
 
 export interface Refusal {
   readonly input: Input;
   readonly problems: readonly Problem[];
 }
 
-/** By the field's path, as in `images.0.image_url`. `""`: those of no field. */
-export function problemsNow(refusal: Refusal | null, draft: Input): Map<string, string> {
+/** Problems by the path of their field, such as `images.0.image_url`. The path `""` stands for the whole request. */
+export function currentProblems(refusal: Refusal | null, draft: Input): Map<string, string> {
   const found = new Map<string, string>();
   for (const problem of refusal?.problems ?? []) {
     const path = problem.loc[0] === "body" ? problem.loc.slice(1) : problem.loc;

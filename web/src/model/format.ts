@@ -1,4 +1,4 @@
-/** Numbers as people read them. */
+/** Formats numbers for display. */
 
 export function seconds(value: number): string {
   if (value < 10) return `${value.toFixed(1)}\u00a0s`;
@@ -14,7 +14,7 @@ export function bytes(value: number): string {
   return `${shown < 10 && power ? shown.toFixed(1) : Math.round(shown)} ${units[power] ?? ""}`;
 }
 
-/** `at`: seconds since 1970. */
+/** `at` is a Unix time in seconds. */
 export function ago(at: number, now = Date.now() / 1000): string {
   const past = Math.max(0, now - at);
   if (past < 45) return "just now";

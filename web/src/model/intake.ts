@@ -1,18 +1,18 @@
-/** Files that are dropped, pasted or chosen: onto the timeline or among the LoRAs, and to the server. */
+/** Adds files and links to the timeline or to the LoRAs, and uploads the files. */
 
 import { upload } from "../server/fal";
-import { change, changeLora, isStretchable, type Item, items, loras, nameOf, newItem, newLora, rules, selected } from "./draft";
+import { change, changeLora, isTrimmable, type Item, items, loras, nameOf, newItem, newLora, rules, selected } from "./draft";
 import { inspect, kindOf } from "./media";
 import { type Kind, freeStart, roomFor, settle } from "./timeline";
 import { say } from "./toast";
 
-/** `frame`: where they were dropped on the timeline; elsewhere they find a place themselves. */
-export async function takeFiles(files: Iterable<File>, frame: number | null = null): Promise<void> {
+/** `frame` is where the user dropped the files on the timeline; if it is null, each file goes to a free place. */
+export async function addFiles(files: Iterable<File>, frame: number | null = null): Promise<void> {
   for (const file of files) {
     const kind = kindOf(file.type, file.name);
     if (kind) await addMedia(file, file.name, kind, frame);
     else if (file.name.endsWith(".safetensors")) void addLoraFile(file);
-    else say(`${file.name} is no picture, clip or LoRA (.safetensors).`);
+    else say(`${file.name} is not a picture, a clip or a LoRA (.safetensors).`);
   }
 }
 
@@ -20,7 +20,7 @@ export async function addMedia(file: Blob, name: string, kind: Kind, frame: numb
   const local = URL.createObjectURL(file);
   try {
     const media = await inspect(file, local, kind);
-    const item = placed(newItem(kind, name, { ...media, local }), frame);
+    const item = place(newItem(kind, name, { ...media, local }), frame);
     if (item) await send(item, file);
     else say(noRoom(name));
   } catch {
@@ -28,16 +28,16 @@ export async function addMedia(file: Blob, name: string, kind: Kind, frame: numb
   }
 }
 
-/** A picture or clip that the server, or another one, has already. */
+/** Adds a picture or clip that needs no upload. */
 export function addUrl(url: string, kind: Kind, part: Partial<Item> = {}): void {
   const item = newItem(kind, nameOf(url), { url, uploaded: 1, ...part });
-  if (!placed(item, null)) say(noRoom(item.name));
+  if (!place(item, null)) say(noRoom(item.name));
 }
 
 export async function replaceMedia(item: Item, file: File): Promise<void> {
   const kind = kindOf(file.type, file.name);
   if (kind !== item.kind) {
-    say(`Choose a ${item.kind === "image" ? "picture" : "clip"} to take its place.`);
+    say(`Choose a ${item.kind === "image" ? "picture" : "clip"} to replace it.`);
     return;
   }
   const local = URL.createObjectURL(file);
@@ -62,16 +62,16 @@ export async function addLoraFile(file: File): Promise<void> {
 }
 
 function noRoom(name: string): string {
-  return `There is no room for ${name} between the others.`;
+  return `There is no room for ${name} on the timeline.`;
 }
 
-/** The item on the timeline, a clip cut to the room that there is; null when there is none. */
-function placed(item: Item, frame: number | null): Item | null {
+/** Puts the item on the timeline and trims a clip if it has to. Returns null if there is no room. */
+function place(item: Item, frame: number | null): Item | null {
   const others = items.value;
   const start = frame === null ? freeStart(item, others, rules.value) : settle(item, frame, others, rules.value)?.start;
-  // A clip that is too short shows why, where everybody looks for it.
+  // A clip that is too short goes on the timeline anyway, where it shows its problem.
   const isShort = item.kind === "video" && item.length <= rules.value.temporal;
-  const room = start == null && isStretchable(item) ? roomFor(item, others, rules.value) : null;
+  const room = start == null && isTrimmable(item) ? roomFor(item, others, rules.value) : null;
   if (start == null && !room && !isShort) return null;
   const there = { ...item, start: start ?? 0, ...room };
   items.value = [...others, there];

@@ -1,4 +1,4 @@
-/** What the page finds out about a picture or clip before it is sent. */
+/** Reads pictures and clips in the browser. */
 
 import type { Size } from "./canvas";
 import { clipFacts } from "./clips";
@@ -16,7 +16,7 @@ export function kindOf(type: string, name: string): Kind | null {
   return null;
 }
 
-/** Throws when the browser cannot show the file. */
+/** Throws if the browser cannot decode the file. */
 export async function inspect(file: Blob, url: string, kind: Kind): Promise<Media> {
   if (kind === "image") {
     const picture = new Image();
@@ -39,7 +39,7 @@ function loadVideo(url: string): Promise<HTMLVideoElement> {
   });
 }
 
-/** A frame of a playing or paused video as a PNG. */
+/** The current frame of a video, as a PNG. */
 export async function grab(video: HTMLVideoElement): Promise<Blob> {
   const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
   const context = canvas.getContext("2d");

@@ -1,4 +1,4 @@
-/** Which view the address names: `#/`, `#/r/ID`, `#/s/TOKEN`, `#/compare/ID/ID`, `#/operate`. */
+/** The view that the URL selects: `#/`, `#/r/ID`, `#/s/TOKEN`, `#/compare/ID/ID`, `#/operate`. */
 
 import { signal } from "@preact/signals";
 

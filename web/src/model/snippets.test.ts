@@ -3,13 +3,13 @@ import { LANGUAGES, snippet } from "./snippets";
 
 const TARGET = { baseUrl: "https://example.com/video", endpoint: "owner/alias/path", model: "demo" };
 
-it.each(LANGUAGES)("%s quotes what has to be quoted", (language) => {
+it.each(LANGUAGES)("%s escapes special characters", (language) => {
   const prompt = `a "red" ball's \\ path\n$HOME`;
   const code = snippet(language, { prompt, expand_prompt: true, images: [] }, TARGET);
   expect(code).toContain(language === "curl" ? String.raw`ball'\''s \\ path\n$HOME` : String.raw`ball's \\ path\n$HOME`);
 });
 
-it("writes Python's own words", () => {
+it("writes Python literals", () => {
   const code = snippet("Python", { reverse_video: true, seed: null, loras: [{ scale: 0.5 }] }, TARGET);
   expect(code).toContain('"reverse_video": True,');
   expect(code).toContain('"seed": None,');

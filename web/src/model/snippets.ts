@@ -1,22 +1,22 @@
-/** A request as code that runs as it stands, where FAL_KEY holds the key. */
+/** Writes a request as code that runs without changes, if the environment variable FAL_KEY holds the key. */
 
-export type Input = Record<string, unknown>;
+import type { Input } from "../server/requests";
 
 export interface Target {
   readonly baseUrl: string;
   readonly endpoint: string;
-  /** The server's; null when it has no worker. */
+  /** The model that the server runs; null if no worker is running. */
   readonly model: string | null;
 }
 
 export const LANGUAGES = ["JavaScript", "Python", "curl", "keyreel"] as const;
 export type Language = (typeof LANGUAGES)[number];
 
-export const FILES: Record<Language, string> = {
-  JavaScript: "video.mjs, after npm install @fal-ai/client",
-  Python: "video.py, after pip install fal-client",
-  curl: "in a shell",
-  keyreel: "in a shell, on this or any other machine; no server needed",
+export const INSTRUCTIONS: Record<Language, string> = {
+  JavaScript: "Save it as video.mjs and run npm install @fal-ai/client first",
+  Python: "Save it as video.py and run pip install fal-client first",
+  curl: "Run it in a shell",
+  keyreel: "Run it in a shell, on any machine with Keyreel; it needs no server",
 };
 
 export function snippet(language: Language, input: Input, target: Target): string {
@@ -83,7 +83,7 @@ function json(value: unknown): string {
   return JSON.stringify(value, null, 2);
 }
 
-/** For Python, whose literals differ from JSON's in three words. */
+/** A Python literal. It differs from JSON in None, True and False. */
 function literal(value: unknown, depth = 0): string {
   const inner = "    ".repeat(depth + 1);
   const close = "    ".repeat(depth);

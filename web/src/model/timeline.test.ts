@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import {
   type Kind,
   type Placed,
-  drawnFrames,
+  generatedFrames,
   fixedFrames,
   freeStart,
   objection,
@@ -10,7 +10,7 @@ import {
   roomFor,
   rows,
   settle,
-  stretch,
+  trim,
   ticks,
 } from "./timeline";
 
@@ -20,15 +20,15 @@ function item(kind: Kind, start: number, length = 1, id = `${kind}${start}`): Pl
   return { id, kind, name: id, start, length };
 }
 
-describe("drawnFrames", () => {
+describe("generatedFrames", () => {
   it.each([
     [9, 9],
     [89, 89],
     [90, 97],
     [97, 97],
     [161, 161],
-  ])("of %i frames the model draws %i", (frames, drawn) => {
-    expect(drawnFrames({ frames, temporal: 8 })).toBe(drawn);
+  ])("for %i frames the model generates %i", (frames, generated) => {
+    expect(generatedFrames({ frames, temporal: 8 })).toBe(generated);
   });
 });
 
@@ -46,22 +46,22 @@ describe("fixedFrames", () => {
   ])("of a clip at %i with %i frames is %i", (start, length, fixed) => {
     expect(fixedFrames(item("video", start, length), RULES)).toBe(fixed);
   });
-  it("counts the frames that are drawn and cut off", () => {
+  it("counts generated frames that are cut off", () => {
     expect(fixedFrames(item("video", 80, 30), { frames: 90, temporal: 8 })).toBe(17);
   });
 });
 
 describe("objection", () => {
-  it("lets pictures lie at any frame", () => {
+  it("allows pictures at any frame", () => {
     for (let start = 0; start < 89; start++) expect(objection(item("image", start), [], RULES)).toBeNull();
   });
   it.each([
     [item("image", 89), "last frame is 88"],
     [item("video", 4, 30), "multiples of 8"],
     [item("video", 0, 8), "8 frames; at least 9"],
-    [item("video", 88, 30), "Only 1 frames"],
-  ])("refuses %o", (wrong, reason) => expect(objection(wrong, [], RULES)).toContain(reason));
-  it("names what is in the way", () => {
+    [item("video", 88, 30), "only 1 frame of the clip"],
+  ])("rejects %o", (wrong, reason) => expect(objection(wrong, [], RULES)).toContain(reason));
+  it("names the item in the way", () => {
     const clip = item("video", 0, 25);
     expect(objection(item("image", 24), [clip], RULES)).toBe("Frame 24 is taken by video0.");
     expect(objection(item("image", 25), [clip], RULES)).toBeNull();
@@ -70,20 +70,20 @@ describe("objection", () => {
 });
 
 describe("settle", () => {
-  it("keeps what is legal", () => expect(settle(item("image", 0), 13, [], RULES)).toEqual({ start: 13, reason: null }));
-  it("snaps a clip, and says why", () => {
+  it("keeps a valid start", () => expect(settle(item("image", 0), 13, [], RULES)).toEqual({ start: 13, reason: null }));
+  it("snaps a clip and says why", () => {
     expect(settle(item("video", 0, 17), 21, [], RULES)).toEqual({ start: 24, reason: "Clips start at multiples of 8." });
   });
-  it("goes around others", () => {
+  it("avoids other items", () => {
     expect(settle(item("image", 0), 10, [item("video", 0, 25)], RULES)?.start).toBe(25);
     expect(settle(item("image", 0), 88, [item("image", 88)], RULES)?.start).toBe(87);
   });
-  it("keeps within the video", () => {
+  it("stays within the video", () => {
     expect(settle(item("image", 0), -5, [], RULES)?.start).toBe(0);
     expect(settle(item("image", 0), 500, [], RULES)?.start).toBe(88);
     expect(settle(item("video", 0, 30), 500, [], RULES)?.start).toBe(80);
   });
-  it("gives up when nothing is free", () => {
+  it("returns null if no frame is free", () => {
     expect(settle(item("image", 0), 5, [item("video", 0, 400)], RULES)).toBeNull();
   });
 });
@@ -105,7 +105,7 @@ describe("freeStart", () => {
 });
 
 describe("refit", () => {
-  it("keeps the last picture last, and the others in", () => {
+  it("keeps the last picture last and the others inside", () => {
     const items = [item("image", 0), item("image", 88), item("video", 64, 17)];
     const shorter = refit(items, RULES, { frames: 41, temporal: 8 });
     expect(shorter.map((each) => each.start)).toEqual([0, 40, 16]);
@@ -115,7 +115,7 @@ describe("refit", () => {
 });
 
 describe("rows and ticks", () => {
-  it("puts boxes that touch into other rows", () => {
+  it("puts overlapping boxes into different rows", () => {
     const found = rows([
       { id: "b", left: 40, right: 90 },
       { id: "a", left: 0, right: 50 },
@@ -134,16 +134,16 @@ describe("rows and ticks", () => {
 });
 
 describe("roomFor", () => {
-  it("cuts a clip to the longest gap", () =>
+  it("trims a clip to the longest gap", () =>
     expect(roomFor(item("video", 0, 89), [item("image", 0), item("image", 30), item("image", 88)], RULES)).toEqual({
       start: 32,
       limit: 49,
     }));
-  it("is nowhere when each gap is too short", () =>
+  it("returns null if every gap is too short", () =>
     expect(roomFor(item("video", 0, 17), [0, 8, 16].map((start) => item("image", start)), { ...RULES, frames: 17 })).toBeNull());
 });
 
-describe("stretch", () => {
+describe("trim", () => {
   it.each([
     [item("video", 0, 60), 30, [], 33, null],
     [item("video", 0, 60), 2, [], 9, null],
@@ -151,12 +151,12 @@ describe("stretch", () => {
     [item("video", 64, 60), 60, [], 25, "The video ends here."],
     [item("video", 0, 60), 57, [item("image", 40)], 33, "Frame 40 is taken by image40."],
   ])("%o to %i frames", (clip, wanted, others, limit, reason) => {
-    expect(stretch(clip, wanted, others, RULES)).toEqual({ limit, reason });
+    expect(trim(clip, wanted, others, RULES)).toEqual({ limit, reason });
   });
-  it("has no answer where no length fits", () => {
-    expect(stretch(item("video", 0, 60), 20, [item("image", 4)], RULES)).toBeNull();
+  it("returns null if no length fits", () => {
+    expect(trim(item("video", 0, 60), 20, [item("image", 4)], RULES)).toBeNull();
   });
-  it("is kept when the clip is moved", () => {
+  it("keeps its limit when the clip moves", () => {
     const short = { ...item("video", 0, 60), limit: 17 };
     expect(fixedFrames(short, RULES)).toBe(17);
     expect(settle(short, 72, [], RULES)).toEqual({ start: 72, reason: null });

@@ -1,8 +1,10 @@
-/** Where pictures and clips may lie: the rules of `src/keyreel/timeline.py`, kept while something is being dragged. */
+/** Where pictures and clips may be. The server has the same rules, in `src/keyreel/video/timeline.py`. */
+
+import { plural } from "./format";
 
 export type Kind = "image" | "video";
 
-/** `length`: frames in the file; a picture has one. `limit`: no more of a clip's frames than these; null: all. */
+/** `length` is the number of frames in the file, 1 for a picture. `limit` is how many to use at most; null means all. */
 export interface Placed {
   readonly id: string;
   readonly kind: Kind;
@@ -12,72 +14,72 @@ export interface Placed {
   readonly limit?: number | null;
 }
 
-/** `frames`: of the video. `temporal`: frames to a latent frame of the model, 8. */
+/** `frames` is the length of the video. `temporal` is the number of frames per latent frame of the model, 8. */
 export interface Rules {
   readonly frames: number;
   readonly temporal: number;
 }
 
-export interface Stretched {
+export interface Trimmed {
   readonly limit: number;
-  /** Why it is not as long as was wanted. */
+  /** Why the clip is shorter than wanted; null if it is not. */
   readonly reason: string | null;
 }
 
 export interface Settled {
   readonly start: number;
-  /** Why it does not lie where it was wanted. */
+  /** Why the item does not start where it was wanted; null if it does. */
   readonly reason: string | null;
 }
 
-/** The smallest number 8k+1 that holds the video. */
-export function drawnFrames({ frames, temporal }: Rules): number {
+/** How many frames the model generates: the smallest number of the form 8k+1 that covers the video. */
+export function generatedFrames({ frames, temporal }: Rules): number {
   return Math.ceil((frames - 1) / temporal) * temporal + 1;
 }
 
-/** How many frames it fixes: of a clip the largest number 8k+1 that fits, 0 when none does. */
+/** How many frames of the video the item fixes. For a clip: the largest number of the form 8k+1 that fits, or 0. */
 export function fixedFrames(item: Placed, rules: Rules): number {
   if (item.kind === "image") return 1;
-  const available = Math.max(0, Math.min(item.length, item.limit ?? Infinity, drawnFrames(rules) - item.start));
+  const available = Math.max(0, Math.min(item.length, item.limit ?? Infinity, generatedFrames(rules) - item.start));
   return available ? Math.floor((available - 1) / rules.temporal) * rules.temporal + 1 : 0;
 }
 
-/** Why it may not lie where it lies; null when it may. */
+/** Why the item may not be at its place; null if it may. */
 export function objection(item: Placed, others: readonly Placed[], rules: Rules): string | null {
   return outside(item, rules) ?? badClip(item, rules) ?? overlap(item, others, rules);
 }
 
-/** The legal start nearest to `wanted`; null when there is none. */
+/** The valid start nearest to `wanted`; null if there is none. */
 export function settle(item: Placed, wanted: number, others: readonly Placed[], rules: Rules): Settled | null {
   const aim = Math.max(0, Math.min(rules.frames - 1, Math.round(wanted)));
   const reason = objection({ ...item, start: aim }, others, rules);
   if (!reason) return { start: aim, reason: null };
   for (let distance = 1; distance < rules.frames; distance++) {
     for (const start of [aim - distance, aim + distance]) {
-      const legal = start >= 0 && start < rules.frames && !objection({ ...item, start }, others, rules);
-      if (legal) return { start, reason };
+      const isValid = start >= 0 && start < rules.frames && !objection({ ...item, start }, others, rules);
+      if (isValid) return { start, reason };
     }
   }
   return null;
 }
 
-/** The legal length nearest to `wanted`, for a clip; null when there is none where it lies. */
-export function stretch(item: Placed, wanted: number, others: readonly Placed[], rules: Rules): Stretched | null {
+/** The longest valid length of a clip up to `wanted`, which is rounded to 8k+1; null if there is none. */
+export function trim(item: Placed, wanted: number, others: readonly Placed[], rules: Rules): Trimmed | null {
   const step = rules.temporal;
   const longest = fixedFrames({ ...item, limit: null }, rules);
   const aim = Math.max(step, Math.round((wanted - 1) / step) * step) + 1;
   for (let limit = Math.min(aim, longest); limit > step; limit -= step) {
-    const hindrance = objection({ ...item, limit }, others, rules);
-    if (!hindrance) return { limit, reason: limit < aim ? tooLong(item, limit, longest, others, rules) : null };
+    const problem = objection({ ...item, limit }, others, rules);
+    if (!problem) return { limit, reason: limit < aim ? tooLong(item, limit, longest, others, rules) : null };
   }
   return null;
 }
 
-/** Where a clip goes that has to be cut shorter, and how short; null when it has to go. */
+/** The start and the greatest possible length for a clip that must be trimmed to fit; null if it fits nowhere. */
 export function roomFor(item: Placed, others: readonly Placed[], rules: Rules): { start: number; limit: number } | null {
   const step = rules.temporal;
   for (let limit = fixedFrames({ ...item, start: 0 }, rules); limit > step; limit -= step) {
-    for (let start = 0; start + limit <= drawnFrames(rules); start += step) {
+    for (let start = 0; start + limit <= generatedFrames(rules); start += step) {
       if (!objection({ ...item, start, limit }, others, rules)) return { start, limit };
     }
   }
@@ -86,10 +88,13 @@ export function roomFor(item: Placed, others: readonly Placed[], rules: Rules): 
 
 function tooLong(item: Placed, limit: number, longest: number, others: readonly Placed[], rules: Rules): string {
   if (limit < longest) return objection({ ...item, limit: limit + rules.temporal }, others, rules) ?? "";
-  return item.start + longest >= drawnFrames(rules) ? "The video ends here." : `The clip has ${item.length} frames.`;
+  return item.start + longest >= generatedFrames(rules) ? "The video ends here." : `The clip has ${item.length} frames.`;
 }
 
-/** Where a new one goes that nobody has placed: the first frame, the last, then the middle of the widest gap. */
+/**
+ * The start for a new item that the user has not placed. A picture goes to the first frame, else to the last, else to
+ * the middle of the widest gap. A clip goes to the first frame, else into the widest gap. Null if there is no room.
+ */
 export function freeStart(item: Placed, others: readonly Placed[], rules: Rules): number | null {
   const last = rules.frames - 1;
   for (const start of item.kind === "image" ? [0, last] : [0]) {
@@ -100,7 +105,7 @@ export function freeStart(item: Placed, others: readonly Placed[], rules: Rules)
   return settle(item, wanted, others, rules)?.start ?? null;
 }
 
-/** What lies on the last frame stays there when the video gets longer or shorter; what falls off is taken back in. */
+/** Adapts the items to a new video length. A picture on the last frame stays on the last frame; others stay inside. */
 export function refit<T extends Placed>(items: readonly T[], before: Rules, after: Rules): T[] {
   const done: T[] = [];
   for (const item of items) {
@@ -112,7 +117,7 @@ export function refit<T extends Placed>(items: readonly T[], before: Rules, afte
   return done;
 }
 
-/** Rows for boxes that would cover each other, in one pass from the left. Pixels. */
+/** Assigns each box to a row so that no two boxes overlap. `left` and `right` are in pixels. */
 export function rows(boxes: readonly { id: string; left: number; right: number }[]): Map<string, number> {
   const ends: number[] = [];
   const found = new Map<string, number>();
@@ -125,7 +130,7 @@ export function rows(boxes: readonly { id: string; left: number; right: number }
   return found;
 }
 
-/** Frames that get a label: multiples of 8, 16, 32, ... so far apart that labels do not touch. */
+/** The frames to label: multiples of 8, 16, 32 and so on, with the labels at least `apart` pixels apart. */
 export function ticks({ frames, temporal }: Rules, width: number, apart: number): number[] {
   let step = temporal;
   while ((step * width) / frames < apart) step *= 2;
@@ -142,7 +147,7 @@ function badClip(item: Placed, rules: Rules): string | null {
   if (item.length < shortest) return `The clip has ${item.length} frames; at least ${shortest} are needed.`;
   if (item.start % rules.temporal) return `Clips start at multiples of ${rules.temporal}.`;
   const fixed = fixedFrames(item, rules);
-  return fixed < shortest ? `Only ${fixed} frames of the clip fit from here; at least ${shortest} must.` : null;
+  return fixed < shortest ? `There is room for only ${plural(fixed, "frame")} of the clip here; at least ${shortest} are needed.` : null;
 }
 
 function overlap(item: Placed, others: readonly Placed[], rules: Rules): string | null {

@@ -1,8 +1,8 @@
-/** One short message at a time, for what belongs to no field. */
+/** Shows one short message at a time. Messages about a field are shown at the field instead. */
 
 import { signal } from "@preact/signals";
 
-const SHOWN = 6000;
+const DURATION = 6000;
 
 export const toast = signal<string | null>(null);
 let timer = 0;
@@ -10,5 +10,5 @@ let timer = 0;
 export function say(message: string): void {
   toast.value = message;
   clearTimeout(timer);
-  timer = window.setTimeout(() => (toast.value = null), SHOWN);
+  timer = window.setTimeout(() => (toast.value = null), DURATION);
 }

@@ -1,23 +1,23 @@
-/** fal's own client, through this server's proxy: what works here works in everybody's programs. */
+/** fal's own client, connected through this server's proxy route. */
 
 import { createFalClient } from "@fal-ai/client";
 import { address } from "./http";
 
-type Progress = (share: number) => void;
+type OnProgress = (share: number) => void;
 
-const uploads = new Map<unknown, Progress>();
+const uploads = new Map<unknown, OnProgress>();
 
 export const fal = createFalClient({
   proxyUrl: address("api/fal/proxy"),
   fetch: (input, init) => {
-    const progress = uploads.get(init?.body);
-    return progress && init ? put(urlOf(input), init, progress) : fetch(input, init);
+    const onProgress = uploads.get(init?.body);
+    return onProgress && init ? put(urlOf(input), init, onProgress) : fetch(input, init);
   },
 });
 
-/** The URL of the uploaded file. `progress` hears of it unless the file is sent in parts. */
-export async function upload(file: Blob, progress: Progress): Promise<string> {
-  uploads.set(file, progress);
+/** Returns the URL of the uploaded file. `onProgress` is not called if the client uploads the file in parts. */
+export async function upload(file: Blob, onProgress: OnProgress): Promise<string> {
+  uploads.set(file, onProgress);
   try {
     return await fal.storage.upload(file);
   } finally {
@@ -29,13 +29,13 @@ function urlOf(input: RequestInfo | URL): string {
   return input instanceof Request ? input.url : String(input);
 }
 
-/** Fetch says nothing of what has been sent; XMLHttpRequest does. */
-function put(url: string, init: RequestInit, progress: Progress): Promise<Response> {
+/** Uses XMLHttpRequest, because fetch does not report the progress of an upload. */
+function put(url: string, init: RequestInit, onProgress: OnProgress): Promise<Response> {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open(init.method ?? "PUT", url);
     new Headers(init.headers).forEach((value, name) => request.setRequestHeader(name, value));
-    request.upload.onprogress = ({ loaded, total }) => progress(loaded / total);
+    request.upload.onprogress = ({ loaded, total }) => onProgress(loaded / total);
     request.onload = () =>
       resolve(
         new Response(request.responseText, {

@@ -1,4 +1,4 @@
-/** Which workers there are. */
+/** The workers of the server. */
 
 import { signal } from "@preact/signals";
 import { getJson } from "./http";
@@ -13,10 +13,10 @@ const PAUSE = 10_000;
 
 export const workers = signal<readonly Worker[] | null>(null);
 
-/** Returns how to stop. */
+/** Polls the server until the returned function is called. */
 export function followHealth(): () => void {
-  const look = () => void getJson<{ workers: Worker[] }>("health").then((found) => (workers.value = found.workers), () => null);
-  look();
-  const timer = setInterval(look, PAUSE);
+  const poll = () => void getJson<{ workers: Worker[] }>("health").then((found) => (workers.value = found.workers), () => null);
+  poll();
+  const timer = setInterval(poll, PAUSE);
   return () => clearInterval(timer);
 }

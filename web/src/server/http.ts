@@ -1,5 +1,6 @@
-/** Our own routes. All addresses are relative to the page, which may lie behind a path prefix. */
+/** Calls the server's own routes. URLs are relative to the page, because the server may run behind a path prefix. */
 
+/** The server accepts the session cookie only with this header, which other sites cannot send. */
 const PAGE = { "X-Keyreel-Page": "1" };
 
 export class HttpError extends Error {
@@ -19,7 +20,7 @@ export async function getJson<T>(path: string): Promise<T> {
   return (await call("GET", path)).json() as Promise<T>;
 }
 
-/** Throws HttpError with the server's own words. */
+/** Throws HttpError with the server's error message. */
 export async function call(
   method: string,
   path: string,

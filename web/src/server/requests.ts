@@ -1,10 +1,15 @@
-/** The key's requests, as the server keeps them: they survive a reload, and other tabs see them too. */
+/** The requests of the current key. The server stores them, so all tabs show the same list. */
 
 import { batch, computed, signal } from "@preact/signals";
-import type { Problem } from "../model/errors";
-import type { Input } from "../model/snippets";
 import { fal } from "./fal";
 import { call, getJson } from "./http";
+
+export type Input = Record<string, unknown>;
+
+export interface Problem {
+  readonly loc: readonly (string | number)[];
+  readonly msg: string;
+}
 
 export interface Progress {
   readonly stage: string;
@@ -25,7 +30,7 @@ export interface Shared {
   readonly created: number;
 }
 
-export interface Made {
+export interface VideoRequest {
   readonly seq: number;
   readonly id: string;
   readonly key_id: string;
@@ -39,7 +44,7 @@ export interface Made {
   readonly started: number | null;
   readonly finished: number | null;
   readonly output?: Output;
-  /** Opens the video to whoever has it. */
+  /** The token of the share link. Anyone who has it can watch the video. */
   readonly share?: string;
   readonly error?: string;
   readonly error_type?: string;
@@ -56,21 +61,21 @@ const PAGE_SIZE = 60;
 const BUSY_PAUSE = 1500;
 const IDLE_PAUSE = 8000;
 
-export const made = signal<readonly Made[]>([]);
+export const requests = signal<readonly VideoRequest[]>([]);
 export const loaded = signal(false);
 export const mayHaveMore = signal(false);
-/** What hinders the page from seeing the server; null when nothing does. */
+/** Why the last refresh failed; null if it succeeded. */
 export const trouble = signal<string | null>(null);
-export const isBusy = computed(() => made.value.some((each) => each.state !== "COMPLETED"));
+export const isBusy = computed(() => requests.value.some((each) => each.state !== "COMPLETED"));
 
 export async function refresh(): Promise<void> {
   try {
-    const newest = await getJson<Made[]>(`api/requests?limit=${PAGE_SIZE}`);
+    const newest = await getJson<VideoRequest[]>(`api/requests?limit=${PAGE_SIZE}`);
     batch(() => {
       const oldest = newest.at(-1)?.seq ?? 0;
-      const older = newest.length < PAGE_SIZE ? [] : made.value.filter((each) => each.seq < oldest);
+      const older = newest.length < PAGE_SIZE ? [] : requests.value.filter((each) => each.seq < oldest);
       if (!loaded.value || !older.length) mayHaveMore.value = newest.length === PAGE_SIZE;
-      made.value = [...newest, ...older];
+      requests.value = [...newest, ...older];
       loaded.value = true;
       trouble.value = null;
     });
@@ -80,25 +85,25 @@ export async function refresh(): Promise<void> {
 }
 
 export async function loadMore(): Promise<void> {
-  const last = made.value.at(-1);
+  const last = requests.value.at(-1);
   if (!last) return;
-  const more = await getJson<Made[]>(`api/requests?limit=${PAGE_SIZE}&before=${last.seq}`);
-  made.value = [...made.value, ...more];
+  const more = await getJson<VideoRequest[]>(`api/requests?limit=${PAGE_SIZE}&before=${last.seq}`);
+  requests.value = [...requests.value, ...more];
   mayHaveMore.value = more.length === PAGE_SIZE;
 }
 
-/** Keeps the list fresh while the page can be seen: often when something runs. Returns how to stop. */
+/** Polls while the page is visible, faster while a request is running, until the returned function is called. */
 export function follow(): () => void {
   let timer = 0;
   let stopped = false;
-  const turn = async () => {
+  const poll = async () => {
     clearTimeout(timer);
     if (!document.hidden) await refresh();
-    if (!stopped) timer = window.setTimeout(() => void turn(), isBusy.value ? BUSY_PAUSE : IDLE_PAUSE);
+    if (!stopped) timer = window.setTimeout(() => void poll(), isBusy.value ? BUSY_PAUSE : IDLE_PAUSE);
   };
-  const onShow = () => void turn();
+  const onShow = () => void poll();
   document.addEventListener("visibilitychange", onShow);
-  void turn();
+  void poll();
   return () => {
     stopped = true;
     clearTimeout(timer);
@@ -106,7 +111,7 @@ export function follow(): () => void {
   };
 }
 
-/** The id of the new request. */
+/** Returns the id of the new request. */
 export async function submit(endpoint: string, input: Input): Promise<string> {
   const { request_id } = await fal.queue.submit(endpoint, { input });
   await refresh();
@@ -118,18 +123,18 @@ export async function cancel(endpoint: string, id: string): Promise<void> {
   await refresh();
 }
 
-export async function forget(id: string): Promise<void> {
+export async function deleteRequest(id: string): Promise<void> {
   await call("DELETE", `api/requests/${id}`);
-  made.value = made.value.filter((each) => each.id !== id);
+  requests.value = requests.value.filter((each) => each.id !== id);
 }
 
-export function promptOf({ input, output }: Made): string {
+export function promptOf({ input, output }: VideoRequest): string {
   return output?.prompt ?? (typeof input.prompt === "string" ? input.prompt : "");
 }
 
-/** A request by its link: it may be older than the list, or another key's. */
-export async function find(id: string): Promise<Made> {
-  return made.value.find((each) => each.id === id) ?? getJson<Made>(`api/requests/${id}`);
+/** Finds a request that may be older than the list or, for administrators, belong to another key. */
+export async function find(id: string): Promise<VideoRequest> {
+  return requests.value.find((each) => each.id === id) ?? getJson<VideoRequest>(`api/requests/${id}`);
 }
 
 export async function findShared(token: string): Promise<Shared> {

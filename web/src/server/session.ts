@@ -1,10 +1,13 @@
-/** Who looks at the page. The key is exchanged for a cookie that scripts cannot read, and kept nowhere. */
+/** The user's session. The page exchanges the key for a cookie that scripts cannot read, and does not store the key. */
 
 import { signal } from "@preact/signals";
-import type { Sizes } from "../model/canvas";
-import { type Schema, readSchema } from "../model/schema";
 import { HttpError, call, getJson } from "./http";
+import { type Schema, readSchema } from "./schema";
 
+/** Width and height in pixels, by resolution and aspect ratio. */
+export type Sizes = Record<string, Record<string, [number, number]>>;
+
+/** What the server tells a signed-in page about itself, its endpoint and the key. */
 export interface Facts {
   readonly version: string;
   readonly endpoint: string;
@@ -23,7 +26,7 @@ export type Session =
 
 export const session = signal<Session>({ state: "opening" });
 
-/** With the key of the URL, if there is one: it is taken out of it before anything else happens. */
+/** Signs in with the key in the URL, if there is one. Removes the key from the URL before anything else. */
 export async function openSession(): Promise<void> {
   const key = takeKey();
   try {
@@ -48,7 +51,7 @@ export async function signOut(): Promise<void> {
 
 function takeKey(): string | null {
   const match = /^#key=(.+)$/.exec(location.hash);
-  // Behind a prefix that came without its last slash, links to views would otherwise load the page again.
+  // If the URL of a path prefix lacks its trailing slash, links to views would otherwise reload the page.
   const home = new URL(".", document.baseURI).pathname;
   history.replaceState(null, "", home + location.search + (match ? "" : location.hash));
   return match ? decodeURIComponent(match[1] ?? "") : null;

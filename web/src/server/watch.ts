@@ -1,4 +1,4 @@
-/** One request from moment to moment: fal's status stream, as any program sees it. */
+/** Follows one request through fal's status stream. */
 
 import { signal } from "@preact/signals";
 import { fal } from "./fal";
@@ -23,30 +23,30 @@ const RETRY_PAUSE = 1000;
 
 export const watched = signal<Watched | null>(null);
 
-/** Returns how to stop. */
+/** Updates `watched` until the request ends or the returned function is called. */
 export function watch(endpoint: string, id: string): () => void {
   const abort = new AbortController();
   watched.value = null;
-  void stream(endpoint, id, abort.signal);
+  void followUntilDone(endpoint, id, abort.signal);
   return () => abort.abort();
 }
 
-async function stream(endpoint: string, id: string, signal: AbortSignal): Promise<void> {
+async function followUntilDone(endpoint: string, id: string, signal: AbortSignal): Promise<void> {
   const isOver = () => signal.aborted;
   while (!isOver()) {
-    const done = await once(endpoint, id, signal).catch(() => false);
+    const done = await readStream(endpoint, id, signal).catch(() => false);
     if (isOver()) return;
     await refresh();
     if (done) return;
-    // The connection was lost: the stream begins anew with the whole log.
+    // The connection was lost. A new stream starts with the whole log.
     await new Promise((resolve) => setTimeout(resolve, RETRY_PAUSE));
   }
 }
 
-async function once(endpoint: string, id: string, signal: AbortSignal): Promise<boolean> {
+async function readStream(endpoint: string, id: string, signal: AbortSignal): Promise<boolean> {
   let lines: readonly Line[] = [];
   const updates = await fal.queue.streamStatus(endpoint, { requestId: id, logs: true, abortSignal: signal });
-  // The loop below hears of it, too.
+  // The loop below throws the same error. Without this line it would also be an unhandled rejection.
   updates.done().catch(() => null);
   for await (const update of updates as AsyncIterable<Update>) {
     lines = [...lines, ...(update.logs ?? [])];

@@ -1,7 +1,7 @@
 import { signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { input } from "../model/draft";
-import { FILES, LANGUAGES, type Language, snippet } from "../model/snippets";
+import { INSTRUCTIONS, LANGUAGES, type Language, snippet } from "../model/snippets";
 import { say } from "../model/toast";
 import { workers } from "../server/health";
 import type { Facts } from "../server/session";
@@ -13,7 +13,7 @@ export function showCode(): void {
   isShown.value = true;
 }
 
-/** The request that is being composed, as programs send it. */
+/** Shows the draft as code. */
 export function CodeDialog({ facts }: { facts: Facts }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const language = useSignal<Language>("JavaScript");
@@ -30,7 +30,7 @@ export function CodeDialog({ facts }: { facts: Facts }) {
   const copy = () =>
     navigator.clipboard.writeText(code).then(
       () => say("Copied."),
-      () => say("This browser lets pages copy over https only. Select the text instead."),
+      () => say("This browser allows copying only over HTTPS. Select the text instead."),
     );
   return (
     <dialog ref={dialog} class="code" aria-labelledby="code-title" onClose={hide}>
@@ -58,11 +58,11 @@ export function CodeDialog({ facts }: { facts: Facts }) {
       </pre>
       <div class="code-foot">
         <p class="hint">
-          {FILES[language.value]}.
+          {INSTRUCTIONS[language.value]}.
           {language.value !== "keyreel" && (
             <>
               {" "}
-              Expects your key in the variable <code>FAL_KEY</code>.
+              The code reads your key from the environment variable <code>FAL_KEY</code>.
             </>
           )}
         </p>

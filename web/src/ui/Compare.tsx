@@ -1,13 +1,14 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { find, type Made, promptOf } from "../server/requests";
+import { find, type VideoRequest, promptOf } from "../server/requests";
 import { Button } from "./controls";
 
-const DRIFT = 0.05;
+/** Seconds. */
+const MAX_DRIFT = 0.05;
 
-/** Two videos side by side, at the same moment. */
+/** Plays two videos side by side, in sync. */
 export function Compare({ ids }: { ids: readonly [string, string] }) {
-  const both = useSignal<readonly Made[]>([]);
+  const both = useSignal<readonly VideoRequest[]>([]);
   const problem = useSignal<string | null>(null);
   const first = useRef<HTMLVideoElement>(null);
   const second = useRef<HTMLVideoElement>(null);
@@ -16,16 +17,16 @@ export function Compare({ ids }: { ids: readonly [string, string] }) {
   useEffect(() => {
     Promise.all(ids.map(find)).then(
       (found) => (both.value = found),
-      () => (problem.value = "One of the two videos is gone, or it is not yours."),
+      () => (problem.value = "One of the two videos no longer exists or is not yours."),
     );
   }, [ids]);
   useEffect(() => {
     if (!both.value.length) return;
-    // The second follows the first.
+    // The second video follows the first.
     const timer = setInterval(() => {
       const [one, two] = [first.current, second.current];
       if (one?.duration) moment.value = one.currentTime / one.duration;
-      if (one && two && Math.abs(one.currentTime - two.currentTime) > DRIFT) two.currentTime = one.currentTime;
+      if (one && two && Math.abs(one.currentTime - two.currentTime) > MAX_DRIFT) two.currentTime = one.currentTime;
     }, 100);
     return () => clearInterval(timer);
   }, [both.value]);
@@ -54,7 +55,7 @@ export function Compare({ ids }: { ids: readonly [string, string] }) {
   );
 }
 
-function Side({ request, video }: { request: Made; video: { current: HTMLVideoElement | null } }) {
+function Side({ request, video }: { request: VideoRequest; video: { current: HTMLVideoElement | null } }) {
   return (
     <figure class="card">
       <div class="screen">
@@ -87,17 +88,17 @@ function Scrubber({ video, moment }: { video: { current: HTMLVideoElement | null
   );
 }
 
-/** What was asked for differently. */
-function Differences({ both }: { both: readonly Made[] }) {
+/** The fields in which the two requests differ. */
+function Differences({ both }: { both: readonly VideoRequest[] }) {
   const [one, two] = both;
   if (!one || !two) return null;
   const inputs = [one, two].map((each): Record<string, unknown> => ({ ...each.input, seed: each.seed }));
   const names = [...new Set(inputs.flatMap(Object.keys))].filter((name) => shown(inputs[0]?.[name]) !== shown(inputs[1]?.[name]));
-  if (!names.length) return <p class="hint">Both were asked for in the same way.</p>;
+  if (!names.length) return <p class="hint">The two requests are the same.</p>;
   return (
     <div class="card scrolls">
       <table>
-        <caption>What differs</caption>
+        <caption>Differences</caption>
         <tbody>
           {names.map((name) => (
             <tr key={name}>

@@ -25,7 +25,7 @@ export function Create({ facts, id }: { facts: Facts; id: string | null }) {
       go(`#/r/${await submit(facts.endpoint, input.value)}`);
       document.querySelector(".viewer")?.scrollIntoView({ block: "nearest" });
     } catch (error) {
-      say(`It was not accepted: ${(error as Error).message}`);
+      say(`The request was not accepted: ${(error as Error).message}`);
     } finally {
       sending.value = false;
     }
@@ -75,7 +75,7 @@ function Summary() {
   );
 }
 
-/** Ctrl or Cmd and Enter, from anywhere. */
+/** Ctrl+Enter or Cmd+Enter, anywhere on the page. */
 function useShortcut(generate: () => Promise<void>): void {
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {

@@ -1,10 +1,10 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { addUrl, takeFiles } from "../model/intake";
+import { addUrl, addFiles } from "../model/intake";
 import { kindOf } from "../model/media";
 import { frameUnder } from "./Track";
 
-/** The whole page takes files, dropped or pasted. */
+/** Accepts files that are dropped or pasted anywhere on the page. */
 export function DropZone() {
   const depth = useSignal(0);
   useEffect(() => {
@@ -16,7 +16,7 @@ export function DropZone() {
     const drop = (event: DragEvent) => {
       event.preventDefault();
       depth.value = 0;
-      void takeFiles([...(event.dataTransfer?.files ?? [])], frameUnder(event));
+      void addFiles([...(event.dataTransfer?.files ?? [])], frameUnder(event));
     };
     const listeners = { dragenter: enter, dragleave: leave, dragover: over, drop, paste };
     for (const [name, listener] of Object.entries(listeners)) addEventListener(name, listener as EventListener);
@@ -31,7 +31,7 @@ function paste(event: ClipboardEvent): void {
   const files = [...(event.clipboardData?.files ?? [])];
   if (files.length) {
     event.preventDefault();
-    void takeFiles(files);
+    void addFiles(files);
     return;
   }
   if (event.target instanceof HTMLInputElement || event.target instanceof HTMLTextAreaElement) return;

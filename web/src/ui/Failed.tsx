@@ -1,15 +1,15 @@
-import { take } from "../model/draft";
+import { editRequest } from "../model/draft";
 import { go } from "../model/route";
-import { forget, type Made, promptOf } from "../server/requests";
+import { deleteRequest, type VideoRequest, promptOf } from "../server/requests";
 import { Button } from "./controls";
 
-export function Failed({ request }: { request: Made }) {
+export function Failed({ request }: { request: VideoRequest }) {
   const isCancelled = request.error_type === "client_cancelled";
   const problems = typeof request.problems === "object" ? request.problems : [];
   return (
     <>
       <div class={`screen empty ${isCancelled ? "" : "failed"}`}>
-        <h2>{isCancelled ? "Cancelled" : "No video came of it"}</h2>
+        <h2>{isCancelled ? "Cancelled" : "The request failed"}</h2>
         {problems.length ? (
           <ul class="problems">
             {problems.map((problem) => (
@@ -24,10 +24,10 @@ export function Failed({ request }: { request: Made }) {
       </div>
       <p class="said">{promptOf(request)}</p>
       <div class="actions">
-        <Button icon="edit" onClick={() => take(request.input, null)}>
+        <Button icon="edit" onClick={() => editRequest(request.input, null)}>
           Edit this request
         </Button>
-        <Button kind="danger" icon="trash" onClick={() => forget(request.id).then(() => go("#/"))}>
+        <Button kind="danger" icon="trash" onClick={() => deleteRequest(request.id).then(() => go("#/"))}>
           Delete
         </Button>
       </div>

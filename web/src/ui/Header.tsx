@@ -43,7 +43,7 @@ function Workers() {
   const first = ready[0] ?? all[0];
   const state = ready.length ? "ready" : all.length ? "loading" : "none";
   const more = all.length > 1 ? `, ${all.length - 1} more` : "";
-  const text = { ready: "", loading: "Loading ", none: "No worker: requests wait" }[state];
+  const text = { ready: "", loading: "Loading ", none: "No worker is running" }[state];
   return (
     <span class={`worker ${state}`} title={first ? `${first.model} on ${first.device}${more}` : undefined}>
       <i />

@@ -3,11 +3,11 @@ import { useEffect, useRef } from "preact/hooks";
 import { ago, plural } from "../model/format";
 import { go } from "../model/route";
 import { say } from "../model/toast";
-import { forget, loadMore, type Made, made, mayHaveMore, promptOf } from "../server/requests";
+import { deleteRequest, loadMore, type VideoRequest, requests, mayHaveMore, promptOf } from "../server/requests";
 import { Button } from "./controls";
 import { Icon } from "./icons";
 
-/** The first of two videos that are to be compared. */
+/** The first of two videos to compare, while the user chooses the second. */
 const comparing = signal<string | null>(null);
 const NEAR = "300px";
 
@@ -19,13 +19,13 @@ export function startComparing(id: string): void {
 export function History({ current }: { current: string | null }) {
   const filter = useSignal("");
   const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-  const shown = made.value.filter((each) => words.every((word) => searchText(each).includes(word)));
+  const shown = requests.value.filter((each) => words.every((word) => searchText(each).includes(word)));
   return (
     <section class="card history" aria-labelledby="history-title">
       <div class="card-head">
         <h2 id="history-title">History</h2>
-        {made.value.length > 0 && <span class="note">{plural(made.value.length, "request")}</span>}
-        {made.value.length > 3 && (
+        {requests.value.length > 0 && <span class="note">{plural(requests.value.length, "request")}</span>}
+        {requests.value.length > 3 && (
           <label class="search">
             <Icon name="search" size={16} />
             <input type="search" placeholder="Filter" aria-label="Filter the history" value={filter.value} onInput={(event) => (filter.value = event.currentTarget.value)} />
@@ -40,19 +40,19 @@ export function History({ current }: { current: string | null }) {
           </Button>
         </p>
       )}
-      {!made.value.length && <p class="hint">Everything you make is listed here, also after a reload and in other tabs.</p>}
-      {made.value.length > 0 && !shown.length && <p class="hint">Nothing in the history has these words.</p>}
+      {!requests.value.length && <p class="hint">Your videos appear here. The server keeps the list, so it is the same in every tab.</p>}
+      {requests.value.length > 0 && !shown.length && <p class="hint">Nothing in the history has these words.</p>}
       <ul class="cards">
         {shown.map((each) => (
           <Card key={each.id} request={each} isCurrent={each.id === current} />
         ))}
       </ul>
-      {mayHaveMore.value && <Button onClick={() => loadMore().catch((error: unknown) => say((error as Error).message))}>Older ones</Button>}
+      {mayHaveMore.value && <Button onClick={() => loadMore().catch((error: unknown) => say((error as Error).message))}>Show older requests</Button>}
     </section>
   );
 }
 
-function Card({ request, isCurrent }: { request: Made; isCurrent: boolean }) {
+function Card({ request, isCurrent }: { request: VideoRequest; isCurrent: boolean }) {
   const prompt = promptOf(request);
   const open = (event: MouseEvent) => {
     const first = comparing.value;
@@ -69,14 +69,14 @@ function Card({ request, isCurrent }: { request: Made; isCurrent: boolean }) {
         <span class="note">{ago(request.created)}</span>
       </a>
       {request.state === "COMPLETED" && (
-        <Button kind="quiet" icon="trash" label={`Delete: ${prompt}`} onClick={() => forget(request.id).catch((error: unknown) => say((error as Error).message))} />
+        <Button kind="quiet" icon="trash" label={`Delete: ${prompt}`} onClick={() => deleteRequest(request.id).catch((error: unknown) => say((error as Error).message))} />
       )}
     </li>
   );
 }
 
-/** Loaded when it comes near the screen, played under the pointer. */
-function Thumbnail({ request }: { request: Made }) {
+/** Loads when it comes near the viewport and plays under the pointer. */
+function Thumbnail({ request }: { request: VideoRequest }) {
   const element = useRef<HTMLSpanElement>(null);
   const isNear = useSignal(false);
   useEffect(() => {
@@ -105,12 +105,12 @@ function Thumbnail({ request }: { request: Made }) {
   );
 }
 
-function stateName({ state, error_type, progress }: Made): string {
+function stateName({ state, error_type, progress }: VideoRequest): string {
   if (state === "IN_QUEUE") return "Waiting";
   if (state === "IN_PROGRESS") return progress?.steps ? `${Math.round((100 * progress.step) / progress.steps)} %` : "Starting";
   return error_type === "client_cancelled" ? "Cancelled" : "Failed";
 }
 
-function searchText(request: Made): string {
+function searchText(request: VideoRequest): string {
   return `${promptOf(request)} ${request.seed}`.toLowerCase();
 }

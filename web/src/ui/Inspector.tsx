@@ -1,14 +1,13 @@
 import { useSignal } from "@preact/signals";
-import { change, isStretchable, type Item, itemProblem, remove, rules, value } from "../model/draft";
+import { change, facts, isTrimmable, type Item, itemProblem, remove, rules, value } from "../model/draft";
 import { seconds } from "../model/format";
 import { replaceMedia } from "../model/intake";
 import { fixedFrames } from "../model/timeline";
-import { facts } from "../model/draft";
 import { Button, Field, FileButton, Slider } from "./controls";
 import { Thumb } from "./Thumb";
 import { move, resize } from "./TrackItem";
 
-/** What is selected on the timeline. */
+/** Edits the item that is selected on the timeline. */
 export function Inspector({ item }: { item: Item }) {
   const reason = useSignal<string | null>(null);
   const schema = facts.value?.schema[item.kind];
@@ -32,7 +31,7 @@ export function Inspector({ item }: { item: Item }) {
         note={seconds(item.start / rate)}
         onChange={place}
       />
-      {isStretchable(item) && (
+      {isTrimmable(item) && (
         <Slider
           label="Frames"
           value={fixedFrames(item, rules.value)}
@@ -63,7 +62,7 @@ export function Inspector({ item }: { item: Item }) {
   );
 }
 
-/** A link can be mended where its problem is shown. */
+/** Shows the problem with the item. If the item is on another server, the user can edit its link. */
 function Source({ item }: { item: Item }) {
   const problem = itemProblem(item);
   if (item.local || (item.url && !/^https?:/.test(item.url)) || item.url?.includes("/files/")) {

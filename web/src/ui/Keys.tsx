@@ -3,7 +3,7 @@ import { ago } from "../model/format";
 import { say } from "../model/toast";
 import { call } from "../server/http";
 import { Button, Field, NumberInput, Switch } from "./controls";
-import { Table } from "./OperateTables";
+import { Table } from "./Table";
 
 export interface Key {
   readonly id: string;
@@ -24,14 +24,14 @@ export function Keys({ keys, own, changed }: KeysProps) {
   const revoke = (id: string) => void call("DELETE", `keys/${id}`).then(changed, (error: unknown) => say((error as Error).message));
   return (
     <div class="keys">
-      <Table title="Keys" columns={["Name", "Id", "Rights", "At once", "Made", ""]} empty="There is no key." count={keys.length}>
+      <Table title="Keys" columns={["Name", "ID", "Role", "Requests at once", "Created", ""]} empty="There are no keys." count={keys.length}>
         {keys.map((key) => (
           <tr key={key.id} class={key.revoked ? "over" : ""}>
             <td>{key.name}</td>
             <td>
               <code>{key.id}</code>
             </td>
-            <td>{key.admin ? "administrator" : "requests"}</td>
+            <td>{key.admin ? "administrator" : "user"}</td>
             <td>{key.max_requests ?? "no limit"}</td>
             <td>{ago(key.created)}</td>
             <td>
@@ -66,7 +66,7 @@ function NewKey({ changed }: { changed: () => Promise<void> }) {
   return (
     <form class="card new-key" onSubmit={create}>
       <Field label="Name of a new key">
-        {({ id }) => <input id={id} type="text" required placeholder="what it is for" value={name.value} onInput={(event) => (name.value = event.currentTarget.value)} />}
+        {({ id }) => <input id={id} type="text" required placeholder="What the key is for" value={name.value} onInput={(event) => (name.value = event.currentTarget.value)} />}
       </Field>
       <Field label="Requests at once">
         {({ id, describedBy }) => <NumberInput {...{ id, describedBy }} min={1} value={limit.value} placeholder="no limit" onChange={(chosen) => (limit.value = chosen)} />}
@@ -77,7 +77,7 @@ function NewKey({ changed }: { changed: () => Promise<void> }) {
       </Button>
       {made.value && (
         <p class="secret" role="status">
-          Shown this once: <code>{made.value}</code>
+          The key is shown only once: <code>{made.value}</code>
         </p>
       )}
     </form>

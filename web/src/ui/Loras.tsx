@@ -5,10 +5,11 @@ import { addLoraFile } from "../model/intake";
 import { getJson } from "../server/http";
 import { Button, Field, FileButton, Select, Slider } from "./controls";
 
-/** The scale has no bounds; this is where people look for good ones. */
-const TYPING = 400;
+/** Milliseconds after the last keystroke. */
+const TYPING_PAUSE = 400;
 const REPOSITORY = /^\w[\w.-]*\/\w[\w.-]*$/;
-const USUAL = { min: -1, max: 2, step: 0.05 };
+/** The endpoint has no bounds for the scale; the slider needs some. */
+const USUAL_SCALES = { min: -1, max: 2, step: 0.05 };
 
 export function Loras() {
   const add = () => (loras.value = [...loras.value, newLora()]);
@@ -21,7 +22,7 @@ export function Loras() {
           Link or hub
         </Button>
       </div>
-      {loras.value.length === 0 && <p class="hint">Styles and subjects to mix in: a .safetensors file, a link, or a hub repository.</p>}
+      {loras.value.length === 0 && <p class="hint">Add styles and subjects from a .safetensors file, a link or a Hugging Face repository.</p>}
       {loras.value.map((lora, index) => (
         <LoraRow key={lora.id} lora={lora} index={index} />
       ))}
@@ -58,12 +59,12 @@ function LoraRow({ lora, index }: { lora: Lora; index: number }) {
       </div>
       {lora.label && (lora.failed ?? problem("path")) && <p class="problem">{lora.failed ?? problem("path")}</p>}
       {!lora.label && <Files lora={lora} problem={problem("weight_name")} />}
-      <Slider label="Scale" {...USUAL} value={lora.scale} problem={problem("scale")} onChange={(scale) => changeLora(lora.id, { scale })} />
+      <Slider label="Scale" {...USUAL_SCALES} value={lora.scale} problem={problem("scale")} onChange={(scale) => changeLora(lora.id, { scale })} />
     </div>
   );
 }
 
-/** Which of a hub repository's files; nothing for a link. */
+/** Selects one of the files in a Hugging Face repository. Shows nothing for a link. */
 function Files({ lora, problem }: { lora: Lora; problem: string | undefined }) {
   const names = useSignal<readonly string[]>([]);
   const trouble = useSignal<string | null>(null);
@@ -73,7 +74,7 @@ function Files({ lora, problem }: { lora: Lora; problem: string | undefined }) {
     trouble.value = null;
     if (!REPOSITORY.test(path)) return;
     let isOver = false;
-    const look = () =>
+    const load = () =>
       getJson<string[]>(`api/loras?repository=${encodeURIComponent(path)}`).then(
         (found) => {
           if (isOver) return;
@@ -82,7 +83,7 @@ function Files({ lora, problem }: { lora: Lora; problem: string | undefined }) {
         },
         (error: unknown) => !isOver && (trouble.value = (error as Error).message),
       );
-    const timer = setTimeout(() => void look(), TYPING);
+    const timer = setTimeout(() => void load(), TYPING_PAUSE);
     return () => {
       isOver = true;
       clearTimeout(timer);

@@ -2,7 +2,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { bytes } from "../model/format";
 import { getJson } from "../server/http";
-import type { Made } from "../server/requests";
+import type { VideoRequest } from "../server/requests";
 import type { Facts } from "../server/session";
 import { Problem } from "./controls";
 import { type Key, Keys } from "./Keys";
@@ -17,17 +17,17 @@ export interface Overview {
 
 const PAUSE = 3000;
 
-/** Everything that goes on here, for administrators. */
+/** Shows administrators the state of the whole server. */
 export function Operate({ facts }: { facts: Facts }) {
   const overview = useSignal<Overview | null>(null);
-  const requests = useSignal<readonly Made[]>([]);
+  const requests = useSignal<readonly VideoRequest[]>([]);
   const keys = useSignal<readonly Key[]>([]);
   const problem = useSignal<string | null>(null);
-  const look = async () => {
+  const poll = async () => {
     try {
       [overview.value, requests.value, keys.value] = await Promise.all([
         getJson<Overview>("api/operate"),
-        getJson<Made[]>("api/operate/requests"),
+        getJson<VideoRequest[]>("api/operate/requests"),
         getJson<Key[]>("keys"),
       ]);
       problem.value = null;
@@ -36,8 +36,8 @@ export function Operate({ facts }: { facts: Facts }) {
     }
   };
   useEffect(() => {
-    void look();
-    const timer = setInterval(() => !document.hidden && void look(), PAUSE);
+    void poll();
+    const timer = setInterval(() => !document.hidden && void poll(), PAUSE);
     return () => clearInterval(timer);
   }, []);
   const now = overview.value;
@@ -49,9 +49,9 @@ export function Operate({ facts }: { facts: Facts }) {
         <>
           <Figures now={now} />
           <Workers workers={now.workers} />
-          <AllRequests requests={requests.value} keys={keys.value} endpoint={facts.endpoint} changed={look} />
-          <Keys keys={keys.value} own={facts.key.id} changed={look} />
-          <Webhooks calls={now.webhooks} changed={look} />
+          <AllRequests requests={requests.value} keys={keys.value} endpoint={facts.endpoint} changed={poll} />
+          <Keys keys={keys.value} own={facts.key.id} changed={poll} />
+          <Webhooks calls={now.webhooks} changed={poll} />
         </>
       )}
     </main>

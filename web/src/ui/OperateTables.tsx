@@ -1,10 +1,10 @@
-import type { ComponentChildren } from "preact";
 import { ago, seconds } from "../model/format";
 import { say } from "../model/toast";
 import { call } from "../server/http";
-import { cancel, type Made, promptOf } from "../server/requests";
+import { cancel, type VideoRequest, promptOf } from "../server/requests";
 import { Button } from "./controls";
 import type { Key } from "./Keys";
+import { Table } from "./Table";
 
 export interface Worker {
   readonly name: string;
@@ -22,43 +22,9 @@ export interface Call {
   readonly error: string | null;
 }
 
-interface TableProps {
-  readonly title: string;
-  readonly columns: readonly string[];
-  readonly empty: string;
-  readonly count: number;
-  readonly children: ComponentChildren;
-}
-
-export function Table({ title, columns, empty, count, children }: TableProps) {
-  return (
-    <section class="card" aria-label={title}>
-      <h2>{title}</h2>
-      {count ? (
-        <div class="scrolls" tabIndex={0} role="region" aria-label={`${title}, table`}>
-          <table>
-            <thead>
-              <tr>
-                {columns.map((column) => (
-                  <th key={column} scope="col">
-                    {column}
-                  </th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>{children}</tbody>
-          </table>
-        </div>
-      ) : (
-        <p class="hint">{empty}</p>
-      )}
-    </section>
-  );
-}
-
 export function Workers({ workers }: { workers: readonly Worker[] }) {
   return (
-    <Table title="Workers" columns={["Name", "Device", "Model", "State"]} empty="No worker is alive: requests wait." count={workers.length}>
+    <Table title="Workers" columns={["Name", "Device", "Model", "State"]} empty="No worker is running. Requests wait in the queue." count={workers.length}>
       {workers.map((worker) => (
         <tr key={worker.name}>
           <td>{worker.name}</td>
@@ -74,7 +40,7 @@ export function Workers({ workers }: { workers: readonly Worker[] }) {
 }
 
 interface RequestsProps {
-  readonly requests: readonly Made[];
+  readonly requests: readonly VideoRequest[];
   readonly keys: readonly Key[];
   readonly endpoint: string;
   readonly changed: () => Promise<void>;
@@ -84,7 +50,7 @@ export function AllRequests({ requests, keys, endpoint, changed }: RequestsProps
   const nameOf = (id: string) => keys.find((key) => key.id === id)?.name ?? id;
   const stop = (id: string) => void cancel(endpoint, id).then(changed, (error: unknown) => say((error as Error).message));
   return (
-    <Table title="Requests of all keys" columns={["Prompt", "Key", "State", "Made", "Took", ""]} empty="Nobody has asked for anything yet." count={requests.length}>
+    <Table title="Requests of all keys" columns={["Prompt", "Key", "State", "Created", "Took", ""]} empty="There are no requests yet." count={requests.length}>
       {requests.map((request) => (
         <tr key={request.id}>
           <td class="wide">
@@ -103,8 +69,8 @@ export function AllRequests({ requests, keys, endpoint, changed }: RequestsProps
   );
 }
 
-function State({ request }: { request: Made }) {
-  if (request.state === "IN_QUEUE") return <span class="tag">waiting, {request.position ?? 0} before</span>;
+function State({ request }: { request: VideoRequest }) {
+  if (request.state === "IN_QUEUE") return <span class="tag">waiting, {request.position ?? 0} ahead</span>;
   if (request.state === "IN_PROGRESS") {
     const { progress } = request;
     return <span class="tag live">{progress ? `${progress.stage} ${progress.step}/${progress.steps}` : "starting"}</span>;
@@ -121,7 +87,7 @@ export function Webhooks({ calls, changed }: { calls: readonly Call[]; changed: 
   const again = (id: number) =>
     void call("POST", `api/operate/webhooks/${id}/retry`).then(changed, (error: unknown) => say((error as Error).message));
   return (
-    <Table title="Webhook calls" columns={["URL", "State", "Attempts", "Last error", ""]} empty="No request has named a webhook." count={calls.length}>
+    <Table title="Webhook calls" columns={["URL", "State", "Attempts", "Last error", ""]} empty="There are no webhook calls yet." count={calls.length}>
       {calls.map((each) => (
         <tr key={each.id}>
           <td class="wide">{each.url}</td>

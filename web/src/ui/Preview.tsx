@@ -8,7 +8,7 @@ interface Strip {
   readonly ratio: number;
 }
 
-/** What the video is going to look like by now. Until the next picture is here, the last one stays. */
+/** A preview of the unfinished video. Each preview stays until the next one has loaded. */
 export function Preview({ progress }: { progress: Progress | null }) {
   const shown = useSignal<Strip | null>(null);
   const { url, frames = 1 } = progress?.preview ?? {};

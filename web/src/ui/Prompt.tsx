@@ -3,7 +3,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { facts, problems, setValue, value } from "../model/draft";
 import { Button, Field } from "./controls";
 
-/** Examples at first: as many as leave the settings in sight. */
+/** More examples would push the settings out of view. */
 const SHOWN = 6;
 
 export function Prompt() {
@@ -12,7 +12,7 @@ export function Prompt() {
   const examples = facts.value?.schema.fields.prompt?.examples ?? [];
   const isOpen = useSignal(false);
   useEffect(() => {
-    // As high as its text; the style sheet says where it ends.
+    // The height follows the text, up to the maximum in the style sheet.
     if (!area.current) return;
     area.current.style.height = "0";
     area.current.style.height = `${area.current.scrollHeight + 2}px`;

@@ -1,17 +1,17 @@
 import { useRef } from "preact/hooks";
-import { facts as known, rules, take } from "../model/draft";
+import { facts as known, rules, editRequest } from "../model/draft";
 import { ago, bytes, seconds } from "../model/format";
 import { addMedia, addUrl } from "../model/intake";
 import { grab } from "../model/media";
 import { go } from "../model/route";
 import { say } from "../model/toast";
-import { forget, type Made, submit } from "../server/requests";
+import { deleteRequest, type VideoRequest, submit } from "../server/requests";
 import type { Facts } from "../server/session";
 import { Button } from "./controls";
 import { startComparing } from "./History";
 import { Icon } from "./icons";
 
-export function Result({ facts, request }: { facts: Facts; request: Made }) {
+export function Result({ facts, request }: { facts: Facts; request: VideoRequest }) {
   const video = useRef<HTMLVideoElement>(null);
   const output = request.output;
   if (!output) return null;
@@ -43,18 +43,18 @@ export function Result({ facts, request }: { facts: Facts; request: Made }) {
         <Button icon="compare" onClick={() => startComparing(request.id)}>
           Compare
         </Button>
-        <Button icon="edit" onClick={() => take(request.input, output.seed)}>
+        <Button icon="edit" onClick={() => editRequest(request.input, output.seed)}>
           Edit
         </Button>
         <span class="spring" />
         <Button kind="quiet" icon="link" label="Copy a link to share it" onClick={() => copyLink(request)} />
-        <Button kind="quiet" icon="trash" label="Delete" onClick={() => forget(request.id).then(() => go("#/"))} />
+        <Button kind="quiet" icon="trash" label="Delete" onClick={() => deleteRequest(request.id).then(() => go("#/"))} />
       </div>
     </>
   );
 }
 
-function Facts({ request }: { request: Made }) {
+function Facts({ request }: { request: VideoRequest }) {
   const { started, finished, output } = request;
   return (
     <dl class="facts">
@@ -82,23 +82,23 @@ function Facts({ request }: { request: Made }) {
   );
 }
 
-/** The frame that is shown becomes a picture on the timeline. */
-async function pinFrame(video: HTMLVideoElement | null, request: Made): Promise<void> {
+/** Adds the current frame to the timeline as a picture. */
+async function pinFrame(video: HTMLVideoElement | null, request: VideoRequest): Promise<void> {
   if (!video?.videoWidth) return;
   video.pause();
   const frame = Math.min(frameCount(request) - 1, Math.floor(video.currentTime * frameRate(request)));
   await addMedia(await grab(video), `frame-${frame}.png`, "image", null);
 }
 
-function frameCount(request: Made): number {
+function frameCount(request: VideoRequest): number {
   return Number(request.input.number_of_frames ?? known.value?.schema.fields.number_of_frames?.default ?? rules.value.frames);
 }
 
-function frameRate(request: Made): number {
+function frameRate(request: VideoRequest): number {
   return Number(request.input.frame_rate ?? known.value?.schema.fields.frame_rate?.default ?? 1);
 }
 
-function copyLink({ share }: Made): void {
+function copyLink({ share }: VideoRequest): void {
   const link = new URL(`#/s/${share ?? ""}`, location.href).href;
   navigator.clipboard.writeText(link).then(
     () => say("The link is copied. Whoever has it sees this video, its prompt and its seed."),

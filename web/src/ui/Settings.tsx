@@ -2,18 +2,18 @@ import { useSignal } from "@preact/signals";
 import { ratioOf } from "../model/canvas";
 import { problems, rules, setValue, shape, value } from "../model/draft";
 import { seconds } from "../model/format";
-import type { Field as SchemaField } from "../model/schema";
-import { made } from "../server/requests";
+import { requests } from "../server/requests";
+import type { Field as SchemaField } from "../server/schema";
 import type { Facts } from "../server/session";
 import { Button, Choice, Field, NumberInput, Select, Slider, Switch } from "./controls";
 
-/** Fields that have a place of their own; whatever else the schema has comes at the end. */
+/** Fields that have their own controls. */
 const PLACED = new Set(["prompt", "images", "videos", "loras", "seed", "negative_prompt"]);
-/** More options than that have no room beside each other. */
+/** The most options that fit side by side. */
 const SIDE_BY_SIDE = 4;
+/** Fields that are always visible; the other fields of the schema are under More. */
 const MAIN = ["aspect_ratio", "resolution", "number_of_frames", "frame_rate", "number_of_steps"];
 const TITLES: Record<string, string> = {
-  aspect_ratio: "Shape",
   number_of_frames: "Frames",
   number_of_steps: "Steps",
   frame_rate: "Frames per second",
@@ -66,7 +66,7 @@ function SchemaControl({ name, field }: { name: string; field: SchemaField }) {
   if (field.default === undefined || field.default === null) {
     return (
       <Field label={label} problem={problem}>
-        {(ids) => <NumberInput {...ids} min={minimum} max={maximum} step={step(field)} value={value(name)} placeholder="the server's" onChange={onChange} />}
+        {(ids) => <NumberInput {...ids} min={minimum} max={maximum} step={step(field)} value={value(name)} placeholder="server default" onChange={onChange} />}
       </Field>
     );
   }
@@ -87,7 +87,7 @@ function notes(name: string): string | null {
   return null;
 }
 
-/** A small picture of the shape. */
+/** Draws the aspect ratio as a rectangle. */
 function Outline({ aspect }: { aspect: string }) {
   if (!aspect.includes(":")) return <i class="outline auto" />;
   const [width, height] = ratioOf(aspect);
@@ -95,16 +95,16 @@ function Outline({ aspect }: { aspect: string }) {
   return <i class="outline" style={{ width: `${width * scale}px`, height: `${height * scale}px` }} />;
 }
 
-/** Empty: the server draws one for each video. */
+/** While the field is empty, the server draws a new seed for each video. */
 function Seed({ facts }: { facts: Facts }) {
   const seed = value<number | null>("seed");
-  const last = made.value[0]?.seed ?? null;
+  const last = requests.value[0]?.seed ?? null;
   const set = (chosen: number | null) => setValue("seed", chosen);
   return (
     <Field
       label="Seed"
       problem={problems.value.get("seed")}
-      aside={<span class="note">{seed === null ? "new each time" : "kept"}</span>}
+      aside={<span class="note">{seed === null ? "new each time" : "fixed"}</span>}
     >
       {({ id, describedBy }) => (
         <div class="seed">

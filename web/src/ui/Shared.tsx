@@ -4,7 +4,7 @@ import { ago } from "../model/format";
 import { findShared, type Shared } from "../server/requests";
 import { Icon, Mark } from "./icons";
 
-/** A video by the link that its owner passed on. */
+/** The video of a share link. */
 export function SharedVideo({ token }: { token: string }) {
   const found = useSignal<Shared | null>(null);
   const isGone = useSignal(false);
@@ -20,17 +20,17 @@ export function SharedVideo({ token }: { token: string }) {
           <div class="screen empty">
             <Mark />
             <h1>This video is gone</h1>
-            <p>Videos are kept for a while only, and whoever made one can delete it.</p>
+            <p>Videos are kept for a limited time, and their owners can delete them.</p>
           </div>
         ) : (
-          <Watched shared={found.value} />
+          <Content shared={found.value} />
         )}
       </section>
     </main>
   );
 }
 
-/** The same for somebody who has no key. */
+/** The video of a share link, for a visitor without a key. */
 export function Visitor({ token }: { token: string }) {
   return (
     <>
@@ -48,7 +48,7 @@ export function Visitor({ token }: { token: string }) {
   );
 }
 
-function Watched({ shared }: { shared: Shared | null }) {
+function Content({ shared }: { shared: Shared | null }) {
   if (!shared) return <div class="screen" aria-busy="true" />;
   const { prompt, seed, video } = shared.output;
   return (

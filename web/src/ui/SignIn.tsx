@@ -33,7 +33,7 @@ export function SignIn({ reason }: { reason: string | null }) {
           Open the playground
         </Button>
         <p class="hint">
-          <code>keyreel serve</code> prints one at its first start; <code>keyreel keys create NAME</code> makes more.
+          <code>keyreel serve</code> prints a key when it first starts. <code>keyreel keys create NAME</code> creates another.
         </p>
       </form>
     </main>

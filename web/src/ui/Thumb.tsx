@@ -1,7 +1,7 @@
 import type { Item } from "../model/draft";
 import { Icon } from "./icons";
 
-/** The picture, or a frame of the clip. What lies on other servers is not fetched: the page talks to this one only. */
+/** A picture or a frame of a clip. A file on another server gets an icon: the page connects only to its own server. */
 export function Thumb({ item }: { item: Pick<Item, "kind" | "local" | "url"> }) {
   const source = item.local ?? (item.url && isOurs(item.url) ? item.url : null);
   if (!source) {

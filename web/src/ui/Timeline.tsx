@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { items, rules, selected, value } from "../model/draft";
 import { plural, seconds } from "../model/format";
-import { addUrl, takeFiles } from "../model/intake";
+import { addUrl, addFiles } from "../model/intake";
 import { kindOf } from "../model/media";
 import type { Kind } from "../model/timeline";
 import { Button, Choice, Field, FileButton } from "./controls";
@@ -21,7 +21,7 @@ export function Timeline() {
         <span class="note">
           {plural(frames, "frame")}, {seconds(frames / value<number>("frame_rate"))}
         </span>
-        <FileButton label="Pictures or clips" icon="add" accept={ACCEPTED} multiple onFiles={(files) => takeFiles(files)} />
+        <FileButton label="Pictures or clips" icon="add" accept={ACCEPTED} multiple onFiles={(files) => addFiles(files)} />
         <Button icon="link" label="Add by link" pressed={asksUrl.value} onClick={() => (asksUrl.value = !asksUrl.value)} />
       </div>
       {asksUrl.value && <AddByUrl done={() => (asksUrl.value = false)} />}
@@ -36,7 +36,7 @@ function AddByUrl({ done }: { done: () => void }) {
   const kind = useSignal<Kind>("image");
   const submit = (event: Event) => {
     event.preventDefault();
-    // How long the clip is, the server finds out; it needs at least this much.
+    // The page cannot count the frames of a clip that it knows only by its URL. This is the minimum.
     const length = kind.value === "image" ? 1 : rules.value.temporal + 1;
     addUrl(url.value.trim(), kind.value, { length, exact: kind.value === "image" });
     done();
@@ -59,7 +59,7 @@ function AddByUrl({ done }: { done: () => void }) {
           />
         )}
       </Field>
-      <Choice label="It is a" value={kind.value === "image" ? "picture" : "clip"} options={["picture", "clip"]} onChange={(name) => (kind.value = name === "picture" ? "image" : "video")} />
+      <Choice label="Type" value={kind.value === "image" ? "picture" : "clip"} options={["picture", "clip"]} onChange={(name) => (kind.value = name === "picture" ? "image" : "video")} />
       <Button kind="primary" submits disabled={!url.value.trim()}>
         Add
       </Button>

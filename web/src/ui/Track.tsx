@@ -1,17 +1,16 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
-import { items, rules } from "../model/draft";
-import { type Item } from "../model/draft";
+import { type Item, items, rules } from "../model/draft";
 import { fixedFrames, rows, ticks } from "../model/timeline";
 import { TrackItem } from "./TrackItem";
 
-export const CARD = 76;
+const CARD = 76;
 const ROW = 66;
 const RULER = 26;
 const LABELS_APART = 34;
 const GAP = 4;
 
-/** The frame under the pointer, when it is over the track. */
+/** The frame under the pointer; null if the pointer is not over the track. */
 export function frameUnder(event: MouseEvent): number | null {
   const track = (event.target as Element | null)?.closest<HTMLElement>(".track");
   if (!track) return null;
@@ -45,7 +44,7 @@ export function Track({ placeholder }: { placeholder: string }) {
   );
 }
 
-/** A picture is wider than its frame: its card is centred there and kept within the track. Pixels. */
+/** In pixels. A picture's card is wider than one frame: it is centred on its frame but stays within the track. */
 function boxOf(item: Item, cell: number, width: number): { id: string; left: number; right: number } {
   if (item.kind === "video") {
     const left = item.start * cell;

@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import { change, isStretchable, type Item, itemProblem, items, remove, rules, selected } from "../model/draft";
-import { fixedFrames, settle, stretch } from "../model/timeline";
+import { change, isTrimmable, type Item, itemProblem, items, remove, rules, selected } from "../model/draft";
+import { fixedFrames, settle, trim } from "../model/timeline";
 import { Icon } from "./icons";
 import { Thumb } from "./Thumb";
 
@@ -10,7 +10,7 @@ interface Props {
   readonly left: number;
   readonly top: number;
   readonly width: number;
-  /** Where its first frame is, in pixels. */
+  /** The centre of the item's first frame, in pixels. */
   readonly pin: number;
   readonly cell: number;
 }
@@ -48,14 +48,14 @@ export function TrackItem({ item, left, top, width, pin, cell }: Props) {
         )}
         <span class="frame-label">{item.start}</span>
         {item.uploaded < 1 && !item.failed && <progress value={item.uploaded} aria-label={`Upload of ${item.name}`} />}
-        {isStretchable(item) && <span class="edge" title="Drag to use fewer frames" {...edge.handlers} />}
+        {isTrimmable(item) && <span class="edge" title="Drag to use fewer frames" {...edge.handlers} />}
         {reason && <span class="reason">{reason}</span>}
       </div>
     </>
   );
 }
 
-/** Follows the pointer to the nearest `value` that is allowed, and says why it is not the one under it. */
+/** Changes `value` by dragging. `set` applies the nearest valid value and returns why it is not the wanted one. */
 function useDrag(cell: number, value: number, set: (wanted: number) => string | null, id: string) {
   const origin = useRef<{ x: number; value: number } | null>(null);
   const active = useSignal(false);
@@ -86,7 +86,7 @@ function useDrag(cell: number, value: number, set: (wanted: number) => string | 
   return { handlers, active: active.value, reason: reason.value };
 }
 
-/** Why it went elsewhere; null when it did not. */
+/** Moves the item to the valid frame nearest to `wanted`. Returns why it is another frame; null if it is not. */
 export function move(item: Item, wanted: number): string | null {
   const others = items.value.filter((each) => each.id !== item.id);
   const settled = settle(item, wanted, others, rules.value);
@@ -95,18 +95,18 @@ export function move(item: Item, wanted: number): string | null {
   return settled.reason;
 }
 
-/** Why it is not so long; null when it is. */
+/** Trims the clip. Returns why it is shorter than `wanted`; null if it is not. */
 export function resize(item: Item, wanted: number): string | null {
   const others = items.value.filter((each) => each.id !== item.id);
-  const stretched = stretch(item, wanted, others, rules.value);
-  if (!stretched) return "There is no room for it.";
-  const isWhole = stretched.limit === fixedFrames({ ...item, limit: null }, rules.value);
-  change(item.id, { limit: isWhole ? null : stretched.limit });
-  return stretched.reason;
+  const trimmed = trim(item, wanted, others, rules.value);
+  if (!trimmed) return "There is no room for it.";
+  const isWhole = trimmed.limit === fixedFrames({ ...item, limit: null }, rules.value);
+  change(item.id, { limit: isWhole ? null : trimmed.limit });
+  return trimmed.reason;
 }
 
-/** To the next frame that is allowed on that side. */
-export function nudge(item: Item, by: number): void {
+/** Moves the item to the next valid frame in the direction of `by`. */
+function nudge(item: Item, by: number): void {
   const others = items.value.filter((each) => each.id !== item.id);
   for (let wanted = item.start + by; wanted >= 0 && wanted < rules.value.frames; wanted += Math.sign(by)) {
     const settled = settle(item, wanted, others, rules.value);

@@ -1,24 +1,24 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { refusal, shape } from "../model/draft";
-import { find, loaded, type Made, made } from "../server/requests";
+import { find, loaded, type VideoRequest, requests } from "../server/requests";
 import type { Facts } from "../server/session";
 import { Failed } from "./Failed";
 import { Mark } from "./icons";
 import { Result } from "./Result";
 import { Watch } from "./Watch";
 
-/** The request that the address names; without one the newest. */
+/** Shows the request with this id, or the newest one if `id` is null. */
 export function Viewer({ facts, id }: { facts: Facts; id: string | null }) {
-  const fetched = useSignal<Made | null>(null);
+  const fetched = useSignal<VideoRequest | null>(null);
   const problem = useSignal<string | null>(null);
-  const listed = id === null ? made.value[0] : made.value.find((each) => each.id === id);
+  const listed = id === null ? requests.value[0] : requests.value.find((each) => each.id === id);
   const isMissing = loaded.value && id !== null && !listed;
   useEffect(() => {
     problem.value = null;
     fetched.value = null;
     if (isMissing && id) {
-      find(id).then((found) => (fetched.value = found), () => (problem.value = "This video is gone, or it is not yours."));
+      find(id).then((found) => (fetched.value = found), () => (problem.value = "This video no longer exists or is not yours."));
     }
   }, [id, isMissing]);
   const shown = listed ?? fetched.value;
@@ -34,10 +34,10 @@ export function Viewer({ facts, id }: { facts: Facts; id: string | null }) {
   );
 }
 
-function Content({ facts, shown, problem }: { facts: Facts; shown: Made | null; problem: string | null }) {
-  if (problem) return <Empty title={problem} text="Videos are kept for a while only." />;
+function Content({ facts, shown, problem }: { facts: Facts; shown: VideoRequest | null; problem: string | null }) {
+  if (problem) return <Empty title={problem} text="Videos are kept for a limited time." />;
   if (!shown) {
-    return loaded.value ? <Empty title="Your video appears here" text="Write a prompt, or begin with one of the examples. Pictures and clips can be dropped anywhere." /> : <div class="screen" aria-busy="true" />;
+    return loaded.value ? <Empty title="Your video appears here" text="Write a prompt or start with an example. You can drop pictures and clips anywhere." /> : <div class="screen" aria-busy="true" />;
   }
   if (shown.state !== "COMPLETED") return <Watch key={shown.id} facts={facts} request={shown} />;
   return shown.output ? <Result key={shown.id} facts={facts} request={shown} /> : <Failed request={shown} />;

@@ -2,7 +2,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { plural, seconds } from "../model/format";
 import { say } from "../model/toast";
-import { cancel, type Line, type Made, type Progress, promptOf } from "../server/requests";
+import { cancel, type Line, type VideoRequest, type Progress, promptOf } from "../server/requests";
 import type { Facts } from "../server/session";
 import { watch, type Watched, watched } from "../server/watch";
 import { Button } from "./controls";
@@ -13,15 +13,15 @@ const STAGES: Record<string, string> = {
   expand: "Expanding the prompt",
   check: "Checking the content",
   model: "Loading the model",
-  text: "Reading the prompt",
-  conditions: "Placing pictures and clips",
-  denoise: "Drawing",
-  upsample: "Enlarging",
+  text: "Encoding the prompt",
+  conditions: "Encoding pictures and clips",
+  denoise: "Denoising",
+  upsample: "Upsampling",
   refine: "Refining",
-  decode: "Developing the frames",
+  decode: "Decoding the frames",
 };
 
-export function Watch({ facts, request }: { facts: Facts; request: Made }) {
+export function Watch({ facts, request }: { facts: Facts; request: VideoRequest }) {
   useEffect(() => watch(facts.endpoint, request.id), [facts, request.id]);
   const live = watched.value?.id === request.id ? watched.value : asWatched(request);
   const stopping = useSignal(false);
@@ -50,7 +50,7 @@ export function Watch({ facts, request }: { facts: Facts; request: Made }) {
   );
 }
 
-function asWatched({ id, state, position, progress }: Made): Watched {
+function asWatched({ id, state, position, progress }: VideoRequest): Watched {
   return { id, state, position, progress, lines: [] };
 }
 

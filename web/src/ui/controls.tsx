@@ -14,7 +14,7 @@ interface ButtonProps {
   readonly children?: ComponentChildren;
 }
 
-/** `label`: for a button that shows only its icon. */
+/** `label` names a button that shows only an icon. */
 export function Button({ icon, onClick, kind, label, disabled, pressed, submits, children }: ButtonProps) {
   return (
     <button
@@ -39,7 +39,7 @@ interface FieldProps {
   readonly children: (ids: { id: string; describedBy: string | undefined }) => ComponentChildren;
 }
 
-/** A label, its control, and what is wrong with it. */
+/** A label, its control and the problem with its value. */
 export function Field({ label, problem, aside, children }: FieldProps) {
   const id = useId();
   return (
@@ -70,11 +70,11 @@ interface NumberProps {
   readonly step?: number;
   readonly placeholder?: string;
   readonly describedBy: string | undefined;
-  /** Null: it was emptied. */
+  /** Receives null if the user empties the field. */
   readonly onChange: (value: number | null) => void;
 }
 
-/** What is being typed stays, whatever is drawn anew meanwhile; it counts when the field is left, or at Enter. */
+/** Keeps the typed text when the page renders again. Calls `onChange` on Enter or when the field loses the focus. */
 export function NumberInput({ id, value, describedBy, onChange, ...others }: NumberProps) {
   const typed = useSignal<string | null>(null);
   return (
@@ -106,7 +106,7 @@ interface SliderProps {
   readonly onChange: (value: number) => void;
 }
 
-/** For the eye a slider, for exact values a number. */
+/** A slider with a number field for exact values. */
 export function Slider({ label, value, min, max, step = 1, note, problem, onChange }: SliderProps) {
   const share = `${((Math.min(Math.max(value, min), max) - min) / (max - min || 1)) * 100}%`;
   const set = (chosen: number | null) => {
@@ -221,7 +221,7 @@ interface FilesProps {
   readonly onFiles: (files: File[]) => unknown;
 }
 
-/** A file input that looks like a button, and is one for keyboards and screen readers. */
+/** A file input that looks like a button. It stays a real input, so keyboards and screen readers can use it. */
 export function FileButton({ label, icon, accept, multiple, onFiles }: FilesProps) {
   return (
     <label class="button file-button">

@@ -1,9 +1,8 @@
-/** Drawn on 20 by 20 units, in the colour of the text around them. */
+/** SVG paths on a grid of 20 by 20 units. */
 
 const PATHS = {
   add: "M10 4v12M4 10h12",
   cancel: "M5 5l10 10M15 5L5 15",
-  check: "M4 10.5l4 4 8-9",
   clip: "M3 5h14v10H3zM3 8h14M3 12h14M7 5v3M7 12v3M13 5v3M13 12v3",
   code: "M7 6l-4 4 4 4M13 6l4 4-4 4",
   compare: "M3 5h6v10H3zM11 5h6v10h-6z",
@@ -22,7 +21,6 @@ const PATHS = {
   swap: "M4 7h11l-3-3M16 13H5l3 3",
   trash: "M4 6h12M8 6V4h4v2M6 6l.7 10h6.6L14 6",
   vary: "M15.5 8A6 6 0 005 6.5L3.5 8M3.5 4v4h4M4.5 12A6 6 0 0015 13.5l1.5-1.5M16.5 16v-4h-4",
-  more: "M5 8l5 5 5-5",
 } as const;
 
 export type IconName = keyof typeof PATHS;

@@ -1,4 +1,4 @@
-/** What the endpoint takes, with its bounds and defaults, as the server's OpenAPI document has it. */
+/** The input fields of the endpoint with their bounds and defaults, read from the server's OpenAPI document. */
 
 export interface Field {
   readonly type?: string;
