@@ -4,47 +4,55 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo serve demo-model gallery page test lint types programs bench-server chaos clean
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model bench-server chaos clean
 
-demo: $(VENV)/.engine
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.engine ## Make a video from the pictures in examples/
 	$(BIN)/keyreel generate --request examples/demo.json --model demo --out out/demo.mp4 --sheet out/demo.png
 
-serve: $(VENV)/.engine
+serve: $(VENV)/.engine ## Start the server with the demo model: API, queue, worker, page
 	$(BIN)/keyreel serve
 
-# Hours on two cores; goes on where it was stopped.
-demo-model: $(VENV)/.engine
+# Goes on where it was stopped.
+demo-model: $(VENV)/.engine ## Train the demo model (hours on two cores)
 	$(PIP) --group training
 	$(BIN)/python -m training.make_demo --out out/demo-model --state out/demo-state
 
-gallery: $(VENV)/.engine
+docs: $(VENV)/.engine ## Write docs/reference/ from the code
+	$(BIN)/python -m docs.reference
+
+gallery: $(VENV)/.engine ## Make the videos and pictures of docs/gallery.md
 	$(BIN)/python -m training.gallery
 
 # With the environment's own Node before any other: fal's JavaScript client runs in it.
-test: lint types programs
+test: lint types programs ## Run lint, types and every test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
-page: $(VENV)/.dev
+test-fast: $(VENV)/.dev ## Run the tests that take no more than a few seconds each
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m 'not slow'
+
+page: $(VENV)/.dev ## Build the playground into the package
 	$(BIN)/python web/hatch_build.py
 
-programs:
+programs: ## Install the programs that tests run (as root on Debian), or name them
 	sh tests/programs.sh
 
-# The server's figures in docs/performance.md.
-bench-server: $(VENV)/.dev
+bench-server: $(VENV)/.dev ## Measure the server's figures in docs/performance.md
 	$(BIN)/python -m benchmarks.server
 
-# Processes killed and a disk filled, 200 times each. Takes hours.
-chaos: $(VENV)/.dev
+chaos: $(VENV)/.dev ## Kill processes and fill a disk, 200 times each (hours)
 	$(BIN)/python -m tests.worker.chaos --rounds 200
 	$(BIN)/python -m tests.server.chaos --rounds 200
 	$(BIN)/python -m tests.server.full_disk --rounds 200
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev ## Run ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.dev page
+types: $(VENV)/.dev page ## Run mypy and the page's own check
 	$(BIN)/mypy
 	$(BIN)/python web/hatch_build.py run check
 
@@ -58,5 +66,5 @@ $(VENV)/.dev: $(VENV)/.engine
 	$(PIP) --group dev
 	touch $@
 
-clean:
+clean: ## Delete the environment, caches and out/
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache out

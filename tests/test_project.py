@@ -1,0 +1,137 @@
+"""What surrounds the code agrees: workflows, issue forms, make targets, the package's classifiers."""
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+GITHUB = ROOT / ".github"
+CI = GITHUB / "workflows" / "ci.yml"
+RELEASE = GITHUB / "workflows" / "release.yml"
+WORKFLOWS = (CI, RELEASE)
+FORMS = (GITHUB / "ISSUE_TEMPLATE" / "bug.yml", GITHUB / "ISSUE_TEMPLATE" / "feature.yml")
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", GITHUB / "pull_request_template.md")
+CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+MAKE = re.compile(r"\bmake ([a-z][a-z-]*)")
+MAJOR_VERSION = re.compile(r"\S+@(release/)?v\d+")
+CLASSIFIER = re.compile(r"Programming Language :: Python :: (3\.\d+)")
+
+each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+
+
+def load(path: Path) -> dict[Any, Any]:
+    content = yaml.safe_load(path.read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+def jobs(path: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = load(path)["jobs"]
+    return found
+
+
+def steps(path: Path, key: str) -> list[str]:
+    """What the steps say under `key`: "uses" or "run"."""
+    return [step[key] for job in jobs(path).values() for step in job.get("steps", ()) if key in step]
+
+
+def code_of(path: Path) -> Iterator[str]:
+    """What a workflow runs, or what a page shows as code. Comments are prose and left out."""
+    pieces = CODE.findall(path.read_text()) if path.suffix == ".md" else steps(path, "run")
+    for piece in pieces:
+        yield re.sub(r"#.*", "", piece)
+
+
+def mentioned(path: Path) -> set[str]:
+    return {target for code in code_of(path) for target in MAKE.findall(code)}
+
+
+def targets() -> set[str]:
+    """All targets that are no files. All of them are public."""
+    (names,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return set(names.split())
+
+
+def make(*arguments: str) -> str:
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_every_workflow_and_form_is_tested_here() -> None:
+    found = {path for folder in ("workflows", "ISSUE_TEMPLATE") for path in (GITHUB / folder).iterdir()}
+    assert found == {*WORKFLOWS, *FORMS, GITHUB / "ISSUE_TEMPLATE" / "config.yml"}
+
+
+@each_workflow
+def test_a_workflow_may_only_read_unless_a_job_asks_for_more(path: Path) -> None:
+    workflow = load(path)
+    # PyYAML reads YAML 1.1, in which the key `on` is a boolean.
+    assert {"name", True, "permissions", "concurrency", "jobs"} <= workflow.keys()
+    assert workflow["permissions"] == {"contents": "read"}
+    granted = {name: job["permissions"] for name, job in jobs(path).items() if "permissions" in job}
+    assert granted == ({"publish": {"id-token": "write"}, "github": {"contents": "write"}} if path == RELEASE else {})
+
+
+@each_workflow
+def test_jobs_are_limited_in_time_and_wait_for_jobs_that_exist(path: Path) -> None:
+    for job in jobs(path).values():
+        assert "uses" in job or {"runs-on", "timeout-minutes", "steps"} <= job.keys()
+        needed = job.get("needs", [])
+        assert {needed} if isinstance(needed, str) else set(needed) <= jobs(path).keys()
+
+
+@each_workflow
+def test_actions_are_pinned_by_major_version(path: Path) -> None:
+    actions = steps(path, "uses")
+    assert actions
+    assert [action for action in actions if not MAJOR_VERSION.fullmatch(action)] == []
+
+
+def test_a_release_runs_ci_first() -> None:
+    assert jobs(RELEASE)["ci"]["uses"] == f"./{CI.relative_to(ROOT)}"
+    assert "workflow_call" in load(CI)[True]
+    assert set(jobs(RELEASE)["publish"]["needs"]) == {"check", "ci"}
+
+
+def test_ci_runs_on_the_pythons_that_the_package_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [match[1] for line in project["classifiers"] if (match := CLASSIFIER.fullmatch(line))]
+    assert project["requires-python"] == f">={named[0]}"
+    assert jobs(CI)["tests"]["strategy"]["matrix"]["python"] == named
+    assert set(jobs(CI)["macos"]["strategy"]["matrix"]["python"]) <= set(named)
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
+def test_an_issue_form_has_labelled_fields(path: Path) -> None:
+    form = load(path)
+    assert {"name", "description", "body"} <= form.keys()
+    fields = [field for field in form["body"] if field["type"] != "markdown"]
+    assert {field["type"] for field in fields} <= {"textarea", "input", "dropdown", "checkboxes"}
+    assert all(field["attributes"]["label"] for field in fields)
+    names = [field["id"] for field in fields]
+    assert names
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, *PAGES], ids=lambda path: path.name)
+def test_targets_that_are_mentioned_exist(path: Path) -> None:
+    assert mentioned(path) <= targets()
+
+
+def test_mentions_are_found_in_workflows_and_pages() -> None:
+    assert mentioned(CI) == {"lint", "types", "test"}
+    assert {"demo", "serve", "test"} <= mentioned(ROOT / "README.md")
+    assert {"help", "test-fast"} <= mentioned(ROOT / "CONTRIBUTING.md")
+
+
+def test_make_alone_lists_every_target() -> None:
+    lines = make("help").splitlines()
+    assert make() == make("help")
+    assert {line.split()[1] for line in lines} == targets()
+    assert all(len(line.split()) > 2 for line in lines)
