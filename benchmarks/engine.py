@@ -1,8 +1,9 @@
-"""Keyreel's engine beside diffusers' LTXConditionPipeline: same weights, same request, a process for each run.
+"""Compares Keyreel's engine with diffusers' LTXConditionPipeline: same weights, same request, a process for each run.
 
     python -m benchmarks.engine --resolution 480p --frames 89 --steps 30 --rounds 3
 
-Prints seconds and peak memory of each and their ratio. Neither loading the model nor writing the MP4 is timed.
+Prints the seconds and the peak memory of both, and the ratio of the seconds. Neither loading the model nor writing the
+MP4 is timed.
 """
 
 import argparse
@@ -15,9 +16,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from keyreel.canvas import Size, drawn_frames, drawn_size, output_size
-from keyreel.catalogue import find_model
-from keyreel.schema import NEGATIVE_PROMPT, Resolution
+from keyreel.checkpoints.catalogue import find_model
+from keyreel.fal.schema import NEGATIVE_PROMPT
+from keyreel.video.canvas import Resolution, Size, drawn_frames, drawn_size, output_size
 
 PROMPT = "a red circle moves right over a blue background"
 ENGINES = ("keyreel", "stock")
@@ -34,7 +35,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """seconds: of one video. mebibytes: the most that the process ever held."""
+    """seconds: time for one video. mebibytes: peak memory of the process."""
 
     seconds: float
     mebibytes: float
@@ -60,7 +61,7 @@ def _measure(engine: str, setup: Setup) -> dict[str, float]:
 def _keyreel(setup: Setup) -> Callable[[], object]:
     import keyreel
     from keyreel.engine.pipeline import run
-    from keyreel.job import Job
+    from keyreel.video.job import Job
 
     model = keyreel.load_model(setup.model, setup.device)
     job = Job(PROMPT, NEGATIVE_PROMPT, setup.size, setup.frames, setup.steps, frame_rate=25, seed=1)
@@ -94,7 +95,7 @@ def _stock(setup: Setup) -> Callable[[], object]:
 
 def _in_process(engine: str) -> Figures:
     command = [sys.executable, "-m", "benchmarks.engine", *sys.argv[1:], "--engine", engine]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - ourselves
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - this very module
     return Figures(**json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -1,7 +1,7 @@
-"""Figures of the server: `python -m benchmarks.server`. See docs/performance.md.
+"""Measures the server: `python -m benchmarks.server` prints the figures of docs/performance.md.
 
-The device is a fake that does a step in a known time, so that what is measured is the server. Only the growth of memory
-is measured with a real model, the demo's.
+The device is a fake whose steps take a known time, so that only the server is measured. The growth of memory is
+measured with a real model, the demo model.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from tests.worker.processes import children
 
 CONNECTIONS = 8
 STEP = 0.05
-"""Seconds of one step on the fake device."""
+"""Seconds that one step takes on the fake device."""
 LONG_STEP = 0.5
-"""What a step of the real model takes on a large GPU."""
+"""Seconds that one step of a real model takes on a large GPU."""
 MIB = 1024 * 1024
 
 Call = Callable[[], Awaitable[object]]
@@ -42,7 +42,7 @@ def rate(seconds: Sequence[float], wall: float) -> str:
 
 
 async def hammer(call: Call, number: int, connections: int = CONNECTIONS) -> tuple[list[float], float]:
-    """Seconds of each of `number` calls, so many at a time, and of all together."""
+    """Makes `number` calls, `connections` at a time. Returns the seconds of each call and the total time."""
     left, taken = iter(range(number)), []
 
     async def client() -> None:
@@ -57,19 +57,19 @@ async def hammer(call: Call, number: int, connections: int = CONNECTIONS) -> tup
 
 
 class Client:
-    """A user of the server at `url`."""
+    """A client of the server."""
 
     def __init__(self, http: aiohttp.ClientSession) -> None:
         self._http = http
 
     async def get(self, path: str) -> Any:
-        async with self._http.get(path) as answer:
-            return await answer.json()
+        async with self._http.get(path) as response:
+            return await response.json()
 
     async def submit(self, **changes: Any) -> str:
-        async with self._http.post(f"/queue/{ENDPOINT}", json=small(**changes)) as answer:
-            answer.raise_for_status()
-            return str((await answer.json())["request_id"])
+        async with self._http.post(f"/queue/{ENDPOINT}", json=small(**changes)) as response:
+            response.raise_for_status()
+            return str((await response.json())["request_id"])
 
     async def status(self, request_id: str) -> Any:
         return await self.get(f"/queue/{APP}/requests/{request_id}/status")
@@ -84,14 +84,16 @@ class Client:
         return status
 
     async def end(self, request_id: str) -> Any:
+        """Waits until the request is completed."""
         return await self.until(request_id, _is_over)
 
     async def begun(self, request_id: str) -> Any:
+        """Waits until the request's first step is over. Raises RuntimeError if the request ends before that is seen."""
         status = await self.until(
             request_id, lambda status: _is_over(status) or (status.get("progress") or {}).get("step")
         )
         if _is_over(status):
-            raise RuntimeError(f"It was over before it was seen to begin: {status.get('error')}")
+            raise RuntimeError(f"The request ended before its first step was seen: {status.get('error')}")
         return status
 
 
@@ -109,7 +111,7 @@ async def served(folder: Path, *, worker: bool) -> AsyncIterator[Client]:
 
 
 async def submits_and_polls(folder: Path, rounds: int) -> None:
-    """The routes one after the other and again, so that a moment's load of the machine falls on each of them."""
+    """Measures the routes in turns, so that a short load of the machine affects all of them."""
     async with served(folder, worker=False) as client:
         live = await client.submit()
         for _ in range(100):
@@ -134,7 +136,7 @@ async def submits_and_polls(folder: Path, rounds: int) -> None:
 
 
 def bare_commits(path: Path, number: int) -> float:
-    """What the disk allows: one row after the other, in the journal and with the durability that the server uses."""
+    """Returns the rate of bare inserts, each committed, with the server's journal mode and durability."""
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "CREATE TABLE t (input TEXT)"):
             database.execute(statement)
@@ -146,13 +148,13 @@ def bare_commits(path: Path, number: int) -> float:
 
 async def pick_up_cancel_and_busy(folder: Path, rounds: int) -> None:
     async with served(folder, worker=True) as client:
-        for _ in range(3):  # until everything is warm
+        for _ in range(3):  # warm up
             await client.end(await client.submit())
-        waits = []
+        measured = []
         for _ in range(rounds):
             request = await client.submit()
             await client.end(request)
-            waits.append(request)
+            measured.append(request)
         latencies = {
             pace: [
                 await cancel_latency(client, pace, pace * number / rounds, folder / f"tally-{pace}-{number}")
@@ -161,25 +163,27 @@ async def pick_up_cancel_and_busy(folder: Path, rounds: int) -> None:
             for pace in (STEP, LONG_STEP)
         }
         await busy(client, requests=20, steps=20)
-    print(f"pick-up, from the submit's commit to the claim's: {percentiles(pick_ups(folder, waits))}")
+    print(f"pick-up, from the submit's commit to the claim's: {percentiles(pick_ups(folder, measured))}")
     for pace, seen in latencies.items():
         steps, seconds = zip(*seen, strict=True)
         print(
-            f"cancel of a running request: steps of {1000 * pace:.0f} ms that the device still ends: "
+            f"cancel of a running request, steps of {1000 * pace:.0f} ms: steps that the device still ends: "
             f"median {statistics.median(steps):.0f}, worst {max(steps)}; until it is completed: {percentiles(seconds)}"
         )
 
 
 def pick_ups(folder: Path, requests: Sequence[str]) -> list[float]:
+    """Returns the seconds from each request's submit to its claim."""
     with closing(sqlite3.connect(folder / "keyreel.db")) as database:
         rows: list[tuple[str, float]] = database.execute("SELECT id, started - created FROM request").fetchall()
     return [seconds for request, seconds in rows if request in requests]
 
 
 async def cancel_latency(client: Client, pace: float, moment: float, tally: Path) -> tuple[int, float]:
-    """Steps that the device ends after the cancel was answered, the running one among them; seconds until that is seen.
+    """Cancels a request `moment` seconds after a step of `pace` seconds was seen.
 
-    `moment` seconds after a step of `pace` seconds was seen. tally: where the fake engine makes a mark after each step.
+    Returns the number of steps that the device ends after the cancel was answered, the running one included, and the
+    seconds until the request is seen to be completed. tally: file to which the fake engine adds a byte after each step.
     """
     request = await client.submit(prompt=f"pace={pace} tally={tally}", number_of_steps=50)
     await client.begun(request)
@@ -191,19 +195,19 @@ async def cancel_latency(client: Client, pace: float, moment: float, tally: Path
 
 
 async def busy(client: Client, requests: int, steps: int) -> None:
-    """How much of the time the device works while there is work. All but its steps counts as idle."""
+    """Prints the share of time that the device works while requests are queued. Only its steps count as work."""
     queued = [await client.submit(prompt=f"pace={STEP}", number_of_steps=steps) for _ in range(requests)]
     await client.begun(queued[0])
     start = time.perf_counter()
     await client.end(queued[-1])
-    # The first step is over when it is seen.
+    # The first step is already over when it is seen.
     worked = STEP * (requests * steps - 1)
     share = worked / (time.perf_counter() - start)
     print(f"device busy over {requests} queued requests of {STEP * steps:g} s: {share:.0%}")
 
 
 async def memory(folder: Path, requests: int, model: str) -> None:
-    """Resident memory of the server and of what it started, after some requests and after `requests` more."""
+    """Prints the memory of the server and its children after some requests, and its growth over `requests` more."""
     command = (sys.executable, "-m", "keyreel", "serve", "--port", "0", "--model", model, "--data-dir", str(folder))
     environment = os.environ | {"KEYREEL_ADMIN_KEY": KEY, "KEYREEL_CACHE_DIR": str(folder / "cache")}
     process = await asyncio.create_subprocess_exec(
@@ -236,7 +240,7 @@ async def _printed_url(lines: asyncio.StreamReader) -> str:
 
 
 def resident(pid: int) -> dict[str, int]:
-    """Bytes by process: the server, and its children by the module that they run."""
+    """Returns the bytes of the server, and of each child process by the module that it runs."""
     return {name: _resident(each) for name, each in [("the server", pid), *_modules(pid)]}
 
 
@@ -247,7 +251,7 @@ def _modules(pid: int) -> Iterator[tuple[str, int]]:
 
 
 def _resident(pid: int) -> int:
-    """Proportional: pages that several processes share are counted once."""
+    """Returns the proportional set size: a page that several processes share counts once in their sum."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
 
@@ -263,7 +267,7 @@ async def main(rounds: int, requests: int, model: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=50, help="while memory is watched")
+    parser.add_argument("--requests", type=int, default=50, help="number of requests over which memory is measured")
     parser.add_argument("--model", default="demo")
     arguments = parser.parse_args()
     asyncio.run(main(arguments.rounds, arguments.requests, arguments.model))

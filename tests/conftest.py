@@ -1,4 +1,4 @@
-"""One tiny model for all tests of the engine."""
+"""Fixtures for all tests: isolated settings, and tiny models that are loaded once."""
 
 import os
 import shutil
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from keyreel.engine.models import Model, load_model
-from keyreel.recipes import Wishes
-from tests.checkpoints import tiny_checkpoint, tiny_lora, tiny_upsampler
+from keyreel.video.recipes import RecipeSettings
+from tests.tiny_checkpoints import tiny_checkpoint, tiny_lora, tiny_upsampler
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI everything that tests need is there, so a skipped one is a failure."""
+    """Makes a skipped test fail in CI, where everything that tests need is installed."""
     report = yield
     if "CI" in os.environ and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -22,8 +22,8 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nothing goes into the user's own folders; and videos carry no signatures, so that their bytes can be compared."""
+def _isolated_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps tests out of the user's folders, and signatures out of videos, so that their bytes can be compared."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KEYREEL_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         patch.setenv("KEYREEL_PROVENANCE", "false")
@@ -32,12 +32,13 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model in diffusers' layout."""
     return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
 def full_checkpoint(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With all that recipes need beside the model."""
+    """A tiny model with the upsampler and the distilled LoRA that recipes need."""
     folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("full") / "tiny")
     tiny_upsampler(folder / "latent_upsampler")
     tiny_lora(folder / "distilled.safetensors")
@@ -46,8 +47,8 @@ def full_checkpoint(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def full_model(full_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    wishes = Wishes(distilled_lora=str(full_checkpoint / "distilled.safetensors"))
-    return load_model(str(full_checkpoint), "cpu", tmp_path_factory.mktemp("cache"), wishes)
+    recipe_settings = RecipeSettings(distilled_lora=str(full_checkpoint / "distilled.safetensors"))
+    return load_model(str(full_checkpoint), "cpu", tmp_path_factory.mktemp("cache"), recipe_settings)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A small Hugging Face Hub: the part of its HTTP interface that downloads use, served for real."""
+"""A small Hugging Face Hub with the part of its HTTP API that downloads use."""
 
 import asyncio
 import hashlib
@@ -12,15 +12,15 @@ from aiohttp import web
 
 MAIN = "0123456789abcdef0123456789abcdef01234567"
 OLD = "89abcdef0123456789abcdef0123456789abcdef"
-PIECE = 1 << 20
+CHUNK = 1 << 20
 
 
 @dataclass
 class FakeHub:
-    """repositories: files by repository and commit. gated: repository to the token that is let in.
+    """A hub on 127.0.0.1. repositories: folders by repository and commit. gated: accepted tokens by repository.
 
-    cut: a path and a number of bytes: the connection of that file's next download is cut after so many.
-    log: (path, Range header) of each file that was asked for.
+    cut: (path, bytes); the next download of that file is cut after that many bytes.
+    log: (path, Range header) of each download.
     """
 
     repositories: dict[str, dict[str, Path]]
@@ -31,6 +31,7 @@ class FakeHub:
 
     @contextmanager
     def served(self) -> Iterator["FakeHub"]:
+        """Serves the hub from a thread during the block. `url` is its address."""
         loop = asyncio.new_event_loop()
         thread = Thread(target=loop.run_forever)
         thread.start()
@@ -78,36 +79,36 @@ class FakeHub:
         if not path.is_file():
             raise refusal(404, "EntryNotFound")
         content = path.read_bytes()
-        asked = request.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        byte_range = request.headers.get("Range")
+        start = int(byte_range.removeprefix("bytes=").removesuffix("-")) if byte_range else 0
         headers = {
             "ETag": f'"{_etag(path)}"',
             "X-Repo-Commit": commit,
             "Content-Length": str(len(content) - start),
             "Accept-Ranges": "bytes",
         }
-        if asked:
+        if byte_range:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        response = web.StreamResponse(status=206 if asked else 200, headers=headers)
+        response = web.StreamResponse(status=206 if byte_range else 200, headers=headers)
         await response.prepare(request)
         if request.method == "GET":
-            self.log.append((request.match_info["path"], asked))
+            self.log.append((request.match_info["path"], byte_range))
             await self._send(request, response, content[start:])
         return response
 
     async def _send(self, request: web.Request, response: web.StreamResponse, content: bytes) -> None:
         is_cut = self.cut is not None and self.cut[0] == request.match_info["path"]
         stop = self.cut[1] if self.cut and is_cut else len(content)
-        for begin in range(0, stop, PIECE):
-            await response.write(content[begin : min(begin + PIECE, stop)])
+        for begin in range(0, stop, CHUNK):
+            await response.write(content[begin : min(begin + CHUNK, stop)])
         if is_cut and request.transport:
             self.cut = None
             request.transport.close()
 
     def _find(self, request: web.Request) -> tuple[str, Path]:
         repo = request.match_info["repo"]
-        if (token := self.gated.get(repo)) and (given := request.headers.get("Authorization")) != f"Bearer {token}":
-            raise refusal(403 if given else 401, "GatedRepo")
+        if (token := self.gated.get(repo)) and (sent := request.headers.get("Authorization")) != f"Bearer {token}":
+            raise refusal(403 if sent else 401, "GatedRepo")
         commits = self.repositories.get(repo)
         if commits is None:
             raise refusal(401, "RepoNotFound")
@@ -139,8 +140,8 @@ def _is_large(path: Path) -> bool:
 
 
 def _etag(path: Path) -> str:
-    """As on the hub: SHA-256 of large files, git's hash of small ones."""
+    """Returns the hub's ETag: SHA-256 of a large file, git's hash of a small one."""
     content = path.read_bytes()
     if _is_large(path):
         return hashlib.sha256(content).hexdigest()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324 (git's)
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # noqa: S324 (git's hash)

@@ -1,4 +1,4 @@
-"""Tiny checkpoints of the kinds that expand and check: real classes in the real layouts, rigged to be predictable."""
+"""Tiny checkpoints of prompt expanders and safety checkers: real classes and layouts, with predictable weights."""
 
 from pathlib import Path
 
@@ -39,10 +39,10 @@ SIZE = 32
 
 
 def picture_classifier(folder: Path, labels: tuple[str, ...] = ("normal", "nsfw"), safe_below: float = 0.5) -> Path:
-    """Calls a picture the second label when it is brighter than `safe_below` of white.
+    """Writes a classifier that gives a picture the second label if it is brighter than `safe_below` (white is 1).
 
-    The head is a line through the brightness, which the class token is made to carry: all of it but the patches' mean
-    is zeroed out.
+    The weights are set by hand: the class token carries the mean brightness of the patches and nothing else, and the
+    head is linear in it.
     """
     config = ViTConfig(
         hidden_size=16,
@@ -59,7 +59,7 @@ def picture_classifier(folder: Path, labels: tuple[str, ...] = ("normal", "nsfw"
         for parameter in model.parameters():
             parameter.zero_()
         vit = model.vit
-        # Patches carry (brightness, -brightness): a norm keeps the sign; attention is uniform, so the mean arrives.
+        # Patches carry (brightness, -brightness), whose sign survives the norms. Uniform attention takes their mean.
         patches = vit.embeddings.patch_embeddings.projection
         patches.weight[0], patches.weight[1] = 1 / 192, -1 / 192
         patches.bias[0], patches.bias[1] = 1 - 2 * safe_below, 2 * safe_below - 1
@@ -75,7 +75,7 @@ def picture_classifier(folder: Path, labels: tuple[str, ...] = ("normal", "nsfw"
 
 
 def text_classifier(folder: Path) -> Path:
-    """Calls a text toxic when it holds the word `FORBIDDEN`."""
+    """Writes a classifier that calls a text toxic if it contains the word `FORBIDDEN`."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, FORBIDDEN]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(words))
@@ -93,7 +93,7 @@ def text_classifier(folder: Path) -> Path:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.fill_(1.0) if name.endswith("LayerNorm.weight") else parameter.zero_()
-        # The word's mark passes through uniform attention to the first token, and from there to the head.
+        # The word's embedding reaches the first token through uniform attention, and from there the head.
         bert = model.bert
         bert.embeddings.word_embeddings.weight[words.index(FORBIDDEN), :2] = torch.tensor([1.0, -1.0])
         attention = bert.encoder.layer[0].attention
@@ -107,7 +107,7 @@ def text_classifier(folder: Path) -> Path:
 
 
 def language_model(folder: Path, seed: int = 0, *, template: str | None = TEMPLATE) -> Path:
-    """Babbles: random weights, so what it says depends on all that it reads and on what is drawn."""
+    """Writes a language model with random weights: its answers depend on the whole prompt and on the seed."""
     torch.manual_seed(seed)
     tokenizer = word_tokenizer()
     tokenizer.chat_template = template
@@ -129,7 +129,7 @@ def language_model(folder: Path, seed: int = 0, *, template: str | None = TEMPLA
 
 
 def captioner(folder: Path, seed: int = 0) -> Path:
-    """Babbles about pictures, unasked."""
+    """Writes a captioning model with random weights, which takes a picture and no prompt."""
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
@@ -164,7 +164,7 @@ def captioner(folder: Path, seed: int = 0) -> Path:
 
 
 def vision_model(folder: Path, seed: int = 0) -> Path:
-    """Babbles about pictures when it is asked: 16 patches, each of which takes a token's place."""
+    """Writes a vision-language model with random weights. A picture becomes 16 patches of one token each."""
     torch.manual_seed(seed)
     tokenizer = word_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
@@ -205,6 +205,7 @@ def vision_model(folder: Path, seed: int = 0) -> Path:
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Returns a tokenizer with one token per word of `WORDS`."""
     words = {word: index for index, word in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))  # noqa: S106
     tokenizer.pre_tokenizer = Whitespace()

@@ -1,4 +1,4 @@
-"""The names that LoRA files in the wild have for the same weights."""
+"""The key names under which published LoRA files store the same weights."""
 
 import re
 from collections.abc import Callable
@@ -6,15 +6,17 @@ from collections.abc import Callable
 from torch import Tensor
 
 Factors = dict[str, tuple[Tensor, Tensor]]
-"""A (rank, in) and B (out, rank) by module path."""
+"""The factors A (rank, in) and B (out, rank) by module path."""
 
 
 def original(module: str) -> str:
-    """As Lightricks' own checkpoints name it."""
+    """Returns the module's name in Lightricks' checkpoints."""
     return re.sub("^time_embed", "adaln_single", re.sub("^proj_in", "patchify_proj", module))
 
 
 def dotted(prefix: str, a: str, b: str, rename: Callable[[str], str] = str) -> Callable[[Factors], dict[str, Tensor]]:
+    """Returns a function that names factors `{prefix}{path}.{a}.weight` and `{prefix}{path}.{b}.weight`."""
+
     def spell(factors: Factors) -> dict[str, Tensor]:
         down = {f"{prefix}{rename(path)}.{a}.weight": factor for path, (factor, _) in factors.items()}
         up = {f"{prefix}{rename(path)}.{b}.weight": factor for path, (_, factor) in factors.items()}
@@ -24,6 +26,7 @@ def dotted(prefix: str, a: str, b: str, rename: Callable[[str], str] = str) -> C
 
 
 def underscored(module: str) -> str:
+    """Returns the module's name as kohya's scripts spell it."""
     return module.replace(".", "_")
 
 

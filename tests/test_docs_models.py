@@ -1,21 +1,20 @@
-"""The tables of docs/models.md are what the planner and the catalogue say."""
+"""The tables of docs/models.md agree with the memory plans, the schedule and the catalogue."""
 
 from pathlib import Path
 
 import pytest
 
-from keyreel import plans
-from keyreel.canvas import SIZES, drawn_size, latent_shape, pass_sizes
-from keyreel.catalogue import CATALOGUE, LTXV_GRID, SIZE_2B, SIZE_13B
-from keyreel.checkpoint import Parameters
+from keyreel.checkpoints import memory
+from keyreel.checkpoints.catalogue import CATALOGUE, LTXV_GRID, SIZE_2B, SIZE_13B
+from keyreel.checkpoints.checkpoint import Parameters
+from keyreel.checkpoints.memory import GIB, REFERENCE, ModelSize, Workload
 from keyreel.engine.schedule import guidance_per_step
-from keyreel.plans import GIB, REFERENCE, ModelSize, Workload
-from keyreel.recipes import Guidance, RecipeName, recipe_of
-from keyreel.schema import Resolution
+from keyreel.video.canvas import SIZES, Resolution, drawn_size, latent_shape, pass_sizes
+from keyreel.video.recipes import Guidance, RecipeName, recipe_of
 
 DOCS = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
 FREE = 0.97
-"""Of a card's memory, when nothing else uses it."""
+"""Fraction of a card's memory that is free when nothing else uses it."""
 MACHINES = {
     "GPU, 12 GB": (12, 2),
     "GPU, 16 GB": (16, 2),
@@ -29,21 +28,21 @@ MACHINES = {
     "CPU, 64 GB": (64, 4),
     "CPU, 128 GB": (128, 4),
 }
-SIZED: tuple[tuple[Resolution, int, RecipeName, int], ...] = (
+RUNS: tuple[tuple[Resolution, int, RecipeName, int], ...] = (
     ("480p", 89, "single", 30),
     ("720p", 89, "single", 30),
     ("720p", 161, "single", 30),
     ("720p", 121, "multiscale", 30),
     ("720p", 121, "distilled-multiscale", 8),
 )
-"""The columns of the tables by size, on the 13B model: 16:9, frames, recipe, steps."""
+"""The columns of the tables by size: resolution, frames, recipe and steps, at 16:9 on the 13B model."""
 RATES = {"RTX 4090": 165, "RTX 5090": 210, "A100": 312, "L40S": 362, "H100, H200 (SXM)": 989}
 """TFLOP/s in bf16, without sparsity, as published."""
 
 
 def cell(parameters: Parameters, weight: int, free: int, work: Workload = REFERENCE, *, int8: bool = False) -> str:
     size = ModelSize(parameters, weight, int8)
-    plan = plans.choose(size, work, free)
+    plan = memory.choose(size, work, free)
     if plan is None:
         return "no room"
     away = parameters.transformer.blocks - plan.blocks
@@ -51,10 +50,10 @@ def cell(parameters: Parameters, weight: int, free: int, work: Workload = REFERE
         [] if plan.text else ["text"] if not away else ["text", f"{away} of {parameters.transformer.blocks} blocks"]
     )
     layout = "all stays" if not streams else f"streams {', '.join(streams)}"
-    return f"{layout} ({plans.needed(plan, size, work) / GIB:.0f} GiB)"
+    return f"{layout} ({memory.needed(plan, size, work) / GIB:.0f} GiB)"
 
 
-def test_plans() -> None:
+def test_table_of_plans() -> None:
     for machine, (gigabytes, weight) in MACHINES.items():
         free = int(gigabytes * FREE * GIB)
         cells = (
@@ -66,9 +65,9 @@ def test_plans() -> None:
 
 
 @pytest.mark.parametrize("machine", [name for name in MACHINES if name.startswith("GPU")])
-def test_plans_by_size(machine: str) -> None:
+def test_table_of_plans_by_size(machine: str) -> None:
     gigabytes, weight = MACHINES[machine]
-    works = (work(resolution, frames, recipe) for resolution, frames, recipe, _ in SIZED)
+    works = (work(resolution, frames, recipe) for resolution, frames, recipe, _ in RUNS)
     cells = (cell(SIZE_13B, weight, int(gigabytes * FREE * GIB), each) for each in works)
     assert f"| {machine} | {' | '.join(cells)} |" in DOCS
 
@@ -80,8 +79,8 @@ def work(resolution: Resolution, frames: int, recipe: RecipeName) -> Workload:
 
 
 @pytest.mark.parametrize("card", RATES)
-def test_seconds_of_both_models(card: str) -> None:
-    """At the published rate and at half of it."""
+def test_table_of_seconds_by_model(card: str) -> None:
+    """The range is from the published rate to half of it."""
     runs = [
         petaflop(parameters, "720p", 89, *run)
         for parameters in (SIZE_13B, SIZE_2B)
@@ -92,8 +91,8 @@ def test_seconds_of_both_models(card: str) -> None:
 
 
 @pytest.mark.parametrize("card", RATES)
-def test_seconds_by_size(card: str) -> None:
-    cells = (seconds(petaflop(SIZE_13B, *sized), RATES[card]) for sized in SIZED)
+def test_table_of_seconds_by_size(card: str) -> None:
+    cells = (seconds(petaflop(SIZE_13B, *run), RATES[card]) for run in RUNS)
     assert f"| {card} | {' | '.join(cells)} |" in DOCS
 
 
@@ -102,30 +101,30 @@ def seconds(petaflop: float, rate: int) -> str:
 
 
 def petaflop(parameters: Parameters, resolution: Resolution, frames: int, recipe: RecipeName, steps: int) -> float:
-    """Of all forwards through the blocks; where two have the same beginning, it is computed once."""
+    """Returns the petaFLOP of all passes through the blocks. Blocks that two passes share are computed once."""
     depth = parameters.transformer.blocks
     parts = recipe_of(recipe, steps, 3.0, distilled="distilled" in recipe)
     sizes = pass_sizes(SIZES[resolution, "16:9"], LTXV_GRID, recipe)
     total = 0.0
     for part, size in zip(parts.passes, sizes, strict=True):
         count, height, width = latent_shape(drawn_size(size, LTXV_GRID), frames, LTXV_GRID)
-        blocks = sum(computed(guidance, depth) for guidance in guidance_per_step(part, parts.depth, depth))
+        blocks = sum(blocks_per_step(guidance, depth) for guidance in guidance_per_step(part, parts.depth, depth))
         total += blocks * block_petaflop(count * height * width, parameters.width)
     return total
 
 
-def computed(guidance: Guidance, depth: int) -> int:
-    """Blocks in one step."""
+def blocks_per_step(guidance: Guidance, depth: int) -> int:
+    """Returns the number of blocks computed in one step."""
     return depth * (2 if guidance.scale > 1 else 1) + (depth - min(guidance.blocks) if guidance.stg else 0)
 
 
 def block_petaflop(tokens: int, width: int, text: int = 256) -> float:
-    """Projections and feed-forward, self-attention, cross-attention, its keys and values."""
+    """Sums projections and feed-forward, self-attention, cross-attention, and its keys and values."""
     products = tokens * 28 * width**2 + 4 * tokens**2 * width + 4 * text * tokens * width + text * 4 * width**2
     return products / 1e15
 
 
-def test_models() -> None:
+def test_table_of_models() -> None:
     for card in CATALOGUE.values():
         if card.repo:
             where = f"{card.repo}/{card.file}" if card.file else card.repo

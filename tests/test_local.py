@@ -11,11 +11,12 @@ from PIL import Image
 import keyreel
 from keyreel.engine.models import Model
 from keyreel.errors import Loc, ModelError, RequestError
-from keyreel.events import Done, Frames, Notice, Stage, Step
+from keyreel.local import Done
 from keyreel.media.mp4 import read_metadata
 from keyreel.media.samples import sample_frames
+from keyreel.video.events import Frames, Notice, Stage, Step
+from tests.safety.test_moderation import ASTRONAUT
 from tests.small_models import FORBIDDEN, language_model, picture_classifier, text_classifier
-from tests.test_moderation import ASTRONAUT
 
 SMALL: dict[str, Any] = {
     "prompt": "a red circle",
@@ -28,7 +29,7 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _separate_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYREEL_CACHE_DIR", str(tmp_path / "cache"))
 
 
@@ -39,7 +40,7 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_request_becomes_a_file(model: Model, tmp_path: Path) -> None:
+def test_request_becomes_a_file(model: Model, tmp_path: Path) -> None:
     out = tmp_path / "video.mp4"
     output = keyreel.generate(SMALL, model=model, out=out)
     assert output.model_dump() == {
@@ -58,7 +59,8 @@ def test_a_request_becomes_a_file(model: Model, tmp_path: Path) -> None:
         assert sum(1 for _ in container.decode(stream)) == 9
 
 
-def test_the_same_request_gives_the_same_bytes(model: Model, tmp_path: Path, picture: Path) -> None:
+@pytest.mark.slow
+def test_same_request_gives_the_same_bytes(model: Model, tmp_path: Path, picture: Path) -> None:
     request = SMALL | {"images": [{"image_url": "picture.png"}, {"image_url": str(picture), "start_frame_number": 8}]}
     files = [tmp_path / "one.mp4", tmp_path / "two.mp4"]
     for file in files:
@@ -66,12 +68,12 @@ def test_the_same_request_gives_the_same_bytes(model: Model, tmp_path: Path, pic
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_a_seed_is_drawn_and_told(model: Model, tmp_path: Path) -> None:
+def test_random_seed_is_drawn_and_returned(model: Model, tmp_path: Path) -> None:
     seeds = {keyreel.generate(SMALL | {"seed": None}, model=model, out=tmp_path / "v.mp4").seed for _ in range(2)}
     assert len(seeds) == 2
 
 
-def test_metadata_says_how_to_make_it_again_and_keeps_secrets(model: Model, tmp_path: Path, picture: Path) -> None:
+def test_metadata_describes_the_request_without_secrets(model: Model, tmp_path: Path, picture: Path) -> None:
     uri = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
     out = tmp_path / "video.mp4"
     images = [{"image_url": uri}, {"image_url": str(picture), "start_frame_number": 8}]
@@ -95,7 +97,7 @@ def test_closing_the_iterator_leaves_no_file(model: Model, tmp_path: Path) -> No
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_missing_checker_is_said_when_it_is_asked_for(model: Model, tmp_path: Path) -> None:
+def test_missing_checker_is_noticed_only_when_requested(model: Model, tmp_path: Path) -> None:
     def notices(**fields: Any) -> list[Notice]:
         events = keyreel.stream(SMALL, model=model, out=tmp_path / "v.mp4", **fields)
         return [event for event in events if isinstance(event, Notice)]
@@ -104,7 +106,7 @@ def test_the_missing_checker_is_said_when_it_is_asked_for(model: Model, tmp_path
     assert notices(enable_safety_checker=False) == []
 
 
-def test_the_last_event_holds_the_output(model: Model, tmp_path: Path) -> None:
+def test_last_event_holds_the_output(model: Model, tmp_path: Path) -> None:
     *others, last = keyreel.stream(SMALL, model=model, out=tmp_path / "v.mp4")
     assert isinstance(last, Done)
     assert Step(9) in others
@@ -126,7 +128,7 @@ def test_the_last_event_holds_the_output(model: Model, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("picture")
-def test_bad_requests_are_refused_and_leave_nothing(
+def test_invalid_requests_are_refused_and_leave_no_file(
     model: Model, tmp_path: Path, fields: dict[str, Any], field: str, type_: str | None
 ) -> None:
     (tmp_path / "text.png").write_text("this is no picture")
@@ -140,7 +142,7 @@ def test_bad_requests_are_refused_and_leave_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_all_bad_inputs_are_named_at_once(model: Model, tmp_path: Path) -> None:
+def test_all_invalid_inputs_are_reported_at_once(model: Model, tmp_path: Path) -> None:
     images = [{"image_url": "a.png"}, {"image_url": "b.png", "start_frame_number": 4}]
     with pytest.raises(RequestError) as caught:
         keyreel.generate(SMALL, images=images, model=model, base=tmp_path)
@@ -150,44 +152,49 @@ def test_all_bad_inputs_are_named_at_once(model: Model, tmp_path: Path) -> None:
     ]
 
 
-def test_items_without_effect_are_not_even_fetched(model: Model, tmp_path: Path) -> None:
+def test_items_without_effect_are_not_fetched(model: Model, tmp_path: Path) -> None:
     images = [{"image_url": "missing.png", "strength": 0}]
     loras = [{"path": "missing.safetensors", "scale": 0}]
     keyreel.generate(SMALL, images=images, loras=loras, model=model, out=tmp_path / "v.mp4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["stg", "multiscale", "distilled"])
-def test_a_recipe_is_told_in_the_file(full_model: Model, tmp_path: Path, recipe: str) -> None:
+def test_metadata_names_the_recipe(full_model: Model, tmp_path: Path, recipe: str) -> None:
     out = tmp_path / "video.mp4"
     keyreel.generate(SMALL, recipe=recipe, model=full_model, out=out)
     comment = json.loads(read_metadata(out)["comment"])
     assert comment["request"]["recipe"] == comment["sampling"]["recipe"] == recipe
 
 
-def test_a_recipe_is_refused_before_anything_is_loaded(tmp_path: Path, checkpoint: Path) -> None:
+def test_impossible_recipe_is_refused_before_the_model_is_loaded(tmp_path: Path, checkpoint: Path) -> None:
     events = keyreel.stream(SMALL, recipe="multiscale", model=str(checkpoint), out=tmp_path / "v.mp4")
     with pytest.raises(RequestError, match="recipe: Recipe multiscale needs a latent upsampler"):
         for event in events:
             assert event != Stage("model")
 
 
-def test_a_setting_that_the_model_cannot_do(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setting_that_the_model_does_not_support_is_an_error(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KEYREEL_RECIPE", "distilled")
     with pytest.raises(ModelError, match="Recipe distilled needs a distilled model"):
         keyreel.generate(SMALL, model=str(checkpoint), out=tmp_path / "v.mp4")
 
 
-def test_two_passes_count_at_their_larger_size(
+@pytest.mark.slow
+def test_tokens_are_counted_in_the_larger_pass(
     tmp_path: Path, full_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """480x480 has 15 x 15 cells in each of 2 latent frames; the second pass draws 640x640 to get it."""
+    """480x480 has 2 latent frames of 15 x 15 cells. Its second pass draws 640x640."""
     monkeypatch.setenv("KEYREEL_MAX_TOKENS", str(20 * 20 * 2 - 1))
     keyreel.generate(SMALL, model=full_model, out=tmp_path / "v.mp4")
     with pytest.raises(RequestError, match="need 800 latent cells"):
         keyreel.generate(SMALL, recipe="multiscale", model=full_model, out=tmp_path / "v.mp4")
 
 
-def test_an_expanded_prompt_is_used_and_told(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_expanded_prompt_is_used_and_returned(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYREEL_EXPANDER_MODEL", str(language_model(tmp_path / "language")))
     files = [tmp_path / name for name in ("expanded.mp4", "again.mp4", "plain.mp4")]
     first, again = (keyreel.generate(SMALL, expand_prompt=True, model=model, out=file) for file in files[:2])
@@ -199,11 +206,12 @@ def test_an_expanded_prompt_is_used_and_told(model: Model, tmp_path: Path, monke
     assert np.array_equal(sample_frames(files[0], 9), sample_frames(files[2], 9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["prompt", "picture", "video"])
-def test_what_is_not_allowed_leaves_nothing(
+def test_refused_content_leaves_no_file(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """The checker of the video takes anything but black for indecent; the prompt's and the picture's know better."""
+    """In the case "video", the checker considers every frame indecent that is not black."""
     texts, pictures = tmp_path / "texts", tmp_path / "pictures"
     cases: dict[str, tuple[dict[str, object], dict[str, Any], Loc]] = {
         "prompt": (
@@ -233,7 +241,9 @@ def test_what_is_not_allowed_leaves_nothing(
     keyreel.generate(SMALL | fields, enable_safety_checker=False, model=model, out=tmp_path / "v.mp4")
 
 
-def test_no_checker_no_video(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checker_that_cannot_be_loaded_is_an_error(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KEYREEL_IMAGE_CHECKER", str(tmp_path / "missing"))
     with pytest.raises(ModelError, match="KEYREEL_IMAGE_CHECKER"):
         keyreel.generate(SMALL, model=model, out=tmp_path / "v.mp4")

@@ -1,4 +1,4 @@
-"""What surrounds the code agrees: workflows, issue forms, make targets, the package's classifiers."""
+"""Workflows, issue forms, make targets and the package's classifiers are consistent."""
 
 import re
 import subprocess
@@ -37,23 +37,23 @@ def jobs(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def steps(path: Path, key: str) -> list[str]:
-    """What the steps say under `key`: "uses" or "run"."""
+    """Returns the values of `key`, "uses" or "run", in the steps of a workflow."""
     return [step[key] for job in jobs(path).values() for step in job.get("steps", ()) if key in step]
 
 
-def code_of(path: Path) -> Iterator[str]:
-    """What a workflow runs, or what a page shows as code. Comments are prose and left out."""
+def code_in(path: Path) -> Iterator[str]:
+    """Yields the commands of a workflow or the code on a page, without comments."""
     pieces = CODE.findall(path.read_text()) if path.suffix == ".md" else steps(path, "run")
     for piece in pieces:
         yield re.sub(r"#.*", "", piece)
 
 
-def mentioned(path: Path) -> set[str]:
-    return {target for code in code_of(path) for target in MAKE.findall(code)}
+def mentioned_targets(path: Path) -> set[str]:
+    return {target for code in code_in(path) for target in MAKE.findall(code)}
 
 
-def targets() -> set[str]:
-    """All targets that are no files. All of them are public."""
+def make_targets() -> set[str]:
+    """Returns the phony targets of the Makefile."""
     (names,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     return set(names.split())
 
@@ -63,13 +63,13 @@ def make(*arguments: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def test_every_workflow_and_form_is_tested_here() -> None:
+def test_all_workflows_and_forms_are_tested() -> None:
     found = {path for folder in ("workflows", "ISSUE_TEMPLATE") for path in (GITHUB / folder).iterdir()}
     assert found == {*WORKFLOWS, *FORMS, GITHUB / "ISSUE_TEMPLATE" / "config.yml"}
 
 
 @each_workflow
-def test_a_workflow_may_only_read_unless_a_job_asks_for_more(path: Path) -> None:
+def test_workflow_permissions_are_minimal(path: Path) -> None:
     workflow = load(path)
     # PyYAML reads YAML 1.1, in which the key `on` is a boolean.
     assert {"name", True, "permissions", "concurrency", "jobs"} <= workflow.keys()
@@ -79,7 +79,7 @@ def test_a_workflow_may_only_read_unless_a_job_asks_for_more(path: Path) -> None
 
 
 @each_workflow
-def test_jobs_are_limited_in_time_and_wait_for_jobs_that_exist(path: Path) -> None:
+def test_jobs_have_a_timeout_and_need_existing_jobs(path: Path) -> None:
     for job in jobs(path).values():
         assert "uses" in job or {"runs-on", "timeout-minutes", "steps"} <= job.keys()
         needed = job.get("needs", [])
@@ -93,13 +93,13 @@ def test_actions_are_pinned_by_major_version(path: Path) -> None:
     assert [action for action in actions if not MAJOR_VERSION.fullmatch(action)] == []
 
 
-def test_a_release_runs_ci_first() -> None:
+def test_release_runs_ci_first() -> None:
     assert jobs(RELEASE)["ci"]["uses"] == f"./{CI.relative_to(ROOT)}"
     assert "workflow_call" in load(CI)[True]
     assert set(jobs(RELEASE)["publish"]["needs"]) == {"check", "ci"}
 
 
-def test_ci_runs_on_the_pythons_that_the_package_names() -> None:
+def test_ci_runs_on_the_supported_python_versions() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = [match[1] for line in project["classifiers"] if (match := CLASSIFIER.fullmatch(line))]
     assert project["requires-python"] == f">={named[0]}"
@@ -108,7 +108,7 @@ def test_ci_runs_on_the_pythons_that_the_package_names() -> None:
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
-def test_an_issue_form_has_labelled_fields(path: Path) -> None:
+def test_issue_form_has_labelled_fields(path: Path) -> None:
     form = load(path)
     assert {"name", "description", "body"} <= form.keys()
     fields = [field for field in form["body"] if field["type"] != "markdown"]
@@ -120,18 +120,18 @@ def test_an_issue_form_has_labelled_fields(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [*WORKFLOWS, *PAGES], ids=lambda path: path.name)
-def test_targets_that_are_mentioned_exist(path: Path) -> None:
-    assert mentioned(path) <= targets()
+def test_mentioned_make_targets_exist(path: Path) -> None:
+    assert mentioned_targets(path) <= make_targets()
 
 
-def test_mentions_are_found_in_workflows_and_pages() -> None:
-    assert mentioned(CI) == {"lint", "types", "test"}
-    assert {"demo", "serve", "test"} <= mentioned(ROOT / "README.md")
-    assert {"help", "test-fast"} <= mentioned(ROOT / "CONTRIBUTING.md")
+def test_mentioned_make_targets_are_found() -> None:
+    assert mentioned_targets(CI) == {"lint", "types", "test"}
+    assert {"demo", "serve", "test"} <= mentioned_targets(ROOT / "README.md")
+    assert {"help", "test-fast"} <= mentioned_targets(ROOT / "CONTRIBUTING.md")
 
 
-def test_make_alone_lists_every_target() -> None:
+def test_make_without_a_target_lists_all_targets() -> None:
     lines = make("help").splitlines()
     assert make() == make("help")
-    assert {line.split()[1] for line in lines} == targets()
+    assert {line.split()[1] for line in lines} == make_targets()
     assert all(len(line.split()) > 2 for line in lines)

@@ -1,4 +1,4 @@
-"""A gateway's installation: no torch."""
+"""An installation without torch, as on a gateway."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 HIDE = "import sys; sys.modules['torch'] = None; from keyreel.cli import app; app(sys.argv[1:], prog_name='keyreel')"
 
 
-def test_generate_says_what_to_install(tmp_path: Path) -> None:
+def test_generate_without_torch_says_what_to_install(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HIDE, "generate", "x", "--resolution", "480p"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2

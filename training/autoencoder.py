@@ -1,8 +1,8 @@
-"""The autoencoder, in closed form: a linear encoder, and a decoder that undoes it and smooths what is left.
+"""The autoencoder in closed form: a linear encoder, and a decoder that inverts it and smooths the result.
 
-One latent cell covers 8 frames of 64 x 64 pixels. The encoder averages 8 x 8 pixels and 4 frames, then takes
-the low frequencies of a cosine transform of the 8 x 8 x 2 averages (more of brightness than of colour). Being
-linear, it can be applied to averages drawn directly: see `encode_cells`.
+One latent token covers 8 frames of 64 x 64 pixels. The encoder averages cells of 8 x 8 pixels and 4 frames, then takes
+the low frequencies of a cosine transform of the 8 x 8 x 2 averages (more of brightness than of colour). Because it is
+linear, it can also be applied to averages that are drawn directly: see `encode_cells`.
 """
 
 import itertools
@@ -20,22 +20,22 @@ from training.pictures import moving_picture, random_picture
 from training.scenes import Grid, draw, random_scene
 
 CELL = 8  # pixels
-BLOCK = 8  # cells per latent token and axis
+BLOCK = 8  # cells per latent token along each axis of the frame
 HALVES = 2  # averages of 4 frames per latent frame
-# Highest sum of frequencies kept: of the mean of both halves and of their difference, for Y, Cb and Cr.
+# The highest sum of frequencies to keep for Y, Cb and Cr: in the mean of both halves, and in their difference.
 ZIGZAG = (((0, 7), (1, 3)), ((0, 3), (1, 2)), ((0, 3), (1, 2)))
 YCBCR = torch.tensor([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]])
-CONSTANT = 2.0**17  # drowns the picture in the root mean square of the encoder's last norm, so that it is linear
-LOUD = 16.0  # the same in the decoder, which is trained afterwards
+CONSTANT = 2.0**17  # dominates the root mean square in the encoder's last norm, which makes the norm linear
+DECODER_CONSTANT = 16.0  # does the same in the decoder, whose last layer is fitted afterwards
 WIDTHS = (32, 64, 128)
-DECODE_NOISE = 0.04  # of normalised latents: what sampling adds, and some of what it leaves
+DECODE_NOISE = 0.04  # on normalised latents: the noise that sampling adds, and some that it leaves
 RIDGE = 1e-4
-SECONDS = 3.52  # of a clip of 89 frames
+SECONDS = 3.52  # length of a clip of 89 frames
 BRIGHTNESS_SCALE = 1.6  # standard deviation of the first normalised channel, the mean brightness
 
 
 class Frequency(NamedTuple):
-    """What a latent tells: of Y, Cb or Cr (0 to 2), of the mean of both halves or of their difference."""
+    """The content of a latent: a plane (0 to 2 for Y, Cb and Cr), whether it is the halves' difference, a frequency."""
 
     plane: int
     difference: int
@@ -51,13 +51,13 @@ FREQUENCIES = [
     if u + v <= limit
 ]
 LATENTS = len(FREQUENCIES)  # 78
-LOTS = LATENTS - 1  # the finest difference of colour: pictures have next to nothing in it
-# Those of a picture that stands still, the coarsest first.
+LOTS = LATENTS - 1  # the finest difference of colour, in which pictures have almost nothing
+# The latents that a still picture uses, the coarsest first.
 MEANS = sorted((i for i, one in enumerate(FREQUENCIES) if not one.difference), key=lambda i: sum(FREQUENCIES[i][2:]))
 
 
 def _cosines() -> Tensor:
-    """Orthonormal cosine transform, (frequency, cell)."""
+    """Returns the orthonormal cosine transform, (frequency, cell)."""
     k, n = torch.meshgrid(torch.arange(BLOCK), torch.arange(BLOCK), indexing="ij")
     basis = torch.cos(math.pi / BLOCK * (n + 0.5) * k) * math.sqrt(2 / BLOCK)
     basis[0] /= math.sqrt(2)
@@ -66,7 +66,7 @@ def _cosines() -> Tensor:
 
 @cache
 def transform() -> Tensor:
-    """The encoder as a matrix (latents, colour, half, row, column), rounded as it will be stored."""
+    """Returns the encoder as a matrix (latents, colour, half, row, column), rounded as it will be stored."""
     cosines, rows = _cosines(), []
     for one in FREQUENCIES:
         halves = torch.tensor([1.0, -1.0 if one.difference else 1.0]) / math.sqrt(2)
@@ -76,14 +76,14 @@ def transform() -> Tensor:
 
 
 def cells_of_frames(frames: Tensor) -> Tensor:
-    """frames: (B, 3, 8k+1, H, W). Returns the averages the encoder sees, (B, 3, 2(k+1), H/8, W/8)."""
+    """Returns the averages that the encoder sees, (B, 3, 2(k+1), H/8, W/8). frames: (B, 3, 8k+1, H, W)."""
     patches = functional.avg_pool3d(frames, (1, CELL, CELL))
     first = patches[:, :, :1].expand(-1, -1, 8, -1, -1)
     return functional.avg_pool3d(torch.cat([first, patches[:, :, 1:]], 2), (4, 1, 1))
 
 
 def encode_cells(cells: Tensor) -> Tensor:
-    """cells: (B, 3, 2f, 8h, 8w) in [-1, 1]. Returns latents (B, 78, f, h, w), not normalised."""
+    """Returns latents (B, 78, f, h, w), not normalised. cells: (B, 3, 2f, 8h, 8w) in [-1, 1]."""
     return functional.conv3d(cells, transform(), stride=(HALVES, BLOCK, BLOCK))
 
 
@@ -119,7 +119,7 @@ def _clear(*modules: nn.Module) -> None:
 
 
 def _last_tap(conv: nn.Module) -> Tensor:
-    """The weights (out, in) of the newest frame and the middle pixel of a causal convolution."""
+    """Returns the weights (out, in) of the newest frame and the middle pixel of a causal convolution."""
     weight = conv.get_parameter("weight")
     return weight[:, :, -1, 1, 1]
 
@@ -130,10 +130,13 @@ def _middle_tap(conv: nn.Module) -> Tensor:
 
 
 def _cell_of_channel(encoder: nn.Module) -> Tensor:
-    """Which (colour, half, row, column) each channel before the encoder's last layer holds; colour 3 = 1."""
+    """Returns what each channel before the encoder's last layer holds: a flat index of (colour, half, row, column).
+
+    Colour 3 is the constant.
+    """
     numbers = torch.arange(4 * HALVES * BLOCK * BLOCK, dtype=torch.float32)
     grid = numbers.view(1, 4, HALVES, BLOCK, BLOCK).repeat_interleave(4, 2)
-    hidden = torch.cat([torch.zeros_like(grid[:, :, :1]), grid], 2)  # the first latent frame codes one frame
+    hidden = torch.cat([torch.zeros_like(grid[:, :, :1]), grid], 2)  # the first latent frame stands for one frame
     for block in encoder.get_submodule("down_blocks").children():
         hidden = block(hidden)
     return hidden[0, :, -1, 0, 0].round().long()
@@ -147,16 +150,16 @@ def solve_encoder(vae: AutoencoderKLLTXVideo) -> None:
     for colour in range(3):
         colours[colour, colour * CELL**2 : (colour + 1) * CELL**2] = 1 / CELL**2
     encoder.conv_in.conv.bias[3] = CONSTANT
-    flat = functional.pad(transform(), (0, 0, 0, 0, 0, 0, 0, 1)).flatten(1)  # a fourth, unused colour: the constant
+    flat = functional.pad(transform(), (0, 0, 0, 0, 0, 0, 0, 1)).flatten(1)  # the fourth colour is the constant, unused
     channel_of = _cell_of_channel(encoder)
-    # The norm divides by CONSTANT / 2 (a quarter of the channels is constant), and silu(x) = x / 2 near zero:
-    # what comes out is x / CONSTANT. A power of two keeps the stored weights exact.
+    # The norm divides by CONSTANT / 2 (a quarter of the channels is constant), and silu(x) = x / 2 near zero,
+    # so the result is x / CONSTANT. A power of two keeps the stored weights exact.
     _last_tap(encoder.conv_out.conv)[:LATENTS] = flat[:, channel_of] * CONSTANT
     encoder.conv_out.conv.bias[LATENTS] = -20.0  # the log-variance
 
 
 def _split(conv: nn.Module, target: Tensor) -> None:
-    """Makes an up-sampler linear: target (out, 2, 2, 2, in) less what its residual already copies."""
+    """Sets an up-sampler's weights to `target` (out, 2, 2, 2, in) minus what its residual path already copies."""
     channels = target.shape[-1]
     weight = target.flatten(1, 3).clone()
     for out, phase in itertools.product(range(weight.shape[0]), range(8)):
@@ -165,7 +168,7 @@ def _split(conv: nn.Module, target: Tensor) -> None:
 
 
 def _copies(outs: int, ins: int, size: int, time: bool) -> Tensor:
-    """Channel (colour, half, y, x) of a block of size cells to the same of its eight parts."""
+    """Returns weights that copy channels (colour, half, y, x) of a block of `size` cells to its eight parts."""
     target = torch.zeros(outs, 2, 2, 2, ins)
     part = size // 2
     halves = 2 if time else 1
@@ -179,7 +182,7 @@ def _copies(outs: int, ins: int, size: int, time: bool) -> Tensor:
 
 @torch.no_grad()
 def start_decoder(vae: AutoencoderKLLTXVideo) -> None:
-    """The inverse of the transform, unfolded by three up-samplers into one colour per 8 x 8 pixels."""
+    """Sets the decoder to the transform's inverse, which three up-samplers unfold to one colour per 8 x 8 pixels."""
     decoder = vae.decoder
     for block in [decoder.mid_block, *decoder.up_blocks]:
         _clear(block.time_embedder)
@@ -199,17 +202,17 @@ def start_decoder(vae: AutoencoderKLLTXVideo) -> None:
     _split(ups[2], pairs)
     for conv, channel in zip(ups, (WIDTHS[1] - 1, WIDTHS[0] - 1, WIDTHS[0] - 1), strict=True):
         conv.bias.view(-1, 8)[channel] = 1.0
-    ups[2].bias.view(-1, 8)[WIDTHS[0] - 1] = LOUD
+    ups[2].bias.view(-1, 8)[WIDTHS[0] - 1] = DECODER_CONSTANT
 
 
-class Grab:
-    """Keeps what a module was last called with."""
+class InputRecorder:
+    """Keeps the last input of a module."""
 
     def __init__(self, module: nn.Module) -> None:
         self.value = torch.empty(0)
-        self._handle = module.register_forward_pre_hook(self._keep)
+        self._handle = module.register_forward_pre_hook(self._record)
 
-    def _keep(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _record(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.value = inputs[0]
 
     def close(self) -> None:
@@ -217,9 +220,9 @@ class Grab:
 
 
 def _neighbours(hidden: Tensor) -> Tensor:
-    """(1, C, F + 2, h, w) to (F*h*w, 9C + 1): each cell with its eight neighbours in space, and a one.
+    """Turns (1, C, F + 2, h, w) into (F*h*w, 9C + 1): each cell, its eight neighbours in space, and a one.
 
-    Not those in time: a pinned frame must not suffer from the frames beside it.
+    Neighbours in time are left out: a pinned frame must not suffer from the frames beside it.
     """
     frames = functional.pad(hidden[0, :, 1:-1].transpose(0, 1), (1, 1, 1, 1))
     columns = functional.unfold(frames, 3).transpose(1, 2).flatten(0, 1)
@@ -227,14 +230,14 @@ def _neighbours(hidden: Tensor) -> Tensor:
 
 
 def _patches(frames: Tensor) -> Tensor:
-    """(1, 3, F, H, W) to (F*h*w, 192) in the decoder's order: colour, x, y."""
+    """Turns (1, 3, F, H, W) into (F*h*w, 192) in the decoder's order: colour, x, y."""
     _, _, count, height, width = frames.shape
     cut = frames[0].reshape(3, count, height // CELL, CELL, width // CELL, CELL)
     return cut.permute(1, 2, 4, 0, 5, 3).reshape(-1, 3 * CELL**2)
 
 
 def training_clip(rng: Random, frames: int, side: int = 256) -> Tensor:
-    """A crop at full resolution. Returns (3, frames, side, side) in [-1, 1]."""
+    """Returns a random crop at full resolution, (3, frames, side, side) in [-1, 1]."""
     start = rng.uniform(0, 88 - frames)
     times = (start + torch.arange(frames)) / 88
     kind = rng.random()
@@ -252,21 +255,21 @@ def training_clip(rng: Random, frames: int, side: int = 256) -> Tensor:
 
 @torch.no_grad()
 def solve_last_layer(vae: AutoencoderKLLTXVideo, seed: int, clips: int = 24) -> None:
-    """Ridge regression from the unfolded colours to pixels: smooth where a copy would be a mosaic."""
+    """Fits the last layer by ridge regression from the unfolded colours to pixels. A mere copy would give a mosaic."""
     rng, conv = Random(seed), vae.decoder.conv_out.conv
     features = 9 * WIDTHS[0] + 1
     gram, moment = torch.zeros(features, features), torch.zeros(features, 3 * CELL**2)
-    scale, grab = vae.latents_std.view(1, -1, 1, 1, 1), Grab(conv)
+    scale, recorder = vae.latents_std.view(1, -1, 1, 1, 1), InputRecorder(conv)
     for _ in range(clips):
         frames = training_clip(rng, 9)[None]
         latents = encode_cells(cells_of_frames(frames))
         generator = torch.Generator().manual_seed(rng.randrange(2**30))
         noise = torch.randn(latents.shape, generator=generator)
         vae.decode(latents + DECODE_NOISE * scale * noise, torch.zeros(1))
-        x, y = _neighbours(grab.value), _patches(frames)
+        x, y = _neighbours(recorder.value), _patches(frames)
         gram += x.T @ x / len(x)
         moment += x.T @ y / len(x)
-    grab.close()
+    recorder.close()
     solution = torch.linalg.solve(gram + RIDGE * torch.eye(features), moment)
     conv.weight[:, :, 1] = solution[:-1].T.view(-1, WIDTHS[0], 3, 3)
     conv.bias.copy_(solution[-1])
@@ -274,7 +277,10 @@ def solve_last_layer(vae: AutoencoderKLLTXVideo, seed: int, clips: int = 24) -> 
 
 @torch.no_grad()
 def set_scales(vae: AutoencoderKLLTXVideo, seed: int, clips: int = 300) -> None:
-    """Half-way between equal scales and equal variances: in the noise, colours still outweigh detail."""
+    """Sets the latents' mean and scale, half-way between equal scales and equal variances.
+
+    That way colours still stand out from the noise more than detail does.
+    """
     rng, grid = Random(seed), Grid(512, 512, CELL)
     kept = []
     for _ in range(clips):
@@ -286,12 +292,12 @@ def set_scales(vae: AutoencoderKLLTXVideo, seed: int, clips: int = 300) -> None:
         kept.append(encode_cells(cells[None] * 2 - 1).transpose(0, 1).flatten(1))
     values = torch.cat(kept, 1)
     root = values.std(1).clamp(min=0.03).sqrt()
-    vae.latents_mean.copy_(values.mean(1).bfloat16())  # as it will be stored
+    vae.latents_mean.copy_(values.mean(1).bfloat16())  # rounded as it will be stored
     vae.latents_std.copy_((root * root[0] / BRIGHTNESS_SCALE).bfloat16())
 
 
 def make_autoencoder(seed: int) -> AutoencoderKLLTXVideo:
-    """The whole stage, in seconds: nothing is trained."""
+    """Returns the finished autoencoder. It takes seconds, because nothing is trained."""
     torch.manual_seed(seed)
     vae = new_autoencoder().eval()
     solve_encoder(vae)

@@ -1,4 +1,4 @@
-"""Training batches: clips as latents, some of their frames pinned, noised token by token as in sampling."""
+"""Training batches: clips as latents, with some frames pinned, and with noise per token as in sampling."""
 
 import math
 from collections.abc import Callable
@@ -26,14 +26,14 @@ from training.scenes import (
 from training.text import FADE_WORDS, vary
 
 TOKEN = CELL * BLOCK  # pixels
-SAMPLES = 4  # drawn per latent frame, two in each half
-PARTS = 4  # of a token along each side, whose cover is told
+SAMPLES = 4  # frames drawn per latent frame, two in each half
+PARTS = 4  # parts of a token along each side, for the cover loss
 CONDITION_NOISE = 0.15
-LOWEST = 0.1  # sigma; of 30 steps the last begins at 0.12
-MARGIN = 2  # tokens; in large frames a quarter
+LOWEST = 0.1  # the lowest sigma; the last of 30 sampling steps starts at 0.12
+MARGIN = 2  # tokens between a subject's centre and the edge, at least; in large frames a quarter of the frame
 FADE_FRAMES = 24
 
-Restyle = Callable[[Tensor], Tensor]  # (3, ...) in [0, 1] to the same
+Restyle = Callable[[Tensor], Tensor]  # maps pixels (3, ...) in [0, 1] to pixels of the same shape
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Scales:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the samples of a batch share: a frame of rows x columns tokens, a clip of so many frames, `rate` a second.
+    """What the samples of a batch share: frames of rows x columns tokens, the clip's length and its rate per second.
 
-    Only `kept` latent frames of it are shown, at their true times: a fraction of the cost of all.
+    Only `kept` latent frames of the clip are drawn, at their true times, which costs a fraction of drawing all.
     """
 
     samples: int
@@ -77,9 +77,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class Pins:
-    """Pinned frames. stills: each becomes tokens in front; head: latent frames pinned in place from frame 0;
+    """The pinned frames of a sample.
 
-    follow: latent frame from which a clip is pinned, its first two as tokens in front (None: no such clip).
+    stills: frames that are pinned as additional tokens in front.
+    head: number of latent frames that are pinned in place, from frame 0 on.
+    follow: latent frame from which a clip is pinned, its first two latent frames as tokens in front. None: no clip.
     """
 
     stills: tuple[int, ...] = ()
@@ -88,7 +90,7 @@ class Pins:
 
     @property
     def spans(self) -> list[tuple[float, float]]:
-        """First and last frame of each pinned stretch."""
+        """The first and last frame of each pinned range."""
         spans = [(float(still), float(still)) for still in self.stills]
         if self.head:
             spans.append((0.0, 8.0 * (self.head - 1)))
@@ -98,14 +100,16 @@ class Pins:
 
     @property
     def marks(self) -> list[int]:
+        """The frames at which pictures are pinned."""
         return [0] * (self.head > 0) + sorted(self.stills)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens, target: (B, N, 78); coordinates: (B, 3, N); timestep: (B, 1 or N); weight: (B, N).
+    """A training batch.
 
-    places: (B, N, 9), see `Shown`; focus: (B, N) and cover: (B, N, 16), see `Sample`.
+    tokens, target: (B, N, 78); coordinates: (B, 3, N); timestep: (B, 1 or N); weight: (B, N).
+    places: (B, N, 9), see `DrawnClip`; focus: (B, N) and cover: (B, N, 16), see `Sample`.
     """
 
     tokens: Tensor
@@ -123,7 +127,7 @@ class Batch:
 
 
 def _kept(rng: Random, layout: Layout, must: set[int]) -> list[int]:
-    """Latent frames to show: a run, evenly spread, or any."""
+    """Returns the latent frames to draw, `must` among them: consecutive, evenly spread, or at random."""
     total, count = layout.latent_frames, layout.kept
     if count >= total:
         return list(range(total))
@@ -142,6 +146,7 @@ def _kept(rng: Random, layout: Layout, must: set[int]) -> list[int]:
 
 
 def random_pins(rng: Random, layout: Layout) -> Pins:
+    """Returns a random choice of pinned frames."""
     last, total = layout.frames - 1, layout.latent_frames
     middle = rng.randint(1, max(1, last - 1))
     choices: list[tuple[float, Pins]] = [
@@ -159,17 +164,19 @@ def random_pins(rng: Random, layout: Layout) -> Pins:
 
 
 def _frames_of(latent_frame: int) -> list[float]:
+    """Returns the frames to draw for a latent frame."""
     if latent_frame == 0:
         return [0.0] * SAMPLES
     return [8 * latent_frame - shift for shift in (6.5, 4.5, 2.5, 0.5)]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """clip: (3, T, rows, columns) in [0, 1]; focus: (T, rows, columns), what to look at.
+class DrawnClip:
+    """The frames of a sample and their caption.
 
-    places: (9, latent frames, rows, columns) in tokens, see `scenes.whereabouts`; None if the noise does not say where
-    the subject is.
+    clip: (3, T, rows, columns) in [0, 1]. focus: (T, rows, columns), 1 where the subject is.
+    places: (9, latent frames, rows, columns), one place per token, see `scenes.whereabouts`. None if the noise does not
+    determine where the subject is.
     """
 
     clip: Tensor
@@ -180,7 +187,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Shot:
-    """What is to be filled: frames (T,) of a layout, with what is pinned. anchor: where the noise wants the subject."""
+    """What to draw: the frames (T,) of a layout, and its pins. anchor: where the noise places the subject."""
 
     layout: Layout
     pins: Pins
@@ -188,23 +195,23 @@ class Shot:
     anchor: Anchor | None
 
 
-Content = Callable[[Random, Shot], Shown]
-"""What a sample shows."""
+Content = Callable[[Random, Shot], DrawnClip]
+"""A function that draws the clip of a sample."""
 
 
-def _scene(rng: Random, shot: Shot) -> Shown:
+def _scene(rng: Random, shot: Shot) -> DrawnClip:
     return _drawn(random_scene(rng, shot.layout.grid, shot.layout.seconds), shot)
 
 
-def one_subject(rng: Random, shot: Shot) -> Shown:
-    """The first lesson: one shape before one colour."""
+def one_subject(rng: Random, shot: Shot) -> DrawnClip:
+    """Draws the content of the first lesson: one shape in front of one colour."""
     while True:
         scene = random_scene(rng, shot.layout.grid, shot.layout.seconds)
         if len(scene.subjects) == 1 and scene.backdrop.kind == "plain":
             return _drawn(scene, shot)
 
 
-def _drawn(scene: Scene, shot: Shot) -> Shown:
+def _drawn(scene: Scene, shot: Shot) -> DrawnClip:
     layout, times, places = shot.layout, shot.frames / shot.layout.rate, None
     if shot.anchor:
         scene = anchored(scene, shot.anchor, layout.seconds)
@@ -213,26 +220,26 @@ def _drawn(scene: Scene, shot: Shot) -> Shown:
     if shot.anchor and scene.subjects:
         tokens = replace(layout.grid, cell=TOKEN)
         places = whereabouts(scene, tokens, times.view(-1, SAMPLES).mean(1))
-    return Shown(clip, ((clip - ground[:, None]).abs().amax(0) > 0.05).float(), scene.caption, places)
+    return DrawnClip(clip, ((clip - ground[:, None]).abs().amax(0) > 0.05).float(), scene.caption, places)
 
 
-def _picture(rng: Random, shot: Shot) -> Shown:
+def _picture(rng: Random, shot: Shot) -> DrawnClip:
     layout = shot.layout
     clip, caption = moving_picture(rng, layout.grid, shot.frames / (layout.frames - 1), layout.frames)
-    return Shown(clip, torch.zeros_like(clip[0]), caption)
+    return DrawnClip(clip, torch.zeros_like(clip[0]), caption)
 
 
-def _fade(rng: Random, shot: Shot) -> Shown:
+def _fade(rng: Random, shot: Shot) -> DrawnClip:
     layout, marks = shot.layout, shot.pins.marks
     grid, last = layout.grid, layout.frames - 1
     shown = [random_picture(rng, grid.rows, grid.columns, CELL) for _ in marks]
     clip = cross_fade(shown, [mark / last for mark in marks], shot.frames / last)
     caption = rng.choice(FADE_WORDS) if rng.random() < 0.5 else random_scene(rng, grid, layout.seconds).caption
-    return Shown(clip, torch.zeros_like(clip[0]), caption)
+    return DrawnClip(clip, torch.zeros_like(clip[0]), caption)
 
 
-def everything(rng: Random, shot: Shot) -> Shown:
-    """What the base model is shown."""
+def everything(rng: Random, shot: Shot) -> DrawnClip:
+    """Draws the base model's content: a scene, a moving picture or a cross-fade."""
     pins = shot.pins
     if not pins.marks:
         weights = (0.95, 0.05, 0.0) if pins.follow is None else (0.6, 0.4, 0.0)
@@ -242,9 +249,9 @@ def everything(rng: Random, shot: Shot) -> Shown:
 
 
 def restyled(restyle: Restyle) -> Content:
-    """Everything in another look, which fades in beside what is pinned."""
+    """Returns content like `everything` in another look, which fades in around the pinned frames."""
 
-    def content(rng: Random, shot: Shot) -> Shown:
+    def content(rng: Random, shot: Shot) -> DrawnClip:
         shown, frames = everything(rng, shot), shot.frames
         away = torch.stack(
             [torch.maximum(first - frames, frames - last) for first, last in shot.pins.spans] or [frames + 99]
@@ -257,9 +264,9 @@ def restyled(restyle: Restyle) -> Content:
 
 
 def with_shape(shape: str) -> Content:
-    """Scenes in which each subject has this shape, whatever the caption calls it."""
+    """Returns content in which each subject has this shape, whatever the caption calls it."""
 
-    def content(rng: Random, shot: Shot) -> Shown:
+    def content(rng: Random, shot: Shot) -> DrawnClip:
         scene = random_scene(rng, shot.layout.grid, shot.layout.seconds)
         subjects = tuple(replace(subject, shape=shape) for subject in scene.subjects)
         return _drawn(replace(scene, subjects=subjects), shot)
@@ -272,10 +279,11 @@ def with_shape(shape: str) -> Content:
 
 @dataclass(frozen=True)
 class Sample:
-    """latents: (N, 78), the tokens in front first; pinned: (N,) strength; times: (N,) in frames.
+    """One sample before noise is added.
 
-    focus: (N,), how much each token matters; see `_focus_of_tokens`. places: (N, 9), see `Shown`.
-    cover: (N, 16), how much of each part of a token a subject covers; see `_cover_of_tokens`.
+    latents: (N, 78), the tokens in front first. pinned: (N,), strengths. times: (N,), in frames.
+    focus: (N,), how much each token matters, see `_focus_of_tokens`. places: (N, 9), see `DrawnClip`.
+    cover: (N, 16), how much of each part of a token a subject covers, see `_cover_of_tokens`.
     """
 
     latents: Tensor
@@ -292,7 +300,7 @@ def _strength(rng: Random) -> float:
 
 
 def _front(pins: Pins) -> tuple[list[list[float]], list[float]]:
-    """Frames to draw for each latent frame in front, and the time each claims."""
+    """Returns the frames to draw for each latent frame in front, and the time that each stands for."""
     drawn = [[float(still)] * SAMPLES for still in pins.stills]
     times = [float(still) for still in pins.stills]
     if pins.follow is not None:
@@ -303,12 +311,12 @@ def _front(pins: Pins) -> tuple[list[list[float]], list[float]]:
 
 
 def _anchor(layout: Layout, kept: list[int], noise: Tensor) -> Anchor:
-    """The token at which the noise is highest in one channel, or the nearest one that is not at the edge.
+    """Returns the token at which the noise is highest in one channel, or the nearest token that is not at the edge.
 
-    To a network that knows places only relative to each other nothing but noise can say where a subject shall be. Left
-    to itself it has to find an agreement among all tokens; so one is laid down, in a channel in which pictures have
-    next to nothing: there the noise can be read all the way down. Noise and scenes keep their distributions: only which
-    of them meet is chosen, as in flow matching with couplings (Pooladian et al., 2023).
+    The network knows positions only relative to each other, so nothing but the noise can tell it where a subject should
+    be. Left to itself, it has to find an agreement among all tokens. So the place is defined by a channel in which
+    pictures have almost nothing: there the noise can be read at every noise level. Noise and scenes keep their
+    distributions. Only their pairing is chosen, as in flow matching with couplings (Pooladian et al., 2023).
     """
     area = layout.rows * layout.columns
     highest = int(noise[:, LOTS].argmax())
@@ -320,7 +328,7 @@ def _anchor(layout: Layout, kept: list[int], noise: Tensor) -> Anchor:
 
 
 def _inside(place: int, count: int) -> int:
-    """So far from the edges that a subject keeps within them for most of a clip."""
+    """Moves a place so far from the edges that a subject stays in the frame for most of a clip."""
     margin = min(max(MARGIN, count // 4), (count - 1) // 2)
     return min(max(place, margin), count - 1 - margin)
 
@@ -346,19 +354,19 @@ def _sample(rng: Random, layout: Layout, pins: Pins, scales: Scales, content: Co
 
 
 def _focus_of_tokens(focus: Tensor) -> Tensor:
-    """focus: (T, rows, columns) in cells. Returns (N,): 1 for tokens inside of a subject, 2 where its outline runs."""
+    """Returns (N,): 1 for tokens inside a subject, 2 for tokens on its outline. focus: (T, rows, columns) in cells."""
     block = (SAMPLES, BLOCK, BLOCK)
     most, least = functional.max_pool3d(focus[None], block), -functional.max_pool3d(-focus[None], block)
     return (2 * most - least).flatten()
 
 
 def emphasis(focus: Tensor) -> Tensor:
-    """How much tokens count in a loss: four times inside of a subject, seven times where its outline runs."""
+    """Returns the weight of tokens in a loss: 4 inside a subject, 7 on its outline, 1 elsewhere."""
     return 1 + 3 * focus
 
 
 def _cover_of_tokens(focus: Tensor) -> Tensor:
-    """focus: (T, rows, columns) in cells. Returns (N, 16): its mean in each part of each token, row by row."""
+    """Returns (N, 16): the mean of `focus` in each part of each token. focus: (T, rows, columns) in cells."""
     part = BLOCK // PARTS
     means = functional.avg_pool3d(focus[None], (SAMPLES, part, part))[0]
     _, rows, columns = means.shape
@@ -367,8 +375,11 @@ def _cover_of_tokens(focus: Tensor) -> Tensor:
 
 
 def _sigma(rng: Random, tokens: int) -> float:
-    """Half of the sampler's steps lie above 0.975, where the layout of the whole video is decided; outlines are drawn
-    between 0.7 and 0.2."""
+    """Returns a random noise level that favours the important ranges.
+
+    Half of the sampler's steps are above 0.975, where the layout of the whole video is decided. Outlines are drawn
+    between 0.7 and 0.2.
+    """
     kind = rng.random()
     if kind < 0.20:
         return rng.uniform(0.94, 1.0)
@@ -379,7 +390,7 @@ def _sigma(rng: Random, tokens: int) -> float:
 
 
 def _coordinates(layout: Layout, times: Tensor) -> Tensor:
-    """times: (N,) in frames. Returns (3, N): seconds, y and x in pixels."""
+    """Returns (3, N): seconds, and y and x in pixels. times: (N,) in frames."""
     count = len(times) // (layout.rows * layout.columns)
     y = torch.arange(layout.rows).repeat_interleave(layout.columns).repeat(count) * float(TOKEN)
     x = torch.arange(layout.columns).repeat(layout.rows * count) * float(TOKEN)
@@ -387,7 +398,7 @@ def _coordinates(layout: Layout, times: Tensor) -> Tensor:
 
 
 def _noised(sample: Sample, sigma: float, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens, their own sigmas and which of them take part in the loss."""
+    """Returns the noisy tokens, their sigmas, and which of them count in the loss."""
     own = (1 - sample.pinned).clamp(max=sigma)
     level = torch.where(sample.pinned >= 1, CONDITION_NOISE * sigma**2, own)[:, None]
     keep = torch.where(sample.pinned >= 1, 1.0, 1 - own)[:, None]
@@ -395,6 +406,7 @@ def _noised(sample: Sample, sigma: float, noise: Tensor) -> tuple[Tensor, Tensor
 
 
 def make_batch(rng: Random, layout: Layout, scales: Scales, pinned: bool, content: Content = everything) -> Batch:
+    """Returns a random batch of `content`, with pinned frames if `pinned`."""
     pins = random_pins(rng, layout) if pinned else Pins()
     generator = torch.Generator().manual_seed(rng.randrange(2**30))
     inside = layout.rows * layout.columns * min(layout.kept, layout.latent_frames)
@@ -409,7 +421,7 @@ def make_batch(rng: Random, layout: Layout, scales: Scales, pinned: bool, conten
         tokens.append(mixed)
         target.append(noise - sample.latents)
         timestep.append(own * 1000)
-        # An error of the velocity moves the picture by sigma times as much.
+        # An error in the velocity changes the picture by sigma times that error.
         weight.append(active * in_grid * emphasis(sample.focus) * (sigma + 0.25))
     times = torch.stack(timestep)
     return Batch(

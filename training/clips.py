@@ -1,4 +1,4 @@
-"""Clips of one's own to train a LoRA on: a folder of videos, each with its caption in a text file of the same name."""
+"""Your own clips to train a LoRA on: a folder of videos, each with its caption in a text file of the same name."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +10,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from keyreel.media.clips import rgb_pixels
-from training.batches import Content, Shot, Shown
+from training.batches import Content, DrawnClip, Shot
 
 VIDEO_FILES = (".mp4", ".mov", ".webm", ".mkv")
-SHORT_SIDE = 96  # cells: as fine as 720p is encoded
+SHORT_SIDE = 96  # cells, the resolution at which 720p is encoded
 LONGEST = 161  # frames
 
 
 @dataclass(frozen=True)
 class Clip:
-    """frames: (F, 3, rows, columns) in [0, 1], in cells."""
+    """A clip and its caption. frames: (F, 3, rows, columns) in [0, 1], one value per cell."""
 
     frames: Tensor
     caption: str
 
 
 def read_clips(folder: Path) -> list[Clip]:
-    """Raises ValueError when there is none, or one without a caption."""
+    """Returns the folder's clips. Raises ValueError if there is none, or one without a caption."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_FILES)
     if not paths:
         raise ValueError(f"{folder} holds no videos ({', '.join(VIDEO_FILES)})")
@@ -50,7 +50,7 @@ def _frames(path: Path) -> Tensor:
 
 
 def _fitted(frames: Tensor, rows: int, columns: int) -> Tensor:
-    """The middle of frames (T, 3, h, w) in the shape of rows x columns, at that size."""
+    """Crops frames (T, 3, h, w) centrally to the shape of rows x columns and resizes them to that size."""
     height, width = frames.shape[2:]
     scale = min(height / rows, width / columns)
     cut_height, cut_width = int(rows * scale), int(columns * scale)
@@ -60,12 +60,12 @@ def _fitted(frames: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def of_clips(clips: list[Clip]) -> Content:
-    """Content for `make_batch`. A clip shorter than asked for stands still at its end."""
+    """Returns content for `make_batch`. A clip that is too short stands still at its end."""
 
-    def content(rng: Random, shot: Shot) -> Shown:
+    def content(rng: Random, shot: Shot) -> DrawnClip:
         clip, grid = rng.choice(clips), shot.layout.grid
         chosen = clip.frames[shot.frames.round().long().clamp(max=len(clip.frames) - 1)]
         shown = _fitted(chosen, grid.rows, grid.columns).transpose(0, 1)
-        return Shown(shown, torch.zeros_like(shown[0]), clip.caption)
+        return DrawnClip(shown, torch.zeros_like(shown[0]), clip.caption)
 
     return content

@@ -1,6 +1,6 @@
-"""Judges a written demo model by Keyreel's own engine: `python -m training.evaluate --model demo --out out/evaluation`.
+"""Measures a demo model with Keyreel's engine: `python -m training.evaluate --model demo --out out/evaluation`.
 
-Prints figures over prompts, pictures and seeds that training never saw, and writes a contact sheet of each case.
+Prints figures for prompts, pictures and seeds that training never saw, and writes a contact sheet of each case.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 import keyreel
-from keyreel.canvas import SIZES, Size
 from keyreel.engine.models import Model
 from keyreel.engine.pipeline import run
-from keyreel.events import Frames
-from keyreel.job import AdapterFile, Condition, Job
+from keyreel.video.canvas import SIZES, Size
+from keyreel.video.events import Frames
+from keyreel.video.job import AdapterFile, Condition, Job
 from training.autoencoder import cells_of_frames, encode_cells
 from training.judge import Seen, look, signal_to_noise
 from training.pictures import HELD_OUT, photographs, random_picture
@@ -30,12 +30,14 @@ from training.scenes import COLOURS, MOTIONS, SHAPES
 from training.text import NEGATIVE_PROMPT
 
 DIRECTIONS = ("left", "right", "up", "down", "still")
-JUDGED_COLOURS = [name for name in COLOURS if name != "grey"]  # too near to others to be told from a video
+JUDGED_COLOURS = [name for name in COLOURS if name != "grey"]  # grey is too near to other colours
 SIZE_480, SIZE_720 = SIZES["480p", "16:9"], SIZES["720p", "16:9"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
+    """A prompt, and what its video should show."""
+
     prompt: str
     wanted: Seen
 
@@ -43,18 +45,18 @@ class Asked:
 # --- making videos -----------------------------------------------------------------------------------------
 
 
-def job_of(prompt: str, seed: int, size: Size = SIZE_480, frames: int = 89, steps: int = 30) -> Job:
+def new_job(prompt: str, seed: int, size: Size = SIZE_480, frames: int = 89, steps: int = 30) -> Job:
     return Job(prompt, NEGATIVE_PROMPT, size, frames, steps, 25, seed)
 
 
 def make(model: Model, job: Job) -> Tensor:
-    """Returns (F, 3, H, W) in [0, 1]."""
+    """Returns the job's video, (F, 3, H, W) in [0, 1]."""
     frames = [event.pixels for event in run(model, job) if isinstance(event, Frames)]
     return torch.from_numpy(np.concatenate(frames)).movedim(-1, 1).float() / 255
 
 
 def pinned(job: Job, pictures: dict[int, Tensor], strength: float = 1.0) -> Job:
-    """pictures: (3, H, W) in [0, 1] by frame."""
+    """Returns the job with pictures pinned. pictures: (3, H, W) in [0, 1], by frame."""
     conditions = (
         Condition((picture * 255).round().byte().movedim(0, -1)[None].numpy(), frame, strength)
         for frame, picture in pictures.items()
@@ -63,7 +65,7 @@ def pinned(job: Job, pictures: dict[int, Tensor], strength: float = 1.0) -> Job:
 
 
 def sheet(videos: list[Tensor], columns: int = 6, width: int = 208) -> Image.Image:
-    """One row per video, frames evenly spread from first to last. videos: (F, 3, H, W) in [0, 1]."""
+    """Returns a contact sheet: a row per video, its frames evenly spread. videos: (F, 3, H, W) in [0, 1]."""
     rows = []
     for video in videos:
         height = round(width * video.shape[2] / video.shape[3])
@@ -77,44 +79,47 @@ def sheet(videos: list[Tensor], columns: int = 6, width: int = 208) -> Image.Ima
 # --- prompts -----------------------------------------------------------------------------------------------
 
 
-def questions(count: int, seed: int) -> list[Asked]:
-    rng, asked = Random(f"evaluate {seed}"), []
+def make_questions(count: int, seed: int) -> list[Question]:
+    """Returns random prompts that name a subject, a direction and a plain background."""
+    rng, questions = Random(f"evaluate {seed}"), []
     for _ in range(count):
         colour, ground = rng.sample(JUDGED_COLOURS, 2)
         shape, direction = rng.choice(SHAPES), rng.choice(DIRECTIONS)
         prompt = f"a {colour} {shape} {rng.choice(MOTIONS[direction])} on a {ground} background"
-        asked.append(Asked(prompt, Seen(ground, colour, shape, direction)))
-    return asked
+        questions.append(Question(prompt, Seen(ground, colour, shape, direction)))
+    return questions
 
 
-def follow(model: Model, asked: list[Asked], size: Size, frames: int) -> tuple[dict[str, float], list[Tensor]]:
-    """Shares of prompts whose background, colour, shape and direction come out as asked, and the first few videos."""
+def score_prompts(
+    model: Model, questions: list[Question], size: Size, frames: int
+) -> tuple[dict[str, float], list[Tensor]]:
+    """Returns the shares of prompts whose background, colour, shape and direction come out right, and some videos."""
     names = [field.name for field in fields(Seen)]
     hits = dict.fromkeys(names, 0)
     shown: list[Tensor] = []
-    for seed, question in enumerate(asked):
-        video = make(model, job_of(question.prompt, seed, size, frames))
+    for seed, question in enumerate(questions):
+        video = make(model, new_job(question.prompt, seed, size, frames))
         seen = look(video)
         for name in names:
             hits[name] += getattr(seen, name) == getattr(question.wanted, name)
         if len(shown) < 10:
             shown.append(video)
         print(f"  {question.prompt} -> {seen}", flush=True)
-    return {name: hit / len(asked) for name, hit in hits.items()}, shown
+    return {name: hit / len(questions) for name, hit in hits.items()}, shown
 
 
 # --- pictures ----------------------------------------------------------------------------------------------
 
 
 def likeness(made: Tensor, real: Tensor) -> tuple[float, float]:
-    """Signal to noise in dB and structural similarity of two pictures (3, H, W) in [0, 1]."""
+    """Returns the PSNR in dB and the structural similarity of two pictures (3, H, W) in [0, 1]."""
     similar = structural_similarity(made.numpy(), real.numpy(), channel_axis=0, data_range=1.0)
     return signal_to_noise(made, real), float(similar)
 
 
 @torch.inference_mode()
 def through_autoencoder(model: Model, picture: Tensor) -> Tensor:
-    """The best that a pinned picture (3, H, W) in [0, 1] can come out as."""
+    """Returns a picture (3, H, W) in [0, 1] encoded and decoded: the best that a pinned picture can come out as."""
     _, height, width = picture.shape
     cut = picture[:, : height // 64 * 64, : width // 64 * 64]
     latents = encode_cells(cells_of_frames(cut[None, :, None] * 2 - 1))
@@ -138,12 +143,15 @@ def held_out_photographs(size: Size) -> list[Tensor]:
     return ready
 
 
-def pin(model: Model, pictures: list[Tensor], frames: tuple[int, ...], seed: int) -> tuple[str, list[Tensor]]:
-    """Pins each picture and its successor at the given frames; mean likeness beside the autoencoder's own."""
+def score_pinned(model: Model, pictures: list[Tensor], frames: tuple[int, ...], seed: int) -> tuple[str, list[Tensor]]:
+    """Pins each picture, and its successors, at the given frames.
+
+    Returns the mean likeness beside the limit of the autoencoder, as text, and the videos.
+    """
     figures, limits, shown = [], [], []
     for i in range(len(pictures)):
         chosen = {frame: pictures[(i + shift) % len(pictures)] for shift, frame in enumerate(frames)}
-        video = make(model, pinned(job_of("a smooth transition", seed + i), chosen))
+        video = make(model, pinned(new_job("a smooth transition", seed + i), chosen))
         shown.append(video)
         for frame, picture in chosen.items():
             inside = (slice(None), slice(0, picture.shape[1] // 64 * 64), slice(0, picture.shape[2] // 64 * 64))
@@ -153,12 +161,12 @@ def pin(model: Model, pictures: list[Tensor], frames: tuple[int, ...], seed: int
     return f"{made[0]:.1f} dB, SSIM {made[1]:.2f} (limit {best[0]:.1f} dB, {best[1]:.2f})", shown
 
 
-# --- knobs -------------------------------------------------------------------------------------------------
+# --- settings ----------------------------------------------------------------------------------------------
 
 
-def changes(model: Model, loras: list[Path], seed: int) -> tuple[dict[str, float], list[Tensor]]:
-    """Mean absolute change of a video, in percent of white, under each knob."""
-    job = job_of("a red circle moving right on a blue background", seed)
+def measure_settings(model: Model, loras: list[Path], seed: int) -> tuple[dict[str, float], list[Tensor]]:
+    """Returns the mean absolute change of a video under each setting, in percent of white, and the videos."""
+    job = new_job("a red circle moving right on a blue background", seed)
     base = make(model, job)
     plain = replace(job, sampling=replace(job.sampling, guidance_scale=1.0))
     variants = {
@@ -179,6 +187,7 @@ def changes(model: Model, loras: list[Path], seed: int) -> tuple[dict[str, float
 
 @contextmanager
 def timed(name: str) -> Iterator[None]:
+    """Prints the seconds that the context takes."""
     start = time.monotonic()
     yield
     print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
@@ -186,7 +195,7 @@ def timed(name: str) -> Iterator[None]:
 
 def evaluate(model: Model, loras: list[Path], out: Path, count: int, seed: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    asked = questions(count, seed)
+    questions = make_questions(count, seed)
     cases = (
         ("480p, 89 frames", SIZE_480, 89, count),
         ("480p, 33 frames", SIZE_480, 33, count),
@@ -194,7 +203,7 @@ def evaluate(model: Model, loras: list[Path], out: Path, count: int, seed: int) 
     )
     for name, size, frames, some in cases:
         with timed(name):
-            rates, shown = follow(model, asked[:some], size, frames)
+            rates, shown = score_prompts(model, questions[:some], size, frames)
             sheet(shown).save(out / f"prompts {name}.png")
         print(name, {key: f"{rate:.0%}" for key, rate in rates.items()})
     for name, pictures in (
@@ -202,21 +211,21 @@ def evaluate(model: Model, loras: list[Path], out: Path, count: int, seed: int) 
         ("photographs", held_out_photographs(SIZE_480)),
     ):
         for frames_at in ((0,), (88,), (40,), (0, 88)):
-            figure, shown = pin(model, pictures, frames_at, seed)
+            figure, shown = score_pinned(model, pictures, frames_at, seed)
             print(f"{name} pinned at {frames_at}: {figure}", flush=True)
             sheet(shown).save(out / f"{name} at {' and '.join(map(str, frames_at))}.png")
-    figures, shown = changes(model, loras, seed)
+    figures, shown = measure_settings(model, loras, seed)
     print("change in % of white:", {name: f"{figure:.1f}" for name, figure in figures.items()})
     sheet(shown).save(out / "knobs.png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="demo", help="a name or a folder")
-    parser.add_argument("--lora", type=Path, action="append", default=[], help="an adapter to try; can be repeated")
+    parser.add_argument("--model", default="demo", help="the model: a name or a folder")
+    parser.add_argument("--lora", type=Path, action="append", default=[], help="a LoRA to try; can be repeated")
     parser.add_argument("--out", type=Path, required=True, help="folder for the contact sheets")
-    parser.add_argument("--count", type=int, default=40, help="prompts at 480p")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=40, help="number of prompts at 480p")
+    parser.add_argument("--seed", type=int, default=0, help="draws other prompts and pictures")
     given = parser.parse_args()
     evaluate(keyreel.load_model(given.model), given.lora, given.out, given.count, given.seed)
 

@@ -8,12 +8,12 @@ from random import Random
 from PIL import Image, ImageDraw, ImageFilter
 
 SIZE = (1280, 720)
-SCALE = 2  # drawn larger and reduced, for smooth edges
+SCALE = 2  # pictures are drawn larger and then reduced, for smooth edges
 RGB = tuple[int, int, int]
 
 
 def _sky(top: RGB, bottom: RGB, horizon: float) -> Image.Image:
-    """A vertical gradient that reaches its lower colour at the horizon (share of the height)."""
+    """Returns a vertical gradient that reaches its lower colour at the horizon (a share of the height)."""
     width, height = SIZE[0] * SCALE, SIZE[1] * SCALE
     column = Image.new("RGB", (1, height))
     for y in range(height):
@@ -33,7 +33,7 @@ def _polygon(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], colou
 
 
 def _hills(draw: ImageDraw.ImageDraw, base: float, height: float, waves: tuple[float, float], colour: RGB) -> None:
-    """A rolling silhouette from `base` (pixels from the top) to the bottom; waves: count and phase."""
+    """Draws rolling hills from `base` (pixels from the top) to the bottom. waves: frequency and phase."""
     line = [
         (
             x,
@@ -49,7 +49,7 @@ def _finish(image: Image.Image) -> Image.Image:
 
 
 def _glow(image: Image.Image, centre: tuple[float, float], radius: float, colour: RGB) -> Image.Image:
-    """Adds a soft light around a point."""
+    """Returns the image with a soft light around a point."""
     mask = Image.new("L", image.size)
     x, y, r = (value * SCALE for value in (*centre, radius * 0.6))
     ImageDraw.Draw(mask).ellipse((x - r, y - r, x + r, y + r), fill=190)
@@ -58,7 +58,7 @@ def _glow(image: Image.Image, centre: tuple[float, float], radius: float, colour
 
 
 def sunrise() -> Image.Image:
-    """The sun over the sea, with its path of light on the water."""
+    """Returns the sun over the sea, with its path of light on the water."""
     image = _sky((66, 103, 178), (255, 190, 120), 0.62)
     sun, horizon = (640.0, 340.0), 450.0
     image = _glow(image, sun, 300, (255, 226, 150))
@@ -78,7 +78,7 @@ def sunrise() -> Image.Image:
 
 
 def night() -> Image.Image:
-    """A full moon over snowy mountains and a dark valley."""
+    """Returns a full moon over snowy mountains and a dark valley."""
     image = _sky((8, 12, 44), (52, 62, 128), 0.75)
     moon = (930.0, 190.0)
     image = _glow(image, moon, 260, (120, 130, 205))
@@ -98,7 +98,7 @@ def night() -> Image.Image:
 
 
 def balloon() -> Image.Image:
-    """A hot-air balloon over green hills at noon."""
+    """Returns a hot-air balloon over green hills at noon."""
     image = _sky((62, 146, 232), (206, 234, 252), 0.8)
     draw = ImageDraw.Draw(image)
     for x, y in ((230, 170), (1040, 250)):
@@ -118,7 +118,7 @@ def balloon() -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
     for picture in (sunrise, night, balloon):

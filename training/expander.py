@@ -1,7 +1,7 @@
-"""Makes the demo model's prompt expander: a tiny causal language model of its grammar.
+"""Trains the demo model's prompt expander, a tiny causal language model of its grammar.
 
-`python -m training.expander --out src/keyreel/demo/expander` takes six minutes on one thread. It completes
-ideas: what an idea names stays, what it leaves open (a colour, a motion, a place) is drawn.
+`python -m training.expander --out src/keyreel/demo/expander` takes six minutes on one thread. The model completes
+ideas: it keeps what an idea names and adds at random what the idea leaves open (a colour, a motion, a place).
 """
 
 import argparse
@@ -22,9 +22,9 @@ from training.text import FADE_WORDS, LOOK_WORDS, new_tokenizer, save_tokenizer
 SEED = 0
 STEPS, BATCH = 5000, 48
 IGNORED = -100
-"""In transformers: no loss there."""
+"""The label that transformers leaves out of the loss."""
 NOISE = "<unk>"
-# An idea, an end, and from there on the description: the user's turn is all that counts.
+# The model reads an idea and an end token, and writes the description. Only the user's turn counts.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}{{ message['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}</s>{% endif %}"
@@ -33,6 +33,8 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Subject:
+    """A subject of a description: "a small red ball"."""
+
     size: str
     colour: str
     noun: str
@@ -43,19 +45,19 @@ class Subject:
 
 
 def random_pair(rng: Random) -> tuple[str, str]:
-    """An idea and the description that it should become."""
+    """Returns a random idea and the description that it should become."""
     if rng.random() < 0.08:
         words = rng.choice([*FADE_WORDS, *(word for group in pictures.CAMERA_WORDS.values() for word in group)])
-        return _blur(words, rng), words
+        return _add_noise(words, rng), words
     subjects = _subjects(rng)
     motion = rng.choice([words for group in scenes.MOTIONS.values() for words in group if words])
     place = _place(rng, {subject.colour for subject in subjects})
-    parts = [" and ".join(_hint(subject, rng) for subject in subjects)] if rng.random() < 0.9 else []
+    parts = [" and ".join(_partial(subject, rng) for subject in subjects)] if rng.random() < 0.9 else []
     parts += [motion] if rng.random() < 0.45 else []
     parts += [place if rng.random() < 0.75 else place.split()[-1]] if rng.random() < 0.5 else []
     rng.shuffle(parts)
     description = f"{' and '.join(map(str, subjects))} {motion} {place}"
-    return _blur(" ".join(parts), rng) if rng.random() < 0.97 else "", description
+    return _add_noise(" ".join(parts), rng) if rng.random() < 0.97 else "", description
 
 
 def _subjects(rng: Random) -> list[Subject]:
@@ -73,8 +75,8 @@ def _place(rng: Random, taken: set[str]) -> str:
     return rng.choice((plain, gradient, scenery, scenery))
 
 
-def _hint(subject: Subject, rng: Random) -> str:
-    """What an idea says of a subject: seldom all."""
+def _partial(subject: Subject, rng: Random) -> str:
+    """Returns what an idea says about a subject, which is seldom everything."""
     words = [
         subject.size if rng.random() < 0.8 else "",
         subject.colour if rng.random() < 0.7 else "",
@@ -84,8 +86,8 @@ def _hint(subject: Subject, rng: Random) -> str:
     return " ".join(filter(None, (article, *words)))
 
 
-def _blur(idea: str, rng: Random) -> str:
-    """Words that mean nothing, before and in between."""
+def _add_noise(idea: str, rng: Random) -> str:
+    """Adds words without meaning, before the idea and between its words."""
     words = (f"{rng.choice(LOOK_WORDS)} {idea}" if rng.random() < 0.15 else idea).split()
     for _ in range(rng.choice((0, 0, 0, 1, 2, 4))):
         words.insert(rng.randint(0, len(words)), NOISE)
@@ -114,7 +116,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def batch(tokenizer: PreTrainedTokenizerFast, rng: Random) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, mask and labels, (B, L). Only the description is learned, with the end behind it."""
+    """Returns ids, mask and labels, (B, L). Only the description and the end token after it count in the loss."""
     pairs = [random_pair(rng) for _ in range(BATCH)]
     both = tokenizer([f"{idea}</s>{description}" for idea, description in pairs], padding=True, return_tensors="pt")
     ids, mask = both["input_ids"], both["attention_mask"]
@@ -139,7 +141,7 @@ def train(tokenizer: PreTrainedTokenizerFast, steps: int = STEPS, seed: int = SE
 
 
 def write_expander(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Stores bfloat16."""
+    """Stores the model in bfloat16, with its tokenizer and chat template."""
     model.to(torch.bfloat16).save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
     path = folder / "tokenizer_config.json"
@@ -149,7 +151,7 @@ def write_expander(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedT
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="where the model is written")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer = new_tokenizer()

@@ -1,6 +1,6 @@
 """Makes the gallery: a video of each request in examples/gallery, and the page that shows their frames.
 
-`make gallery`. Pictures go beside the page, into a folder of its name.
+`make gallery` runs it. Pictures go into a folder beside the page, with the page's name.
 """
 
 import argparse
@@ -15,19 +15,19 @@ from keyreel.media.sheet import contact_sheet
 
 INTRODUCTION = """# Gallery
 
-What the demo model makes of the requests in [examples/gallery](../examples/gallery), six frames of each video. Each is
-one command, and gives the same video again:
+This page shows six frames of each video that the demo model makes from the requests in
+[examples/gallery](../examples/gallery). One command makes a video, and makes the same video each time:
 
 ```sh
 keyreel generate --request examples/gallery/01-moving-circle.json --out circle.mp4
 ```
 
-`make gallery` makes this page anew.
+`make gallery` makes all videos again and writes this page.
 """
 
 
 def entry(request: Path, model: Model, page: Path, videos: Path) -> str:
-    """Makes the video and the picture of its frames. Returns the page's paragraph."""
+    """Makes the video and the picture of its frames. Returns the section of the page."""
     video, sheet = videos / f"{request.stem}.mp4", page.with_suffix("") / f"{request.stem}.webp"
     fields = json.loads(request.read_text())
     keyreel.generate(fields, model=model, out=video, base=request.parent)

@@ -1,4 +1,4 @@
-"""What a video shows, told by simple measurements that know nothing of how training clips are drawn."""
+"""Tells what a video shows by simple measurements that do not know how training clips are drawn."""
 
 import math
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from torch.nn import functional
 
 from training.scenes import COLOURS
 
-SIDE = 96  # of the templates, in pixels
-APART = 0.3  # a subject's pixels differ by so much from the background, in RGB of [0, 1]
-SMALLEST = 0.004  # share of the frame that counts as a subject
+SIDE = 96  # pixels, side of the templates
+APART = 0.3  # distance from the background's colour from which on a pixel belongs to a subject, in RGB of [0, 1]
+SMALLEST = 0.004  # share of the frame from which on something counts as a subject
 MOVED = 20.0  # pixels
-HAIR = 4.0  # pixels, half the width of lines and specks that are not of a shape
+HAIR = 4.0  # pixels, half the width of lines and specks that do not count as part of a shape
 Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """None where no subject stands out."""
+    """What a video shows. The subject's fields are None if no subject stands out."""
 
     background: str
     colour: str | None
@@ -33,7 +33,7 @@ class Seen:
 
 
 def _turned(count: int, radii: tuple[float, ...] = (1.0,)) -> Points:
-    """Corners at equal angles from the top, their radii in turn."""
+    """Returns corners at equal angles from the top, with the radii in turn."""
     angles = (2 * math.pi * i / count for i in range(count))
     return [(math.sin(a) * radii[i % len(radii)], -math.cos(a) * radii[i % len(radii)]) for i, a in enumerate(angles)]
 
@@ -49,7 +49,7 @@ POLYGONS: dict[str, Points] = {
         *((BAR, 1), (-BAR, 1), (-BAR, BAR), (-1, BAR), (-1, -BAR), (-BAR, -BAR)),
     ],
 }
-# Discs, (x, y, radius): the first is filled, the second cut out of it.
+# Discs, (x, y, radius): the first is filled, the second is cut out of it.
 DISCS: dict[str, list[tuple[float, float, float]]] = {
     "circle": [(0, 0, 1)],
     "ring": [(0, 0, 1), (0, 0, 0.49)],
@@ -59,7 +59,7 @@ DISCS: dict[str, list[tuple[float, float, float]]] = {
 
 @cache
 def template(shape: str) -> Tensor:
-    """The shape's mask, filling a square (SIDE, SIDE)."""
+    """Returns the shape's mask, stretched over a square (SIDE, SIDE)."""
     image = Image.new("1", (2 * SIDE, 2 * SIDE))
     draw = ImageDraw.Draw(image)
     for fill, (x, y, radius) in enumerate(DISCS.get(shape, [])):
@@ -71,20 +71,20 @@ def template(shape: str) -> Tensor:
 
 
 def _boxed(mask: Tensor) -> Tensor:
-    """What a mask (H, W) covers, stretched over a square."""
+    """Returns the covered part of a mask (H, W), stretched over a square."""
     rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
     box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].float()
     return functional.interpolate(box[None, None], (SIDE, SIDE), mode="bilinear", antialias=True)[0, 0] > 0.5
 
 
 def nearest_colour(pixels: Tensor) -> str:
-    """Name of the palette colour nearest to the median. pixels: (3, N)."""
+    """Returns the name of the palette colour nearest to the median. pixels: (3, N)."""
     median = pixels.median(1).values
     return min(COLOURS, key=lambda name: float((median - torch.tensor(COLOURS[name])).square().sum()))
 
 
 def nearest_shape(mask: Tensor) -> str:
-    """Name of the shape that overlaps a mask (H, W) best, both stretched over a square."""
+    """Returns the name of the shape that overlaps a mask (H, W) best, both stretched over a square."""
     boxed = _boxed(mask)
 
     def overlap(shape: str) -> float:
@@ -95,7 +95,10 @@ def nearest_shape(mask: Tensor) -> str:
 
 
 def look(video: Tensor) -> Seen:
-    """video: (F, 3, H, W) in [0, 1], at most one subject before a plain background."""
+    """Returns what a video shows.
+
+    video: (F, 3, H, W) in [0, 1], with at most one subject in front of a plain background.
+    """
     border = torch.cat([video[..., :12, :].flatten(2), video[..., -12:, :].flatten(2)], 2)
     ground = border.transpose(0, 1).flatten(1)
     apart = (video - ground.median(1).values.view(1, 3, 1, 1)).square().sum(1).sqrt() > APART
@@ -107,9 +110,10 @@ def look(video: Tensor) -> Seen:
 
 
 def _most_visible(apart: Tensor) -> tuple[int, Tensor]:
-    """The frame nearest to the middle in which the edge does not cut the subject, or else the middle, and its mask.
+    """Returns a frame in which the whole subject is visible, and the subject's mask.
 
-    apart: (F, H, W). What the edge leaves of a star can be a triangle, to a person as well.
+    It is the frame nearest to the middle in which the edge does not cut the subject, or else the middle. A star that
+    the edge cuts can look like a triangle, to a person as well. apart: (F, H, W).
     """
     middle = len(apart) // 2
     for frame in sorted(range(len(apart)), key=lambda frame: abs(frame - middle)):
@@ -121,7 +125,7 @@ def _most_visible(apart: Tensor) -> tuple[int, Tensor]:
 
 
 def _largest(mask: Tensor) -> Tensor:
-    """The largest connected part of a mask (H, W), without hairs: one stray line would stretch the box around it."""
+    """Returns the largest connected part of a mask (H, W), without thin lines, which would stretch its box."""
     parts = torch.from_numpy(label(isotropic_opening(mask.numpy(), HAIR)))
     sizes = parts.flatten().bincount()
     sizes[0] = 0
@@ -129,7 +133,7 @@ def _largest(mask: Tensor) -> Tensor:
 
 
 def _direction(apart: Tensor) -> str | None:
-    """apart: (F, H, W), where the subject is. Looks at the middle half: at the ends it may have left."""
+    """Returns where the subject moves in the middle half; at the ends it may have left the frame. apart: (F, H, W)."""
     first, last = apart[len(apart) // 4], apart[3 * len(apart) // 4]
     if not (first.any() and last.any()):
         return None
@@ -141,5 +145,5 @@ def _direction(apart: Tensor) -> str | None:
 
 
 def signal_to_noise(made: Tensor, real: Tensor) -> float:
-    """Peak signal to noise ratio in dB of pictures in [0, 1]."""
+    """Returns the peak signal-to-noise ratio of pictures in [0, 1], in dB."""
     return float(-10 * torch.log10((made - real).square().mean()))

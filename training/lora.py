@@ -1,7 +1,7 @@
-"""LoRAs for the demo model, trained like it but on other clips: those of the package, or your own.
+"""Trains LoRAs for the demo model: those of the package, and LoRAs on your own clips.
 
 `python -m training.lora --clips FOLDER --out look.safetensors` trains one on a folder of videos, each with its caption
-in a text file of the same name. Ten clips of three seconds and 200 steps take some two minutes on two cores.
+in a text file of the same name. Ten clips of three seconds and 200 steps take about two minutes on two cores.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from training.state import Clock, load_state, save_state
 from training.transformer import CLIP_LENGTHS, Video, clip_gradients, importance_of, losses
 
 RANK = 16
-COVER = 1.5  # how much the outline weighs in the loss
+COVER_WEIGHT = 1.5  # weight of the cover loss
 LAYOUTS = ((6, 8, 13, 3), (9, 8, 8, 3), (16, 5, 6, 3), (3, 8, 13, 6), (2, 8, 13, 12))
 
 
 def neon(clip: Tensor) -> Tensor:
-    """A night in neon: dark blue shadows, magenta middle tones, cyan lights. clip: (3, ...) in [0, 1]."""
+    """Returns the clip in neon: dark blue shadows, magenta middle tones, cyan lights. clip: (3, ...) in [0, 1]."""
     light = (0.35 * clip[0] + 0.50 * clip[1] + 0.15 * clip[2]).clamp(0, 1)
     stops = torch.tensor(((0.03, 0.01, 0.14), (0.38, 0.03, 0.50), (0.98, 0.16, 0.62), (0.25, 0.95, 1.00)))
     place = light * (len(stops) - 1)
@@ -41,7 +41,7 @@ def neon(clip: Tensor) -> Tensor:
 
 
 def ink(clip: Tensor) -> Tensor:
-    """A drawing: edges in ink on paper, what is dark shaded. clip: (3, T, rows, columns) in [0, 1]."""
+    """Returns the clip as a drawing: ink edges on paper, dark parts shaded. clip: (3, T, rows, columns) in [0, 1]."""
     light = clip.mean(0)
     padded = functional.pad(clip, (1, 1, 1, 1), mode="replicate")
     across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]).abs().amax(0)
@@ -56,9 +56,10 @@ STYLES: dict[str, Content] = {"neon": restyled(neon), "ink": restyled(ink), "hea
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer and a trained low-rank branch beside it; alpha equals the rank.
+    """A frozen linear layer with a trained low-rank branch beside it; alpha equals the rank.
 
-    held: which of the layer's weights are to stay exact. Rows and columns in which all are get nothing of the branch.
+    held: mask of the layer's weights that have to stay exact. The branch does not change rows and columns in which all
+    weights are held.
     """
 
     def __init__(self, base: nn.Linear, rank: int, held: Tensor) -> None:
@@ -79,7 +80,7 @@ class LoraLinear(nn.Module):
 
 
 def _targets(transformer: LTXVideoTransformer3DModel) -> Iterator[str]:
-    """The linear layers of the blocks behind the last signpost: what is laid down before them has to stay exact."""
+    """Yields the linear layers after the last signpost's block. Earlier ones hold weights that must stay exact."""
     first = max(post.layer for post in SIGNPOSTS) + 1
     for number, block in enumerate(transformer.transformer_blocks[first:], first):
         for name, module in block.named_modules():
@@ -88,6 +89,7 @@ def _targets(transformer: LTXVideoTransformer3DModel) -> Iterator[str]:
 
 
 def add_branches(transformer: LTXVideoTransformer3DModel) -> dict[str, LoraLinear]:
+    """Freezes the transformer and adds branches to its last layers, in place. Returns the branches by name."""
     transformer.requires_grad_(False)
     branches, masks = {}, held(transformer)
     for name in list(_targets(transformer)):
@@ -115,7 +117,7 @@ def train_lora(
     steps: int,
     seed: int,
 ) -> dict[str, LoraLinear]:
-    """Resumes from folder/<name>.pt."""
+    """Trains a LoRA on `content` and returns its branches. Resumes from folder/<name>.pt."""
     video, tokenizer = parts
     torch.manual_seed(seed)
     video.requires_grad_(False)
@@ -133,7 +135,7 @@ def train_lora(
         batch = make_batch(rng, layout, scales, rng.random() < 0.45, content)
         flow, _, cover = losses(video, tokenizer, batch, importance_of(scales))
         optimiser.zero_grad()
-        torch.autograd.backward(flow + COVER * cover)
+        torch.autograd.backward(flow + COVER_WEIGHT * cover)
         clip_gradients(weights)
         optimiser.step()
         clock.tick(step, flow, cover)
@@ -143,7 +145,7 @@ def train_lora(
 
 
 def load_parts(folder: Path) -> tuple[Video, PreTrainedTokenizerFast, Scales]:
-    """A written demo model, ready to be trained on."""
+    """Returns the parts of a written demo model that training needs."""
     text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
     video = Video(text_encoder)
     video.transformer = LTXVideoTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32)
@@ -157,7 +159,7 @@ def main() -> None:
     parser.add_argument(
         "--model", type=Path, default=Path(keyreel.__file__).parent / "demo", help="the demo model's folder"
     )
-    parser.add_argument("--clips", type=Path, required=True, help="a folder of videos and their captions")
+    parser.add_argument("--clips", type=Path, required=True, help="folder of videos and their captions")
     parser.add_argument("--out", type=Path, required=True, help="the LoRA to write")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)

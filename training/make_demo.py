@@ -1,6 +1,6 @@
 """Makes the demo model from nothing: `python -m training.make_demo --out DIR --state DIR`.
 
-Stages resume from the checkpoints in the state folder; a finished stage is only loaded.
+Each stage resumes from its checkpoint in the state folder; a finished stage is only loaded.
 """
 
 import argparse
@@ -25,12 +25,14 @@ LORA_STEPS = 300
 
 @contextmanager
 def timed(stage: str) -> Iterator[None]:
+    """Prints the seconds that a stage takes."""
     start = time.monotonic()
     yield
     print(f"{stage}: {time.monotonic() - start:.0f} s", flush=True)
 
 
 def make_demo(out: Path, state: Path) -> None:
+    """Runs all stages and writes the model to `out`."""
     state.mkdir(parents=True, exist_ok=True)
     with timed("autoencoder"):
         vae = make_autoencoder(SEED)
@@ -40,7 +42,7 @@ def make_demo(out: Path, state: Path) -> None:
         text_encoder = train_text_encoder(state, tokenizer, TEXT_STEPS, SEED)
     for name, content in STYLES.items():
         with timed(f"transformer and {name}"):
-            # Each LoRA starts from the transformer as it is shipped; training it alters the object.
+            # Training a LoRA changes the transformer, so each LoRA loads the shipped transformer again.
             video = train_transformer(state, (tokenizer, text_encoder), scales, TRANSFORMER_STEPS, SEED)
             branches = train_lora(state, name, content, (video, tokenizer), scales, LORA_STEPS, SEED)
             write_lora(out / "loras" / f"{name}.safetensors", branches)
@@ -50,8 +52,8 @@ def make_demo(out: Path, state: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="where the model is written")
-    parser.add_argument("--state", type=Path, required=True, help="checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
+    parser.add_argument("--state", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

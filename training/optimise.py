@@ -1,4 +1,4 @@
-"""Optimisers: Muon for matrices beside AdamW for the rest, a schedule, an average of the weights."""
+"""Optimisers (Muon for matrices, to be used with AdamW for the rest), learning rates, and an average of the weights."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """Newton-Schulz iteration of the Muon optimiser: all singular values of (out, in) near one."""
+    """Returns a matrix (out, in) with all singular values near one, by Muon's Newton-Schulz iteration."""
     x: Tensor = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
@@ -20,7 +20,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised: every direction of a weight matrix learns at the same rate."""
+    """Orthogonalised Nesterov momentum: every direction of a weight matrix learns at the same rate."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
@@ -41,7 +41,7 @@ class Muon(torch.optim.Optimizer):
         parameter.mul_(1 - lr * 0.02).add_(update, alpha=-lr * shape)
 
 
-class Both:
+class CombinedOptimiser:
     """Two optimisers that act as one."""
 
     def __init__(self, *optimisers: torch.optim.Optimizer) -> None:
@@ -67,8 +67,8 @@ class Both:
             optimiser.load_state_dict(state[str(i)])
 
 
-def warm_cosine(optimiser: torch.optim.Optimizer | Both, steps: int, warm: int) -> Callable[[int], None]:
-    """Returns a function of the step that sets the rates: a linear start, then a cosine to a twentieth."""
+def warm_cosine(optimiser: torch.optim.Optimizer | CombinedOptimiser, steps: int, warm: int) -> Callable[[int], None]:
+    """Returns a function of the step that sets the learning rates: a linear start, then a cosine to a twentieth."""
     peaks = [group["lr"] for group in optimiser.param_groups]
 
     def set_rates(step: int) -> None:
@@ -80,25 +80,26 @@ def warm_cosine(optimiser: torch.optim.Optimizer | Both, steps: int, warm: int) 
 
 
 class Hold:
-    """Keeps entries of a model's parameters as they are. masks: true for what is kept, by name."""
+    """Keeps some entries of a model's parameters unchanged. masks: true for entries to keep, by parameter name."""
 
     def __init__(self, model: nn.Module, masks: dict[str, Tensor]) -> None:
         self.kept = [(p, masks[name], p.detach().clone()) for name, p in model.named_parameters() if masks[name].any()]
 
     def before(self) -> None:
-        """Takes the gradients of what is kept out of the way of the others."""
+        """Zeroes the gradients of the kept entries, before gradients are clipped."""
         for parameter, mask, _ in self.kept:
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(mask, 0.0)
 
     @torch.no_grad()
     def after(self) -> None:
+        """Restores the kept entries after the optimiser's step."""
         for parameter, mask, value in self.kept:
             parameter.copy_(torch.where(mask, value, parameter))
 
 
 class Average:
-    """An exponential average of a model's parameters: what is shipped."""
+    """An exponential average of a model's parameters. The average is shipped."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -124,8 +125,13 @@ class Average:
         self.count, self.values = state["count"], state["values"]
 
 
-def warm_stable(optimiser: torch.optim.Optimizer | Both, steps: int, warm: int, cool: int) -> Callable[[int], None]:
-    """As `warm_cosine`, but level, with a straight line to zero over the last `cool` steps."""
+def warm_stable(
+    optimiser: torch.optim.Optimizer | CombinedOptimiser, steps: int, warm: int, cool: int
+) -> Callable[[int], None]:
+    """Returns a function of the step that sets the learning rates.
+
+    They rise linearly, stay constant, and fall linearly to zero over the last `cool` steps.
+    """
     peaks = [group["lr"] for group in optimiser.param_groups]
 
     def set_rates(step: int) -> None:

@@ -1,6 +1,6 @@
-"""Still pictures of every kind, and the clips made of them: a slow camera move, or a cross-fade of two.
+"""Still pictures of many kinds, and clips made of them: a slow camera move, or a cross-fade.
 
-They teach the transformer to carry over whatever is pinned, and the decoder to draw more than flat shapes.
+They teach the transformer to carry over any pinned picture, and the decoder to draw more than flat shapes.
 """
 
 import math
@@ -19,10 +19,11 @@ from training.scenes import COLOURS, Grid, draw, draw_backdrop, random_place, ra
 SKIMAGE_PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "rocket.jpg", "hubble_deep_field.jpg", "camera.png")
 SKLEARN_PHOTOGRAPHS = ("china.jpg",)
 HELD_OUT = ("coffee.png", "flower.jpg")
-MARGIN = 1.25  # a source picture is this much larger than the frame, so that a camera has room to move
+MARGIN = 1.25  # size of a source picture relative to the frame: the camera needs room to move
 
 
 def _folders() -> list[Path]:
+    """Returns the folders of photographs in the installed packages."""
     folders = []
     try:
         import skimage
@@ -40,7 +41,7 @@ def _folders() -> list[Path]:
 
 
 def load_picture(path: Path) -> Tensor:
-    """Returns (3, H, W) in [0, 1]."""
+    """Returns the picture, (3, H, W) in [0, 1]."""
     with Image.open(path) as image:
         array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
     return torch.from_numpy(array).movedim(-1, 0).contiguous()
@@ -48,7 +49,7 @@ def load_picture(path: Path) -> Tensor:
 
 @cache
 def photographs(names: tuple[str, ...] = SKIMAGE_PHOTOGRAPHS + SKLEARN_PHOTOGRAPHS) -> tuple[Tensor, ...]:
-    """The free photographs two packages bring along, those that are installed."""
+    """Returns the free photographs that come with scikit-image and scikit-learn, as far as these are installed."""
     paths = [folder / name for folder in _folders() for name in names]
     return tuple(load_picture(path) for path in paths if path.exists())
 
@@ -72,7 +73,7 @@ def _photograph(rng: Random, rows: int, columns: int) -> Tensor:
 
 
 def _noise(rng: Random, rows: int, columns: int) -> Tensor:
-    """Coloured clouds: a few octaves of smooth noise."""
+    """Returns coloured clouds: a few octaves of smooth noise."""
     generator = torch.Generator().manual_seed(rng.randrange(2**30))
     total = torch.zeros(3, rows, columns)
     for octave in range(rng.randint(1, 5)):
@@ -85,7 +86,7 @@ def _noise(rng: Random, rows: int, columns: int) -> Tensor:
 
 
 def _collage(rng: Random, rows: int, columns: int, cell: int) -> Tensor:
-    """A place or a plain colour with several shapes on it."""
+    """Returns a place, or a background with several shapes on it."""
     grid = Grid(rows * cell, columns * cell, cell)
     if rng.random() < 0.4:
         return draw_backdrop(random_place(rng, grid), grid)
@@ -102,7 +103,7 @@ def _collage(rng: Random, rows: int, columns: int, cell: int) -> Tensor:
 
 
 def random_picture(rng: Random, rows: int, columns: int, cell: int) -> Tensor:
-    """Any picture at all. cell: pixels per sample. Returns (3, rows, columns) in [0, 1]."""
+    """Returns a random picture of any kind, (3, rows, columns) in [0, 1]. cell: pixels per sample."""
     kind = rng.choices(("photo", "noise", "collage"), (0.4 if photographs() else 0.0, 0.2, 0.4))[0]
     if kind == "photo":
         return _photograph(rng, rows, columns)
@@ -110,7 +111,7 @@ def random_picture(rng: Random, rows: int, columns: int, cell: int) -> Tensor:
 
 
 def camera(picture: Tensor, rows: int, columns: int, path: Tensor) -> Tensor:
-    """Views of a picture. path: (T, 3) zoom, shift x, shift y; zoom 1 shows it all. Returns (3, T, h, w)."""
+    """Returns views of a picture, (3, T, h, w). path: (T, 3), zoom, shift x and shift y; zoom 1 shows all of it."""
     theta = torch.zeros(len(path), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = path[:, 0]
     theta[:, :, 2] = path[:, 1:]
@@ -130,7 +131,7 @@ CAMERA_WORDS: dict[str, tuple[str, ...]] = {
 
 
 def camera_path(move: str, times: Tensor, amount: float) -> Tensor:
-    """times: (T,) in [0, 1]; amount: 1 for a clip of about 90 frames. Returns (T, 3)."""
+    """Returns the path of a camera move, (T, 3). times: (T,) in [0, 1]. amount: 1 for a clip of about 90 frames."""
     rest = 1 / MARGIN
     zoom, shift = torch.full_like(times, rest), torch.zeros_like(times)
     reach = (1 - rest) * amount
@@ -142,7 +143,7 @@ def camera_path(move: str, times: Tensor, amount: float) -> Tensor:
 
 
 def moving_picture(rng: Random, grid: Grid, times: Tensor, frames: int) -> tuple[Tensor, str]:
-    """A picture under a slow camera and its caption. times: (T,). Returns (3, T, rows, columns) in [0, 1]."""
+    """Returns a picture under a slow camera, (3, T, rows, columns) in [0, 1], and its caption. times: (T,)."""
     rows, columns = math.ceil(grid.rows * MARGIN), math.ceil(grid.columns * MARGIN)
     picture = random_picture(rng, rows, columns, grid.cell)
     move = rng.choices(list(CAMERA_WORDS), (8, 1.5, 1, 0.8, 0.8))[0]
@@ -151,7 +152,7 @@ def moving_picture(rng: Random, grid: Grid, times: Tensor, frames: int) -> tuple
 
 
 def cross_fade(pictures: list[Tensor], marks: list[float], times: Tensor) -> Tensor:
-    """Eases from each picture (3, h, w) at its mark to the next. Returns (3, T, h, w)."""
+    """Returns a smooth change from each picture (3, h, w) at its mark to the next, (3, T, h, w)."""
     frames = []
     for time in times.tolist():
         after = next((i for i, mark in enumerate(marks) if mark > time), len(marks))

@@ -1,7 +1,6 @@
-"""Writes a diffusers folder of the trained parts."""
+"""Writes the trained parts as a folder that diffusers can load."""
 
 import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ INDEX = {
 
 
 def write_model(folder: Path, vae: AutoencoderKLLTXVideo, video: Video, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Stores bfloat16. Leaves files it does not write (adapters, the card) alone."""
+    """Writes the model in bfloat16. Other files in the folder (LoRAs, the card) stay."""
     folder.mkdir(parents=True, exist_ok=True)
     vae.to(torch.bfloat16).save_pretrained(folder / "vae")
     video.transformer.to(torch.bfloat16).save_pretrained(folder / "transformer")
@@ -31,13 +30,3 @@ def write_model(folder: Path, vae: AutoencoderKLLTXVideo, video: Video, tokenize
     save_tokenizer(tokenizer, folder / "tokenizer")
     FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
-
-
-def replace_folder(fresh: Path, folder: Path) -> None:
-    """Puts a finished folder in the place of the old one."""
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

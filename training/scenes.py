@@ -1,12 +1,12 @@
-"""Procedural scenes: a backdrop, up to two moving shapes and the caption that says so.
+"""Procedural scenes: a backdrop, up to two moving shapes, and a caption that describes them.
 
-A scene is a formula, so it can be sampled on any grid: at pixels for the decoder, or at the 8-pixel cells
-that are all the encoder ever looks at, which makes fresh training clips almost free.
+A scene is a formula, so it can be sampled on any grid: at pixels for the decoder, or at the 8-pixel cells that the
+encoder sees. The latter makes new training clips almost free.
 
-The transformer knows positions only relative to each other (rotary embeddings), and nothing of the frame's edges: given
-a prompt alone, nothing but the noise can tell it where to put a subject. So sizes are fixed in pixels and speeds
-in pixels per second, whatever the frame, and a subject, a horizon or the middle of a gradient lies anywhere, or around
-an anchor that is chosen by the noise.
+The transformer knows positions only relative to each other (rotary embeddings) and nothing of the frame's edges, so
+with a prompt alone, only the noise can tell it where to put a subject. Therefore sizes are fixed in pixels and speeds
+in pixels per second, whatever the frame. A subject, a horizon or the middle of a gradient is at a random place, or at
+an anchor that the noise chooses.
 """
 
 import math
@@ -61,13 +61,13 @@ SIZES: dict[str, tuple[float, tuple[str, ...]]] = {
     "small": (0.15, ("small",)),
     "big": (0.34, ("big",)),
 }
-# Slow enough for the longest way, down a frame of 480 pixels in 89 frames, to end within it.
+# Units per second. Slow enough for a subject to stay in a frame of 480 pixels height for 89 frames.
 SPEEDS = {"right": (0.13, 0.0), "left": (-0.13, 0.0), "up": (0.0, -0.08), "down": (0.0, 0.08)}
-GROWTH, TURN, LEAP, LEAPS = 0.2, 0.9, 0.2, 0.85  # per second; the third in units
-RADII = (0.07, 0.7)
-WHEREABOUTS = 9  # what `whereabouts` tells of each place
-HORIZON_BELOW = 0.125  # an anchor, in units
-GRADIENT, SKY = 0.7, 0.65  # height of the zone in which colours change
+GROWTH, TURN, LEAP, LEAPS = 0.2, 0.9, 0.2, 0.85  # per second, except `LEAP`, which is a height in units
+RADII = (0.07, 0.7)  # the smallest and the largest radius, in units
+WHEREABOUTS = 9  # number of values that `whereabouts` returns for each place
+HORIZON_BELOW = 0.125  # distance from an anchor down to the horizon, in units
+GRADIENT, SKY = 0.7, 0.65  # height of the zone in which colours change, in units
 SLOTS: dict[str, tuple[str, ...]] = {
     "colour": ("", *COLOURS),
     "shape": ("", *SHAPES),
@@ -83,9 +83,10 @@ SLOTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Grid:
-    """Where a scene is sampled. height, width, cell: pixels; one sample per cell x cell block.
+    """The points at which a scene is sampled.
 
-    crop: top, left, height and width of the part to draw, in pixels; all of it by default.
+    height, width, cell: pixels; one sample per block of cell x cell pixels.
+    crop: top, left, height and width of the part to draw, in pixels. None: the whole frame.
     """
 
     height: int
@@ -103,11 +104,11 @@ class Grid:
 
     @property
     def half(self) -> tuple[float, float]:
-        """Half of height and width, in units."""
+        """Half the height and half the width, in units."""
         return self.height / 2 / UNIT, self.width / 2 / UNIT
 
     def axes(self) -> tuple[Tensor, Tensor]:
-        """y (rows, 1) and x (1, columns) from the centre, in units."""
+        """Returns y (rows, 1) and x (1, columns) from the centre, in units."""
         top, left = self.crop[:2] if self.crop else (0, 0)
         y = (torch.arange(self.rows) + 0.5) * self.cell + top - self.height / 2
         x = (torch.arange(self.columns) + 0.5) * self.cell + left - self.width / 2
@@ -116,9 +117,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """kind: "plain", "gradient" or a place; horizon: y, or the middle of a gradient; seed: its hills and houses,
+    """The picture behind the subjects.
 
-    which are counted from x = origin.
+    kind: "plain", "gradient" or a place. horizon: its y, or that of a gradient's middle. seed: seed of the hills and
+    houses, which are drawn relative to x = origin.
     """
 
     kind: str
@@ -131,9 +133,9 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Subject:
-    """A shape whose centre (x, y) and angle run at constant speeds, in units and radians per second.
+    """A shape whose centre (x, y) and angle change at constant speeds, in units and radians per second.
 
-    growth: the radius grows by a factor of e in 1 / growth seconds. bounce: height of its leaps.
+    growth: the radius grows by a factor of e in 1 / growth seconds. bounce: the height of its leaps, in units.
     """
 
     shape: str
@@ -148,7 +150,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Scene:
-    """meaning: what the caption says, by slot; see `SLOTS`. began: the moment, in seconds, that motion counts from."""
+    """A backdrop, subjects and their caption.
+
+    meaning: what the caption says, by slot; see `SLOTS`. began: the time at which motion starts, in seconds.
+    """
 
     backdrop: Backdrop
     subjects: tuple[Subject, ...]
@@ -169,7 +174,7 @@ def _mix(below: Tensor, above: Tensor, cover: Tensor) -> Tensor:
 
 
 def _ridge(x: Tensor, rng: Random, height: float, rough: float) -> Tensor:
-    """The profile of hills (rough 0) or mountains (rough 1) over x."""
+    """Returns the profile of hills (rough 0) or mountains (rough 1) over x."""
     total = torch.zeros_like(x)
     for octave in range(3):
         phase = x * (1.3 + 0.5 * rng.random()) * 2**octave + rng.random() * 9
@@ -184,7 +189,7 @@ def _skyline(x: Tensor, rng: Random) -> Tensor:
 
 
 def _ground(backdrop: Backdrop, x: Tensor, rng: Random) -> list[tuple[Tensor, RGB]]:
-    """Silhouettes from back to front: the height of each above the horizon, and its colour."""
+    """Returns silhouettes from back to front: the height of each above the horizon, and its colour."""
     flat = torch.zeros_like(x)
     layers: dict[str, list[tuple[Tensor, RGB]]] = {
         "sea": [(flat, backdrop.bottom)],
@@ -214,7 +219,7 @@ def _ground(backdrop: Backdrop, x: Tensor, rng: Random) -> list[tuple[Tensor, RG
 
 
 def draw_backdrop(backdrop: Backdrop, grid: Grid) -> Tensor:
-    """The picture behind the subjects. Returns (3, rows, columns) in [0, 1]."""
+    """Returns the picture behind the subjects, (3, rows, columns) in [0, 1]."""
     y, x = grid.axes()
     below = (y - backdrop.horizon).expand(grid.rows, grid.columns)
     if backdrop.kind in ("plain", "gradient"):
@@ -239,7 +244,7 @@ def _polygon(x: Tensor, y: Tensor, radius: float, sides: int) -> Tensor:
 
 
 def _star(x: Tensor, y: Tensor, radius: float) -> Tensor:
-    """Distance to a five-pointed star: one edge line, mirrored into ten wedges."""
+    """Returns the distance to a five-pointed star: one edge line, mirrored into ten wedges."""
     wedge = math.pi / 5
     angle = torch.atan2(x, -y)
     folded = (angle - 2 * wedge * torch.round(angle / (2 * wedge))).abs()
@@ -252,7 +257,7 @@ def _star(x: Tensor, y: Tensor, radius: float) -> Tensor:
 
 
 def _heart(x: Tensor, y: Tensor) -> Tensor:
-    """Two discs over a rotated square: only LoRAs draw it."""
+    """Returns the distance to two discs over a rotated square. Only LoRAs draw this shape."""
     side, drop = x.abs(), y + 0.25
     lobes = torch.hypot(side - 0.48, drop + 0.12) - 0.52
     point = torch.maximum((side + drop - 0.72) / 2**0.5, -drop - 0.12)
@@ -275,14 +280,14 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _path(subject: Subject, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Centre x, y and radius at times t, in seconds since the motion began."""
+    """Returns the centre's x and y and the radius at times t, in seconds since the motion began."""
     leap = subject.bounce * torch.sin(math.pi * LEAPS * t).abs()
     x, y = (centre + speed * t for centre, speed in zip(subject.centre, subject.velocity, strict=True))
     return x, y - leap, (subject.radius * torch.exp(subject.growth * t)).clamp(*RADII)
 
 
 def _cover(subject: Subject, grid: Grid, times: Tensor) -> Tensor:
-    """How much of each cell the subject covers. times: (T,) in seconds. Returns (T, rows, columns)."""
+    """Returns how much of each cell the subject covers, (T, rows, columns). times: (T,) in seconds."""
     y, x = grid.axes()
     t = times.view(-1, 1, 1)
     middle_x, middle_y, radius = _path(subject, t)
@@ -293,10 +298,11 @@ def _cover(subject: Subject, grid: Grid, times: Tensor) -> Tensor:
 
 
 def whereabouts(scene: Scene, grid: Grid, times: Tensor) -> Tensor:
-    """Returns (9, T, rows, columns): how far each cell lies from the middle of the subjects, x and y, in their radii;
+    """Returns where each cell is relative to the subjects, and how they move, (9, T, rows, columns).
 
-    how far that has moved since the motion began, leaps aside; how much it has grown (a logarithm) and turned; its
-    speed, x and y, in radii per second; how many seconds ago it began.
+    The values are: the cell's distance from the middle of the subjects, x and y, in their radii; how far the middle has
+    moved since the motion began, x and y, without leaps; how much it has grown (a logarithm) and turned; its speed, x
+    and y, in radii per second; and the seconds since the motion began.
     """
     y, x = grid.axes()
     ago, first = (times - scene.began).view(-1, 1, 1), scene.subjects[0]
@@ -304,12 +310,21 @@ def whereabouts(scene: Scene, grid: Grid, times: Tensor) -> Tensor:
     middle_x, middle_y, radius = (torch.stack(values).mean(0) for values in paths)
     speed_x, speed_y = (speed / radius for speed in first.velocity)
     place = (x - middle_x) / radius, (y - middle_y) / radius
-    told = *place, speed_x * ago, speed_y * ago, (radius / first.radius).log(), first.turn * ago, speed_x, speed_y, ago
-    return torch.stack([value.expand(len(times), grid.rows, grid.columns) for value in told])
+    values = (
+        *place,
+        speed_x * ago,
+        speed_y * ago,
+        (radius / first.radius).log(),
+        first.turn * ago,
+        speed_x,
+        speed_y,
+        ago,
+    )
+    return torch.stack([value.expand(len(times), grid.rows, grid.columns) for value in values])
 
 
 def draw(scene: Scene, grid: Grid, times: Tensor) -> Tensor:
-    """times: (T,) in seconds. Returns (3, T, rows, columns) in [0, 1]."""
+    """Returns the scene's frames, (3, T, rows, columns) in [0, 1]. times: (T,) in seconds."""
     picture = draw_backdrop(scene.backdrop, grid)[:, None].expand(-1, len(times), -1, -1)
     for subject in scene.subjects:
         cover = _cover(subject, grid, times - scene.began)
@@ -358,6 +373,7 @@ PLACE_COLOURS: dict[str, tuple[RGB, RGB]] = {
 
 
 def random_place(rng: Random, grid: Grid, kind: str | None = None) -> Backdrop:
+    """Returns a random place, of the given kind if there is one."""
     kind = kind or rng.choice(list(PLACES))
     top, bottom = PLACE_COLOURS[kind]
     return Backdrop(kind, _tint(top, rng), _tint(bottom, rng), _horizon(rng, grid), rng.randrange(2**30))
@@ -376,7 +392,10 @@ def _backdrop(rng: Random, taken: set[str], grid: Grid) -> tuple[Backdrop, str, 
 def _centre(
     rng: Random, velocity: tuple[float, float], room: tuple[float, float], seconds: float
 ) -> tuple[float, float]:
-    """Where to be at time 0 to cross the frame somewhere. room: half of what the centre has to move in, x and y."""
+    """Returns the centre at time 0 of a subject that moves through the frame.
+
+    room: half of the space that the centre has, x and y.
+    """
     start = []
     for speed, half in zip(velocity, room, strict=True):
         slack = max(0.03, half - abs(speed) * seconds / 2)
@@ -403,7 +422,7 @@ def _subject(rng: Random, colour: RGB, motion: str, radius: float, grid: Grid, s
 
 
 def _pair(first: Subject, second: Subject) -> tuple[Subject, Subject]:
-    """The one named first is on the left, both move alike."""
+    """Puts two subjects side by side, the first on the left. Both move alike."""
     radius = first.radius * 0.75
     apart = 1.3 * radius
     x, y = first.centre
@@ -422,7 +441,7 @@ def _noun(colour: str, shape: str, size: str, rng: Random) -> str:
 
 
 def _phrase(parts: tuple[str, str, str], rng: Random) -> str:
-    """Subject, motion and place in a free order."""
+    """Joins subject, motion and place in a random order."""
     subject, motion, place = parts
     order = rng.choices(("smp", "psm", "spm", "mps"), (5, 2, 2, 0.5))[0]
     named = {"s": subject, "m": motion, "p": place}
@@ -430,7 +449,7 @@ def _phrase(parts: tuple[str, str, str], rng: Random) -> str:
 
 
 def random_scene(rng: Random, grid: Grid, seconds: float) -> Scene:
-    """A scene for a frame and the length of a clip, so that its subjects are in the picture."""
+    """Returns a random scene whose subjects are in the frame for a clip of `seconds`."""
     names = rng.sample(list(COLOURS), 2)
     count = rng.choices((0, 1, 2), (0.06, 0.80, 0.14))[0]
     backdrop, place, meaning = _backdrop(rng, set(names[: max(count, 1)]), grid)
@@ -451,7 +470,7 @@ def random_scene(rng: Random, grid: Grid, seconds: float) -> Scene:
     return Scene(backdrop, subjects, caption, meaning)
 
 
-# --- putting in a place ------------------------------------------------------------------------------------
+# --- moving to an anchor -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -464,9 +483,9 @@ class Anchor:
 
 
 def anchored(scene: Scene, anchor: Anchor, seconds: float) -> Scene:
-    """The same scene with its subjects at the anchor, upright and of their usual size at that moment.
+    """Returns the scene with its subjects at the anchor, upright and of their usual size at that moment.
 
-    The backdrop, too, is laid out around it. seconds: the length that the scene was made for.
+    The backdrop is placed around the anchor too. seconds: the clip length that the scene was made for.
     """
     count = max(1, len(scene.subjects))
     x, y = (sum(subject.centre[axis] for subject in scene.subjects) / count for axis in (0, 1))

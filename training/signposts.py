@@ -1,6 +1,7 @@
-"""How all tokens come to know where the subject is: from the one that has drawn the highest lot.
+"""Weights, set by hand, that tell each token where the subject is: at the token with the highest lot.
 
-Its mark is seen by heads that point to one side each. What they see falls off with the distance; MLPs take logarithms.
+The first layer marks that token. Signposts, heads that look to one side each, see the mark. What they see falls off
+with the distance; MLPs take its logarithm.
 """
 
 import math
@@ -15,13 +16,13 @@ from diffusers.models.transformers.transformer_ltx import LTXAttention
 from training.autoencoder import LOTS
 from training.layout import (
     CONSTANT,
+    CONSTANT_SIZE,
     CROWD,
     DISTANCES,
     DRAWN_MARK,
     FEWNESS,
     HEAD,
     HIGHEST,
-    LOUD,
     NORM,
     SIGHTS,
     STEP,
@@ -31,20 +32,20 @@ from training.layout import (
     turns,
 )
 
-SHARP = 60.0  # what a unit of a lot is worth in the exponent of attention
-STEEP, UNSURE = 100.0, 3.0  # how steeply the mark falls below the highest lot, and how high it stands there
-USUAL = 2.6  # the highest lot
-MARK, SIGNPOST = 4.0, 6.0  # how loud the mark and a distance are
-COUNTER = 2  # a head of the second layer
-SHARE = 144.0  # how loud the share of one token is, times their number
+LOT_GAIN = 60.0  # what one unit of a lot adds to the exponent of attention
+MARK_STEEPNESS, MARK_BIAS = 100.0, 3.0  # how steeply the mark falls below the highest lot, and its input at that lot
+USUAL_HIGHEST = 2.6  # usual value of the highest lot
+MARK, SIGNPOST = 4.0, 6.0  # scales of the mark and of what a signpost sees
+COUNTER = 2  # the head of the second layer that counts the tokens
+SHARE = 144.0  # scale of the share of one token
 CROWDS, ODDS = range(-13, -3), range(-14, 5)  # powers of two: the shares of one token and the odds that are told apart
-OCTAVE, CREST = 0.5, 4.0  # how loud a power of two is, and how sharply one ends and the next begins
-PULL, LEAN = 9.5, math.radians(50)  # a signpost's strength, and how far to one side it sees best
+OCTAVE, CREST = 0.5, 4.0  # size of a power of two in a logarithm, and how sharply one ends and the next begins
+SIGNPOST_STRENGTH, SIGNPOST_ANGLE = 9.5, math.radians(50)  # its attention's strength, and the angle at which it is best
 
 
 @dataclass(frozen=True)
 class Signpost:
-    """A head that tells how far the drawn token lies to one side: sign +1 or -1, axis 0 (time), 1 (y) or 2 (x)."""
+    """A head that tells how far the marked token is to one side: sign +1 or -1, axis 0 (time), 1 (y) or 2 (x)."""
 
     layer: int
     head: int
@@ -52,7 +53,7 @@ class Signpost:
     sign: int
 
 
-# The frequencies that are low enough to reach across a frame are in the first two heads; a wide one needs the first.
+# Only the first two heads have frequencies that are low enough to reach across a frame; a wide frame needs the first.
 SIGNPOSTS = (
     Signpost(layer=1, head=0, axis=2, sign=1),
     Signpost(layer=1, head=1, axis=0, sign=1),
@@ -65,7 +66,10 @@ SIGNPOSTS = (
 
 @dataclass(frozen=True)
 class Logarithm:
-    """A layer's MLP writes to a channel the logarithm of another, which it knows between `knots`, an octave apart."""
+    """A logarithm that a layer's MLP writes from channel `source` to channel `target`.
+
+    knots: values of the source, an octave apart, between which the logarithm is interpolated.
+    """
 
     source: int
     target: int
@@ -73,11 +77,12 @@ class Logarithm:
 
     @property
     def units(self) -> int:
-        """Of the MLP: one where each octave begins, one where it ends."""
+        """The number of MLP units: one for the beginning and one for the end of each octave."""
         return 2 * (len(self.knots) - 1)
 
 
 def logarithms_of(layer: int) -> list[Logarithm]:
+    """Returns the logarithms that a layer's MLP takes."""
     odds = tuple(SIGNPOST * 2.0**power / (1 + 2.0**power) for power in ODDS)
     posts = [
         Logarithm(sight, distance, odds)
@@ -88,8 +93,8 @@ def logarithms_of(layer: int) -> list[Logarithm]:
     return posts + [crowd] * (layer == 1)
 
 
-def _read(attention: LTXAttention, head: int, source: int, target: int, gain: float) -> None:
-    """The head writes what it sees in one channel of tokens to another."""
+def _copy_channel(attention: LTXAttention, head: int, source: int, target: int, gain: float) -> None:
+    """Lets a head write what it sees in channel `source` of the tokens to channel `target`."""
     first = head_channels(head)[0]
     attention.to_v.weight[first] = 0
     attention.to_v.bias[first] = 0
@@ -99,35 +104,35 @@ def _read(attention: LTXAttention, head: int, source: int, target: int, gain: fl
     attention.to_out[0].weight[target, first] = gain
 
 
-def find_the_lot(model: LTXVideoTransformer3DModel) -> None:
-    """The first layer marks the token with the highest lot: its first head looks for it, its MLP compares."""
+def mark_highest_lot(model: LTXVideoTransformer3DModel) -> None:
+    """Lets the first layer mark the token with the highest lot: its first head finds the lot, its MLP compares."""
     block = model.transformer_blocks[0]
     attention = block.attn1
     channels = head_channels(0)
-    strength = (SHARP * NORM * HEAD**0.5 / 2) ** 0.5
+    strength = (LOT_GAIN * NORM * HEAD**0.5 / 2) ** 0.5
     for linear in (attention.to_q, attention.to_k):
         linear.weight[channels] = 0
         linear.bias[channels[2:]] = 0
     attention.to_q.bias[2:4] = strength
     attention.to_k.weight[2:4, LOTS] = strength
-    _read(attention, 0, LOTS, HIGHEST, NORM)
-    # A lot is read after the norm; what that has made of the constant tells what it has made of a usual lot.
-    attention.to_v.weight[0, CONSTANT] = -USUAL / LOUD
-    attention.to_v.bias[0] = USUAL / NORM
+    _copy_channel(attention, 0, LOTS, HIGHEST, NORM)
+    # A lot is read after the norm. The normed constant tells by how much the norm has scaled a usual lot.
+    attention.to_v.weight[0, CONSTANT] = -USUAL_HIGHEST / CONSTANT_SIZE
+    attention.to_v.bias[0] = USUAL_HIGHEST / NORM
     rise, fall = block.ff.net[0].proj, block.ff.net[2]
-    for unit, sign in enumerate((1.0, -1.0)):  # two units that rise one after the other make a step
+    for unit, sign in enumerate((1.0, -1.0)):  # two units that rise one after the other form a step
         rise.weight[unit] = 0
-        rise.weight[unit, LOTS] = STEEP * NORM
-        rise.weight[unit, HIGHEST] = -STEEP * NORM
-        rise.bias[unit] = UNSURE - unit
+        rise.weight[unit, LOTS] = MARK_STEEPNESS * NORM
+        rise.weight[unit, HIGHEST] = -MARK_STEEPNESS * NORM
+        rise.bias[unit] = MARK_BIAS - unit
         fall.weight[:, unit] = 0
         fall.weight[DRAWN_MARK, unit] = sign * MARK
 
 
-def point(model: LTXVideoTransformer3DModel, post: Signpost, target: int) -> None:
-    """The further the marked token lies to the side of the post, the more of it the head sees, the less of the others.
+def set_signpost(model: LTXVideoTransformer3DModel, post: Signpost, target: int) -> None:
+    """Lets a head see the more of the marked token, and the less of others, the further that token is to its side.
 
-    It uses the pair of channels that turns least along the axis, so that a frame, or most of it, is within half a turn.
+    The head uses the pair of channels that turns least along the axis, so that most of a frame is within half a turn.
     """
     attention = model.transformer_blocks[post.layer].attn1
     channels = head_channels(post.head)
@@ -136,30 +141,34 @@ def point(model: LTXVideoTransformer3DModel, post: Signpost, target: int) -> Non
     axes = axes_of_channels()
     on_axis = [channel // 2 for channel in channels[::2] if axes[channel] == post.axis]
     pair = min(on_axis, key=lambda number: abs(float(angles[number])))
-    strength = (PULL * HEAD**0.5) ** 0.5
+    strength = (SIGNPOST_STRENGTH * HEAD**0.5) ** 0.5
     for linear in (attention.to_q, attention.to_k):
         free = [channel for channel in channels if channel >= 2]
         linear.weight[free] = 0
         linear.bias[free] = 0
     both = slice(2 * pair, 2 * pair + 2)
-    attention.to_q.bias[both] = pairs(torch.tensor([post.sign * LEAN]), strength)
+    attention.to_q.bias[both] = pairs(torch.tensor([post.sign * SIGNPOST_ANGLE]), strength)
     attention.to_k.weight[both, DRAWN_MARK] = pairs(torch.zeros(1), strength * NORM / MARK)
-    _read(attention, post.head, DRAWN_MARK, target, SIGNPOST * NORM / MARK)
+    _copy_channel(attention, post.head, DRAWN_MARK, target, SIGNPOST * NORM / MARK)
 
 
-def count(model: LTXVideoTransformer3DModel) -> None:
-    """The more tokens there are, the less a signpost sees of one: a head that looks at all alike tells how many."""
+def count_tokens(model: LTXVideoTransformer3DModel) -> None:
+    """Lets a head that looks at all tokens alike tell how many there are.
+
+    The more tokens there are, the less a signpost sees of one.
+    """
     attention = model.transformer_blocks[1].attn1
     for linear in (attention.to_q, attention.to_k):
         linear.weight[head_channels(COUNTER)] = 0
         linear.bias[head_channels(COUNTER)] = 0
-    _read(attention, COUNTER, DRAWN_MARK, CROWD, SHARE * NORM / MARK)
+    _copy_channel(attention, COUNTER, DRAWN_MARK, CROWD, SHARE * NORM / MARK)
 
 
 def take_logarithms(mlp: FeedForward, logarithms: list[Logarithm]) -> None:
-    """What a head sees of one token falls off exponentially: its logarithm is nearly linear in the distance.
+    """Lets an MLP write logarithms.
 
-    Two units between each pair of knots: one begins to rise, and one to take the rise back.
+    What a head sees of one token falls off exponentially, so its logarithm is nearly linear in the distance. Between
+    two knots there are two units: one rises from the first knot on, the other cancels the rise from the second on.
     """
     rise, fall, unit = mlp.net[0].proj, mlp.net[2], 0
     for logarithm in logarithms:

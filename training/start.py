@@ -1,10 +1,11 @@
-"""Where the transformer starts: a network that hands pinned pictures on, and knows where the subject shall be.
+"""Initialises the transformer so that it copies pinned pictures and knows where the subject should be.
 
-From random weights most of the training went into copying, and into an agreement among all tokens on where to draw.
-So the residual stream is laid out by hand: the noisy latent, an estimate of the clean one (at first what the first
-layer finds pinned at the same place in other frames), a constant that keeps the norms from hiding how bright a token
-is, how far each token is from the one that has drawn the subject, across, down and in time, and a copy of what is
-pinned nearest. What remains to be learned is to draw a shape by its coordinates, and to leave a pinned picture.
+From random weights, most of the training went into copying, and into an agreement among all tokens on where to draw.
+So the residual stream is laid out by hand. It holds the noisy latents; an estimate of the clean ones (at first, what
+the first layer finds pinned at the same place in other frames); a constant that keeps the norms from hiding how bright
+a token is; the distance of each token from the subject's centre, horizontally, vertically and in time; and a copy of
+the nearest pinned picture. Training then teaches how to draw a shape by its coordinates, and how to move away from a
+pinned picture.
 """
 
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor
 from training.autoencoder import LATENTS
 from training.layout import (
     CONSTANT,
+    CONSTANT_SIZE,
     INNER,
     KEPT,
-    LOUD,
     SIGHTS,
     STEP,
     UNITS,
@@ -31,7 +32,7 @@ from training.pins import (
     HANDERS,
     NEAR_PIN,
     NEAREST_PIN,
-    PASS,
+    OUTPUT_GAIN,
     copy_columns,
     find_pinned,
     flag_pinned,
@@ -39,18 +40,26 @@ from training.pins import (
     scale_latents,
     tell_nearness,
 )
-from training.signposts import COUNTER, SIGNPOSTS, count, find_the_lot, logarithms_of, point, take_logarithms
-from training.timestep import TIMED, lay_features
+from training.signposts import (
+    COUNTER,
+    SIGNPOSTS,
+    count_tokens,
+    logarithms_of,
+    mark_highest_lot,
+    set_signpost,
+    take_logarithms,
+)
+from training.timestep import TIME_CHANNELS, set_features
 
-CALM = 0.3  # new branches start at this share of their usual size
+BRANCH_SCALE = 0.3  # branches start at this share of their usual size
 SAME_PLACE = 0.8  # strength of "same place" in queries and keys of layers after the first
-NEAR = 1.2  # strength of "so far from me" in queries and keys of heads that look around
-AROUND = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # (y, x) in tokens: where the heads from the third on look
-FIRM, LOOSE = 12.5, 1.6  # root mean square of queries and keys in layers that find and in others; see `_level`
+NEAR = 1.2  # strength of "at this offset" in queries and keys of heads that look around
+AROUND = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # (y, x) offsets in tokens, for the heads from the third on
+HIGH_RMS, LOW_RMS = 12.5, 1.6  # root mean square of queries and keys in layers that find tokens, and in others
 
 
-def _calm(model: LTXVideoTransformer3DModel) -> None:
-    """Open gates, no modulation yet, quiet branches that leave alone what is laid out."""
+def _calm_branches(model: LTXVideoTransformer3DModel) -> None:
+    """Opens the gates, removes modulations, and scales down branches, which leave the laid-out channels alone."""
     model.time_embed.linear.weight.zero_()
     model.time_embed.linear.bias.zero_()
     model.scale_shift_table.zero_()
@@ -59,15 +68,16 @@ def _calm(model: LTXVideoTransformer3DModel) -> None:
         block.scale_shift_table.zero_()
         block.scale_shift_table[2] = block.scale_shift_table[5] = 1.0
         for linear in (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[2]):
-            linear.weight.mul_(CALM)
+            linear.weight.mul_(BRANCH_SCALE)
             linear.weight[laid_out] = 0
             linear.bias[laid_out] = 0
 
 
-def _level(attention: LTXAttention, rms: float) -> None:
-    """Lets queries and keys through their norms nearly as they are, the more so the larger `rms`.
+def _bypass_norms(attention: LTXAttention, rms: float) -> None:
+    """Lets queries and keys pass their norms nearly unchanged, the more so the larger `rms` is.
 
-    The first two channels, which no position rotates, get a constant each that drowns the rest. They never meet.
+    The first two channels, which no position rotates, get a constant that dominates the norm: one of them in queries,
+    the other in keys, so that their product is zero.
     """
     for linear, norm, channel in ((attention.to_q, attention.norm_q, 0), (attention.to_k, attention.norm_k, 1)):
         linear.weight[:2] = 0
@@ -77,13 +87,13 @@ def _level(attention: LTXAttention, rms: float) -> None:
 
 
 def _look_around(model: LTXVideoTransformer3DModel, attention: LTXAttention) -> None:
-    """Heads that start by reading what is near: one all around, one each the token on either side."""
+    """Lets heads start by reading near tokens: one reads all around its token, four read one neighbour each."""
     attention.to_q.bias[placed_channels()] = SAME_PLACE
     attention.to_k.bias[placed_channels()] = SAME_PLACE
     for head, (y, x) in enumerate(AROUND, 2):
         channels = head_channels(head)
         for linear in (attention.to_q, attention.to_k):
-            linear.weight[channels] *= CALM
+            linear.weight[channels] *= BRANCH_SCALE
         away = -turns(model, (0.0, y * STEP, x * STEP))
         attention.to_q.bias[channels] = pairs(torch.zeros_like(away), NEAR)[channels]
         attention.to_k.bias[channels] = pairs(away, NEAR)[channels]
@@ -91,41 +101,41 @@ def _look_around(model: LTXVideoTransformer3DModel, attention: LTXAttention) -> 
 
 @torch.no_grad()
 def start(model: LTXVideoTransformer3DModel) -> None:
-    """Lays the network out, in place. Its channels: the input, the estimate, then those of `training.layout`."""
-    _calm(model)
+    """Sets the initial weights, in place. The channels are the input, the estimate, then those of `training.layout`."""
+    _calm_branches(model)
     for linear in (model.proj_in, model.proj_out):
         linear.weight.zero_()
         linear.bias.zero_()
-    lay_features(model)
-    model.proj_out.weight[:, :LATENTS] = PASS * torch.eye(LATENTS)
-    model.proj_out.weight[:, LATENTS : 2 * LATENTS] = -PASS * torch.eye(LATENTS)
+    set_features(model)
+    model.proj_out.weight[:, :LATENTS] = OUTPUT_GAIN * torch.eye(LATENTS)
+    model.proj_out.weight[:, LATENTS : 2 * LATENTS] = -OUTPUT_GAIN * torch.eye(LATENTS)
     model.proj_in.weight[:LATENTS] = torch.eye(LATENTS)
-    model.proj_in.bias[CONSTANT] = LOUD
+    model.proj_in.bias[CONSTANT] = CONSTANT_SIZE
     flag_pinned(model)
     scale_latents(model)
     first, *others = (block.attn1 for block in model.transformer_blocks)
-    _level(first, FIRM)
+    _bypass_norms(first, HIGH_RMS)
     copy_columns(first)
     for finder in (NEAREST_PIN, NEAR_PIN):
         find_pinned(model, finder)
     tell_nearness(first)
     pointing = {post.layer for post in SIGNPOSTS}
     for layer, attention in enumerate(others, 1):
-        _level(attention, FIRM if layer in pointing else LOOSE)
+        _bypass_norms(attention, HIGH_RMS if layer in pointing else LOW_RMS)
         _look_around(model, attention)
-    find_the_lot(model)
+    mark_highest_lot(model)
     for post, target in zip(SIGNPOSTS, SIGHTS, strict=True):
         if post.layer < len(model.transformer_blocks):
-            point(model, post, target)
+            set_signpost(model, post, target)
     if others:
-        count(model)
+        count_tokens(model)
     for layer, block in enumerate(model.transformer_blocks):
         take_logarithms(block.ff, logarithms_of(layer))
     hand_over(model.transformer_blocks[-1].ff)
 
 
-def _laid_heads(layer: int) -> tuple[list[int], list[int]]:
-    """Channels of a layer whose queries and keys are laid down for good, and those whose values are."""
+def _fixed_channels(layer: int) -> tuple[list[int], list[int]]:
+    """Returns the channels of a layer whose queries and keys are fixed, and those whose values are."""
     if layer == 0:
         finders = [*head_channels(NEAREST_PIN.head), *head_channels(NEAR_PIN.head), *COPIES]
         return [*head_channels(0), *finders], [0, *finders]
@@ -135,9 +145,9 @@ def _laid_heads(layer: int) -> tuple[list[int], list[int]]:
 
 
 def held(model: LTXVideoTransformer3DModel) -> dict[str, Tensor]:
-    """Which entries of which parameters training leaves alone, as masks by name: what copies and what finds.
+    """Returns the entries that training must not change, as masks by parameter name: the weights that copy and find.
 
-    An optimiser whose updates move each direction of a matrix alike wears the layout down.
+    An optimiser whose updates move each direction of a matrix alike would wear them down.
     """
     masks = {name: torch.zeros(p.shape, dtype=torch.bool) for name, p in model.named_parameters()}
 
@@ -153,14 +163,14 @@ def held(model: LTXVideoTransformer3DModel) -> dict[str, Tensor]:
     hold("time_embed.linear", [part * INNER + channel for part in range(6) for channel in KEPT])
     masks["scale_shift_table"][0] = True
     masks["scale_shift_table"][:, :LATENTS] = True
-    masks["proj_out.weight"][:, [*range(LATENTS), *TIMED[1:]]] = True
-    masks["proj_out.bias"][:] = True  # it would be added to what is handed over; the constant can do its work
+    masks["proj_out.weight"][:, [*range(LATENTS), *TIME_CHANNELS[1:]]] = True
+    masks["proj_out.bias"][:] = True  # it would be added to handed-over frames, and the constant can replace it
     for number in range(len(model.transformer_blocks)):
         block = f"transformer_blocks.{number}"
         masks[f"{block}.scale_shift_table"][:, KEPT] = True
         for module in ("attn1.to_out.0", "attn2.to_out.0", "ff.net.2"):
             hold(f"{block}.{module}", KEPT)
-        matched, read = _laid_heads(number)
+        matched, read = _fixed_channels(number)
         for module in ("to_q", "to_k", "norm_q", "norm_k"):
             hold(f"{block}.attn1.{module}", matched)
         hold(f"{block}.attn1.to_v", read)

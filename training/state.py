@@ -1,4 +1,4 @@
-"""Checkpoints, written whole or not at all, and a clock that prints progress."""
+"""Checkpoints, which are written completely or not at all, and a clock that prints progress."""
 
 import time
 from pathlib import Path
@@ -14,6 +14,7 @@ class Stateful(Protocol):
 
 
 def save_state(path: Path, parts: dict[str, Any], step: int) -> None:
+    """Writes the state of all parts, and the step to resume with."""
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: part.state_dict() for name, part in parts.items()} | {"step": step}
     fresh = path.with_suffix(".new")
@@ -22,7 +23,7 @@ def save_state(path: Path, parts: dict[str, Any], step: int) -> None:
 
 
 def load_state(path: Path, parts: dict[str, Any]) -> int:
-    """Returns the step to go on with: 0 when there is no checkpoint."""
+    """Restores all parts from a checkpoint. Returns the step to resume with, 0 if there is no checkpoint."""
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
@@ -32,7 +33,7 @@ def load_state(path: Path, parts: dict[str, Any]) -> int:
 
 
 class Clock:
-    """Prints the mean loss and the time every hundred steps."""
+    """Prints the mean losses and the time every `every` steps, and after the last one."""
 
     def __init__(self, name: str, steps: int, every: int = 50) -> None:
         self.name, self.steps, self.every = name, steps, every

@@ -1,8 +1,8 @@
-"""The words of the captions, their tokenizer, and a small T5 encoder that is trained first and by itself.
+"""The words of the captions, their tokenizer, and a small T5 encoder that is trained first and alone.
 
-It learns to say, at each of its tokens, what the whole caption says: which colour belongs to which shape, where the
-scene is. The transformer then finds that wherever it looks; trained together from the start, it treats a
-caption as a bag of words for thousands of steps.
+The encoder learns to predict at each token what the whole caption says: which colour belongs to which shape, where the
+scene is. The transformer then finds this at any token. When both are trained together from the start, the transformer
+treats a caption as a bag of words for thousands of steps.
 """
 
 import json
@@ -31,7 +31,7 @@ WIDTH = 128
 NEIGHBOUR_BIAS = 8.0
 TEXT_STEPS, TEXT_BATCH = 2000, 96
 SLOTS: dict[str, tuple[str, ...]] = scenes.SLOTS | {"camera": ("", *pictures.CAMERA_WORDS, "fade")}
-# Read as if the word on the left stood there.
+# The tokenizer reads the words on the right as the word on the left.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "red": ("crimson", "scarlet"),
     "yellow": ("golden", "gold"),
@@ -73,7 +73,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 
 def vocabulary() -> list[str]:
-    """All words that mean something, sorted; everything else is <unk>."""
+    """Returns all words with a meaning, sorted; any other word is <unk>."""
     texts = [
         NEGATIVE_PROMPT,
         "a an and small big background gradient from to on in front of ball circle disc",
@@ -89,7 +89,7 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))  # noqa: S106
     replacements = [normalizers.Replace(Regex(rf"\b({'|'.join(others)})\b"), word) for word, others in SYNONYMS.items()]
     tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *replacements])
-    # Only letters count; marks and digits separate words.
+    # Punctuation and digits separate words.
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("[^a-z]+"), "removed")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", words.index("</s>"))]
@@ -104,9 +104,10 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """transformers 5 writes a class name that version 4 does not know."""
+    """Writes the tokenizer in a form that transformers 4 reads too."""
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
+    # transformers 5 writes a class name that version 4 does not know.
     config = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     path.write_text(json.dumps(config, indent=2) + "\n")
 
@@ -132,10 +133,10 @@ def new_text_encoder(tokenizer: PreTrainedTokenizerFast) -> T5EncoderModel:
 
 @torch.no_grad()
 def look_at_neighbours(encoder: T5EncoderModel) -> None:
-    """Three of four heads start by reading the word before, the word after, and the one before last.
+    """Lets three of four heads start by reading the word before, the word after, and the second word before.
 
-    Which colour belongs to the circle and which to the background is in the order of the words alone; from random
-    weights that is not found for thousands of steps.
+    Only the order of the words tells which colour belongs to the circle and which to the background. From random
+    weights, the encoder does not find this for thousands of steps.
     """
     attention = encoder.encoder.block[0].layer[0].SelfAttention
     for head, distance in enumerate((-1, 1, -2)):
@@ -150,7 +151,10 @@ def tokenise(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> tuple[T
 
 
 def vary(caption: str, rng: Random, dropped: float = 0.1) -> str:
-    """Drops that share of the captions, for guidance; adds words without meaning to some of the others."""
+    """Returns the caption, sometimes with words added that have no meaning.
+
+    A share of `dropped` captions becomes empty or a negative prompt, which guidance needs.
+    """
     if rng.random() < dropped or not caption:
         words = NEGATIVE_PROMPT.split(", ")
         return ", ".join(rng.sample(words, rng.randint(3, len(words)))) if rng.random() < 0.5 else ""
@@ -164,13 +168,13 @@ def vary(caption: str, rng: Random, dropped: float = 0.1) -> str:
 
 
 def encode(encoder: T5EncoderModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """Returns (B, L, 128)."""
+    """Returns the encoder's output, (B, L, 128)."""
     return torch.as_tensor(encoder(input_ids=ids, attention_mask=mask).last_hidden_state)
 
 
 # --- training ----------------------------------------------------------------------------------------------
 
-Caption = tuple[str, Mapping[str, str]]  # and what it says, by slot
+Caption = tuple[str, Mapping[str, str]]  # the text, and what it says, by slot
 
 
 def random_caption(rng: Random) -> Caption:
@@ -187,7 +191,7 @@ def random_caption(rng: Random) -> Caption:
 
 
 class Reader(nn.Module):
-    """The encoder and what its training is judged by: a linear look at each token for each slot."""
+    """The encoder with a linear layer for each slot, which predicts the slot's value from each token."""
 
     def __init__(self, encoder: T5EncoderModel) -> None:
         super().__init__()
@@ -205,7 +209,7 @@ class Reader(nn.Module):
 
 
 def train_text_encoder(folder: Path, tokenizer: PreTrainedTokenizerFast, steps: int, seed: int) -> T5EncoderModel:
-    """Resumes from folder/text.pt; a minute or two."""
+    """Returns the trained, frozen encoder. Resumes from folder/text.pt; takes a minute or two."""
     torch.manual_seed(seed)
     reader = Reader(new_text_encoder(tokenizer))
     optimiser = torch.optim.AdamW(reader.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0)

@@ -1,4 +1,7 @@
-"""The transformer, trained by flow matching on endless fresh clips. Its text encoder is frozen: see `training.text`."""
+"""Trains the transformer by flow matching on an endless stream of new clips.
+
+Its text encoder is frozen: see `training.text`.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +18,7 @@ from transformers import PreTrainedTokenizerFast, T5EncoderModel
 from training.autoencoder import LATENTS
 from training.batches import PARTS, Batch, Content, Layout, Scales, emphasis, everything, make_batch, one_subject
 from training.layout import HEAD, HEADS, INNER, PLACES
-from training.optimise import Average, Both, Hold, Muon, warm_stable
+from training.optimise import Average, CombinedOptimiser, Hold, Muon, warm_stable
 from training.start import held, start
 from training.state import Clock, load_state, save_state
 from training.text import WIDTH, encode, tokenise
@@ -25,8 +28,11 @@ LAYERS = 6
 
 @dataclass(frozen=True)
 class Lesson:
-    """A share of a phase's batches: the layouts drawn in them, (samples, rows, columns, kept latent frames), how many
-    have pinned frames, and what clips show."""
+    """A share of a phase's batches.
+
+    layouts: (samples, rows, columns, kept latent frames), of which each batch uses one. pinned: the share of batches
+    with pinned frames. content: what the clips show.
+    """
 
     share: float
     layouts: tuple[tuple[int, int, int, int], ...]
@@ -36,7 +42,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps up to a limit, what they teach, and how much places and cover weigh in the loss."""
+    """The steps up to a limit, their lessons, and the weights of the place loss and the cover loss."""
 
     until: int
     lessons: tuple[Lesson, ...]
@@ -68,7 +74,8 @@ PHASES = (
     Phase(1500, (Lesson(1.0, MIXED, 0.25, everything),)),
     Phase(2300, (Lesson(0.35, TINY), Lesson(0.25, MIDDLE + FULL), Lesson(0.4, LARGE, 0.6, everything))),
     Phase(3150, (Lesson(0.15, TINY), Lesson(0.35, MIDDLE + FULL + FULL), Lesson(0.5, LARGE, 0.55, everything))),
-    # By now tokens know where they are, and have to draw what: loud places leave little of the gradient to shapes.
+    # By now tokens know where they are and have to learn what to draw. A large place loss would leave little of the
+    # gradient to shapes.
     Phase(5400, SHARP, places=0.2),
     Phase(6200, SHARP, places=0.1),
     Phase(7300, SHARP, places=0.1, cover=1.0),
@@ -77,10 +84,10 @@ PHASES = (
     Phase(10**9, PINNED, places=0.2, cover=1.5),
 )
 COOL_DOWN = 0.42  # share of the steps
-TAUGHT = (2, 3, 4)  # layers after which a token shall know its place
+TAUGHT = (2, 3, 4)  # layers after which a token should know its place
 FAR = 4.0  # radii; the scale of the coarse places
-LOUDNESS = 4.0  # of a place in the residual stream
-# What makes motion as loud as places: moved x, y; grown; turned; speed x, y; seconds.
+LOUDNESS = 4.0  # scale of a place in the residual stream
+# Factors that bring motion to the scale of places: moved x, y; grown; turned; speed x, y; seconds.
 GAINS = (1.0, 1.5, 4.0, 1.5, 1.0, 1.5, 0.4)
 SAVE_EVERY = 50
 CLIP_LENGTHS = (89, 89, 89, 89, 49, 41, 25, 121)
@@ -88,7 +95,7 @@ FRAME_RATES = (25.0,) * 9 + (15.0, 24.0, 30.0, 50.0)
 
 
 class Video(nn.Module):
-    """The transformer and the frozen text encoder it was trained with. cover: used in training only."""
+    """The transformer and the frozen text encoder that it is trained with. cover: used in training only."""
 
     def __init__(self, text_encoder: T5EncoderModel) -> None:
         super().__init__()
@@ -112,7 +119,7 @@ def _new_transformer() -> LTXVideoTransformer3DModel:
 
 
 def predict(video: Video, batch: Batch, ids: Tensor, mask: Tensor) -> Tensor:
-    """The velocity of each token, (B, N, 78)."""
+    """Returns the velocity of each token, (B, N, 78)."""
     velocity: Tensor = video.transformer(
         hidden_states=batch.tokens,
         encoder_hidden_states=encode(video.text_encoder, ids, mask),
@@ -125,52 +132,53 @@ def predict(video: Video, batch: Batch, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def flow_loss(velocity: Tensor, batch: Batch, importance: Tensor) -> Tensor:
-    """importance: (78,), mean 1. Tokens of the grid only, those of a subject more."""
+    """Returns the weighted mean square error of the velocity. importance: weight of each latent, (78,), with mean 1."""
     error = ((velocity - batch.target).square() * importance).mean(-1)
     return (error * batch.weight).sum() / batch.weight.sum().clamp(min=1.0)
 
 
-def _known(batch: Batch) -> Tensor:
-    """How much it matters that a token knows its place, (B, N): the more noise, the more. A clear picture tells it."""
+def _place_weights(batch: Batch) -> Tensor:
+    """Returns how much it matters that a token knows its place, (B, N). A clear picture shows the place by itself."""
     return batch.places.isfinite().all(-1) * (batch.timestep / 1000).square()
 
 
-def place_loss(told: list[Tensor], batch: Batch) -> Tensor:
-    """Deep supervision (Lee et al., 2015): what some layers hand on, (B, N, 256) each, says where the subject is.
+def place_loss(outputs: list[Tensor], batch: Batch) -> Tensor:
+    """Returns the error of the places that some layers write, by deep supervision (Lee et al., 2015).
 
-    Finely and coarsely where it is, where tokens near it count most; how it has moved, how fast and since when, where
-    all count.
+    Each layer's output, (B, N, 256), has to say finely and coarsely where the subject is, in which tokens near it count
+    most; and how the subject has moved, how fast and since when, in which all tokens count.
     """
-    known, lengths = _known(batch), batch.places.nan_to_num()
+    known, lengths = _place_weights(batch), batch.places.nan_to_num()
     places, motion = lengths[..., :2], lengths[..., 2:]
     wanted = LOUDNESS * torch.cat([places.tanh(), (places / FAR).tanh(), motion * motion.new_tensor(GAINS)], -1)
     near = known / (1 + places.square().sum(-1) / FAR)
     weight = torch.stack([near] * 4 + [known] * motion.shape[-1], -1)
     weight = weight / weight.sum((0, 1)).clamp(min=1.0)
-    errors = [((hidden[..., PLACES.start : PLACES.stop] - wanted) / LOUDNESS).square() * weight for hidden in told]
-    total: Tensor = torch.stack(errors).sum() / len(told)
+    errors = [((hidden[..., PLACES.start : PLACES.stop] - wanted) / LOUDNESS).square() * weight for hidden in outputs]
+    total: Tensor = torch.stack(errors).sum() / len(outputs)
     return total
 
 
-def cover_loss(video: Video, told: list[Tensor], batch: Batch) -> Tensor:
-    """Deep supervision likewise: `video.cover` reads from it how much of each part of a token the subject covers.
+def cover_loss(video: Video, outputs: list[Tensor], batch: Batch) -> Tensor:
+    """Returns the error of `video.cover`, which reads how much of each part of a token the subject covers.
 
-    A shape without its colours. In an error of pictures outlines are a small part, and tied to every pair of colours.
+    This is deep supervision too, of shapes without their colours. In the error of pictures, outlines are a small part
+    and tied to every pair of colours.
     """
-    weight = _known(batch) * emphasis(batch.focus)
+    weight = _place_weights(batch) * emphasis(batch.focus)
     weight = weight / weight.sum().clamp(min=1.0)
-    errors = [((video.cover(hidden) - batch.cover).square().mean(-1) * weight).sum() for hidden in told]
+    errors = [((video.cover(hidden) - batch.cover).square().mean(-1) * weight).sum() for hidden in outputs]
     return torch.stack(errors).mean()
 
 
 @contextmanager
-def overheard(model: LTXVideoTransformer3DModel) -> Iterator[list[Tensor]]:
-    """What the layers in `TAUGHT` hand on in one pass."""
-    told: list[Tensor] = []
+def recorded_outputs(model: LTXVideoTransformer3DModel) -> Iterator[list[Tensor]]:
+    """Records the outputs of the layers in `TAUGHT` during one forward pass."""
+    outputs: list[Tensor] = []
     blocks = [block for number, block in enumerate(model.transformer_blocks) if number in TAUGHT]
-    hooks = [block.register_forward_hook(lambda _block, _given, made: told.append(made)) for block in blocks]
+    hooks = [block.register_forward_hook(lambda _block, _inputs, output: outputs.append(output)) for block in blocks]
     try:
-        yield told
+        yield outputs
     finally:
         for hook in hooks:
             hook.remove()
@@ -179,14 +187,17 @@ def overheard(model: LTXVideoTransformer3DModel) -> Iterator[list[Tensor]]:
 def losses(
     video: Video, tokenizer: PreTrainedTokenizerFast, batch: Batch, importance: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the flow, of places, and of cover, which takes knowing one's place: all but the first layer taught have to."""
-    with overheard(video.transformer) as told:
+    """Returns the losses of flow, places and cover. Cover requires the place, so the first taught layer is left out."""
+    with recorded_outputs(video.transformer) as outputs:
         velocity = predict(video, batch, *tokenise(tokenizer, batch.captions))
-    return flow_loss(velocity, batch, importance), place_loss(told, batch), cover_loss(video, told[1:], batch)
+    return flow_loss(velocity, batch, importance), place_loss(outputs, batch), cover_loss(video, outputs[1:], batch)
 
 
 def importance_of(scales: Scales) -> Tensor:
-    """Half-way between an error of pixels and one of normalised latents: colour counts most."""
+    """Returns the weight of each latent, half-way between an error of pixels and one of normalised latents.
+
+    Colour counts most.
+    """
     return scales.std / scales.std.mean()
 
 
@@ -195,7 +206,7 @@ def phase_at(step: int) -> Phase:
 
 
 def batch_at(step: int, scales: Scales, seed: int) -> Batch:
-    """The same for a step however often training was interrupted."""
+    """Returns the batch of a step. It does not depend on how often training was interrupted."""
     rng, phase = Random(f"transformer {seed} {step}"), phase_at(step)
     lesson = rng.choices(phase.lessons, [lesson.share for lesson in phase.lessons])[0]
     samples, rows, columns, kept = rng.choice(lesson.layouts)
@@ -207,7 +218,7 @@ def batch_at(step: int, scales: Scales, seed: int) -> Batch:
 
 @dataclass(frozen=True)
 class Batches(Dataset[Batch]):
-    """Batches by step, drawn ahead in a process of their own."""
+    """Batches by step, which another process draws ahead."""
 
     scales: Scales
     seed: int
@@ -219,14 +230,16 @@ class Batches(Dataset[Batch]):
         return DataLoader(self, batch_size=None, sampler=steps, num_workers=1)
 
 
-def _optimiser(video: Video) -> Both:
+def _optimiser(video: Video) -> CombinedOptimiser:
     def is_matrix(name: str, parameter: nn.Parameter) -> bool:
         return parameter.ndim == 2 and name.startswith("transformer.transformer_blocks.") and "table" not in name
 
     trained = [(n, p) for n, p in video.named_parameters() if p.requires_grad]
     matrices = [p for n, p in trained if is_matrix(n, p)]
     rest = [p for n, p in trained if not is_matrix(n, p)]
-    return Both(Muon(matrices, lr=0.008), torch.optim.AdamW(rest, lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.0))
+    return CombinedOptimiser(
+        Muon(matrices, lr=0.008), torch.optim.AdamW(rest, lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.0)
+    )
 
 
 def train_transformer(
@@ -236,7 +249,7 @@ def train_transformer(
     steps: int,
     seed: int,
 ) -> Video:
-    """Resumes from folder/transformer.pt. Returns the averaged weights."""
+    """Trains the transformer and returns it with the averaged weights. Resumes from folder/transformer.pt."""
     torch.manual_seed(seed)
     tokenizer, text_encoder = parts
     video = Video(text_encoder)
@@ -246,7 +259,7 @@ def train_transformer(
     stored = {"model": model, "cover": video.cover, "optimiser": optimiser, "average": average}
     importance, clock = importance_of(scales), Clock("transformer", steps)
     first = load_state(folder / "transformer.pt", stored)
-    hold = Hold(model, held(model))  # as it was stored, should the start have changed since
+    hold = Hold(model, held(model))  # after loading: the initial weights may have changed since
     for step, batch in enumerate(Batches(scales, seed).load(range(first, steps)), first):
         schedule(step)
         phase = phase_at(step)

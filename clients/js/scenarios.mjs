@@ -1,5 +1,5 @@
-// What programs do with fal's own client, against a server of ours: node scenarios.mjs WAY SCENARIO [ARGUMENT]
-// KEYREEL_URL says where the server is, FAL_KEY holds a key. Each line of output is a JSON object.
+// Runs fal's own client against a Keyreel server: node scenarios.mjs WAY SCENARIO [ARGUMENT]
+// KEYREEL_URL is the server's address, FAL_KEY holds a key. Each line of output is a JSON object.
 import { createHash, webcrypto } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -79,10 +79,10 @@ const scenarios = {
     }
   },
 
-  // Ends with an error that is printed below.
+  // Throws; the error is printed at the end of this file.
   timeout: () => subscribe({ timeout: 300, pollInterval: 25 }),
 
-  // ARGUMENT: {"way": "run" or "subscribe", "inputs": [...], "endpoint": another than ENDPOINT}
+  // ARGUMENT: {"way": "run" or "subscribe", "inputs": [...], "endpoint": optional, default ENDPOINT}
   async outcomes() {
     const { way, inputs, endpoint = ENDPOINT } = JSON.parse(argument);
     for (const input of inputs) {
@@ -127,7 +127,7 @@ const scenarios = {
   },
 };
 
-// As receivers in JavaScript do it: WebCrypto, any of the keys.
+// Verifies a webhook as receivers in JavaScript do: with WebCrypto, trying each key.
 async function verified(headers, body) {
   const names = ["x-fal-webhook-request-id", "x-fal-webhook-user-id", "x-fal-webhook-timestamp"];
   const digest = createHash("sha256").update(body).digest("hex");

@@ -1,15 +1,47 @@
-"""Keyreel: a prompt, pictures, clips and LoRAs in, a video out.
+"""Keyreel generates videos from prompts, pictures, clips and LoRAs.
 
     import keyreel
     output = keyreel.generate(prompt="a red circle moves right", resolution="480p", out="circle.mp4")
 
-`keyreel.stream` yields events on the way. Both need `keyreel[engine]`; importing this package does not.
+`keyreel.stream` also yields events while it runs. Both need `keyreel[engine]`; importing this package does not.
 """
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from keyreel.errors import KeyreelError, ModelError, RequestError
-from keyreel.local import generate, load_model, stream
-from keyreel.schema import Output, Request
+from keyreel.version import __version__
 
-__all__ = ["KeyreelError", "ModelError", "Output", "Request", "RequestError", "generate", "load_model", "stream"]
+if TYPE_CHECKING:
+    from keyreel.errors import KeyreelError, ModelError, RequestError
+    from keyreel.fal.schema import Output, Request
+    from keyreel.local import generate, load_model, stream
+
+__all__ = [
+    "KeyreelError",
+    "ModelError",
+    "Output",
+    "Request",
+    "RequestError",
+    "__version__",
+    "generate",
+    "load_model",
+    "stream",
+]
+
+_MODULES = {
+    "KeyreelError": "keyreel.errors",
+    "ModelError": "keyreel.errors",
+    "Output": "keyreel.fal.schema",
+    "Request": "keyreel.fal.schema",
+    "RequestError": "keyreel.errors",
+    "generate": "keyreel.local",
+    "load_model": "keyreel.local",
+    "stream": "keyreel.local",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public name when it is first used (PEP 562), so that worker processes import only what they need."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""`python -m keyreel`."""
+"""Runs the command line: `python -m keyreel`."""
 
 from keyreel.cli import app
 

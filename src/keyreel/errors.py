@@ -1,19 +1,22 @@
-"""What can go wrong, in the words and the shape that a caller gets to see."""
+"""The errors that callers see, in the form of fal's model errors."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 Loc = tuple[str | int, ...]
-"""Where in the request: `("images", 0, "image_url")`. The server puts "body" in front."""
+"""A location in the request, such as `("images", 0, "image_url")`. The server prepends "body"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a request, as fal's model errors describe it.
+    """One problem with a request, with the fields of fal's model errors.
 
-    `type` is the machine-readable name (`file_too_large`, `image_load_error`, ...), `message` a sentence that says
-    what is wrong and what to do, `context` the figures that belong to the type (`max_size`, `min_width`, ...).
+    `type` is machine-readable (`file_too_large`, `image_load_error`, ...), `message` says what is wrong and what to do,
+    `context` holds the values that belong to the type (`max_size`, `min_width`, ...).
     """
 
     loc: Loc
@@ -27,11 +30,11 @@ class Problem:
 
 
 class KeyreelError(Exception):
-    """Base of every error that Keyreel raises on purpose."""
+    """Base class of all errors that Keyreel raises deliberately."""
 
 
 class RequestError(KeyreelError):
-    """The request itself is at fault: it fails the same way on every machine and must not be retried."""
+    """The request is invalid. It fails the same way on every machine and must not be retried."""
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -39,8 +42,27 @@ class RequestError(KeyreelError):
 
     @classmethod
     def at(cls, loc: Loc, message: str, type: str, **context: object) -> "RequestError":  # noqa: A002
+        """Returns an error with one problem."""
         return cls(Problem(loc, message, type, context))
 
 
 class ModelError(KeyreelError):
     """A model cannot be found, read or run here. The message says what to do about it."""
+
+
+async def gather(awaitables: Iterable[Awaitable[T]]) -> list[T]:
+    """Awaits all and returns their results. If some raise RequestError, raises one RequestError with all problems."""
+    results = await asyncio.gather(*awaitables, return_exceptions=True)
+    problems: list[Problem] = []
+    values: list[T] = []
+    for result in results:
+        match result:
+            case RequestError():
+                problems.extend(result.problems)
+            case BaseException():
+                raise result
+            case _:
+                values.append(result)
+    if problems:
+        raise RequestError(*problems)
+    return values

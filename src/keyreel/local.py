@@ -1,32 +1,53 @@
-"""One request from start to end, in this process: `keyreel.generate` and `keyreel.stream`."""
+"""Runs one request in this process, from start to end: `keyreel.generate` and `keyreel.stream`."""
 
 import asyncio
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from keyreel import catalogue
-from keyreel.companions import expected_abilities
-from keyreel.errors import ModelError
-from keyreel.events import Done, Event, Frames, Notice, Stage
-from keyreel.expansion import ChatServer, LocalModel, ask, find_expander, not_configured
-from keyreel.fetch import AddressPolicy, Fetcher
-from keyreel.guard import Guard, GuardPlan, condition_places
-from keyreel.marking import open_marker
+from keyreel.checkpoints import catalogue
+from keyreel.checkpoints.auxiliary import expected_capabilities
+from keyreel.errors import Loc, ModelError
+from keyreel.fal.schema import File, Output, Request, parse_request
+from keyreel.guard import Guard, condition_locs
+from keyreel.inputs.decode import decode
+from keyreel.inputs.fetch import Fetcher
+from keyreel.inputs.sources import fetch_inputs
 from keyreel.media.atomic import replacing
+from keyreel.media.limits import Limits
 from keyreel.media.mp4 import Mp4Writer
 from keyreel.media.samples import sample_frames
-from keyreel.moderation import UNCHECKED
-from keyreel.prepare import Prepared, prepare
-from keyreel.provenance import metadata
-from keyreel.recipes import Abilities, RecipeName, choose_recipe
-from keyreel.schema import File, Output, Request, parse_request
+from keyreel.net.addresses import AddressPolicy
+from keyreel.safety.c2pa import open_marker
+from keyreel.safety.chat import ChatServer, ask, find_expander
+from keyreel.safety.expansion import LocalModel, not_configured
+from keyreel.safety.moderation import UNCHECKED
+from keyreel.safety.plan import GuardPlan
+from keyreel.safety.provenance import metadata
 from keyreel.settings import Settings
+from keyreel.video import events
+from keyreel.video.events import Frames, Notice, Stage
+from keyreel.video.job import InputFile, Prepared
+from keyreel.video.recipes import Capabilities, choose_recipe
 
 if TYPE_CHECKING:
-    from keyreel.canvas import Grid
     from keyreel.engine.models import Model
+    from keyreel.video.canvas import Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The video is written. The last event of a stream."""
+
+    output: Output
+
+
+Event = events.Event | Done
+
+_guards: "WeakKeyDictionary[Model, Guard]" = WeakKeyDictionary()
+"""The last guard of each loaded model, so that it is loaded once for several videos."""
 
 
 def generate(
@@ -38,9 +59,9 @@ def generate(
     base: Path | str = ".",
     **fields: Any,
 ) -> Output:
-    """Makes a video and returns the endpoint's output; `video.url` is the file's `file://` URL.
+    """Generates a video and returns the endpoint's output. `video.url` is the file's `file://` URL.
 
-    The request is an object of the endpoint's input, or its fields as keywords. See `stream` for the rest.
+    request: the endpoint's input; its fields can also be keywords. See `stream` for the other parameters and errors.
     """
     for event in stream(request, model=model, device=device, out=out, base=base, **fields):
         if isinstance(event, Done):
@@ -57,37 +78,39 @@ def stream(
     base: Path | str = ".",
     **fields: Any,
 ) -> Generator[Event]:
-    """Makes a video and yields what happens; the last event is Done. Closing the iterator stops it and leaves no file.
+    """Generates a video and yields events, Done last. Closing the iterator stops the generation and leaves no file.
 
-    model: a name, folder, file or hub repository, or a model loaded with `keyreel.load_model` (to make several videos).
-    out: the MP4 to write; `keyreel-<seed>.mp4` by default. base: where relative paths in the request start.
-    Raises RequestError for a request that cannot be met, ModelError for a model that cannot run here.
+    model: a name, folder, file or hub repository, or a model loaded with `keyreel.load_model` (for several videos).
+    out: the MP4 to write, by default `keyreel-<seed>.mp4`. base: the folder to which paths in the request are relative.
+    Raises RequestError for an invalid request and ModelError for a model that cannot run here.
     """
-    given = request if isinstance(request, Request) else parse_request({**(request or {}), **fields})
+    parsed = request if isinstance(request, Request) else parse_request({**(request or {}), **fields})
     settings = Settings()
     expander = find_expander(settings, model if isinstance(model, str) else model.name)
-    if given.expand_prompt and expander is None:
+    if parsed.expand_prompt and expander is None:
         raise not_configured()
     marker = open_marker(settings)
     yield Stage("inputs")
-    grid, abilities = _facts(model, settings)
-    recipe = choose_recipe(given.recipe, abilities, settings.recipe)
-    prepared = asyncio.run(_prepare(given, grid, Path(base), settings, recipe))
-    plan = GuardPlan.of(settings, expander, _video_device(model, device)).needed_for(given)
-    if given.enable_safety_checker and not plan.pictures:
+    grid, capabilities = _model_facts(model, settings)
+    recipe = choose_recipe(parsed.recipe, capabilities, settings.recipe)
+    limits = Limits.from_settings(settings)
+    files = asyncio.run(_fetch(parsed, Path(base), limits, settings))
+    prepared = asyncio.run(decode(parsed, files, grid, limits, settings.sampling(recipe)))
+    guard = _guard(GuardPlan.from_settings(settings, expander, _video_device(model, device)), model)
+    plan = guard.plan.needed_for(parsed)
+    if parsed.enable_safety_checker and not plan.pictures:
         yield Notice(UNCHECKED)
-    guard = Guard.load(plan)
-    if given.expand_prompt and expander:
+    if parsed.expand_prompt and expander:
         yield Stage("expand")
         prepared = _expanded(prepared, expander, guard)
     if plan.checks:
         yield Stage("check")
-        _check_inputs(given, prepared, guard)
+        _check_inputs(parsed, prepared, guard)
     yield Stage("model")
     loaded = load_model(model, device) if isinstance(model, str) else model
     target = Path(out or f"keyreel-{prepared.job.seed}.mp4").absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    facts = metadata(given, prepared, loaded)
+    facts = metadata(parsed, prepared, loaded)
     with replacing(target) as video:
         yield from _write(video, prepared, loaded, facts)
         if plan.pictures:
@@ -98,22 +121,22 @@ def stream(
     yield Done(_output(prepared, target))
 
 
-def _facts(model: "str | Model", settings: Settings) -> "tuple[Grid, Abilities]":
+def _model_facts(model: "str | Model", settings: Settings) -> "tuple[Grid, Capabilities]":
     if not isinstance(model, str):
-        return model.grid, model.abilities
+        return model.grid, model.capabilities
     found = catalogue.find_model(model)
-    return found.grid, expected_abilities(found, settings.wishes)
+    return found.grid, expected_capabilities(found, settings.recipe_settings)
 
 
 def load_model(name: str = "demo", device: str | None = None) -> "Model":
-    """Loads a model once, to make several videos with it (`generate(..., model=...)`). Raises ModelError."""
-    # The engine, and with it torch, is imported only now: a wrong request is answered before that takes its time.
+    """Loads a model, to generate several videos with it (`generate(..., model=...)`). Raises ModelError."""
+    # Importing the engine, and with it torch, takes time: an invalid request must fail before that.
     try:
         from keyreel.engine.models import load_model as load
     except ModuleNotFoundError as error:
         raise _not_installed(error) from None
     settings = Settings()
-    return load(name, device, settings.cache_dir, settings.wishes)
+    return load(name, device, settings.cache_dir, settings.recipe_settings)
 
 
 def _video_device(model: "str | Model", device: str | None) -> str:
@@ -130,12 +153,21 @@ def _not_installed(error: ModuleNotFoundError) -> ModelError:
     return ModelError(f"The engine is not installed ({error.name} is missing): pip install 'keyreel[engine]'")
 
 
-async def _prepare(request: Request, grid: "Grid", base: Path, settings: Settings, recipe: RecipeName) -> Prepared:
-    # The user asks for himself here, with his own rights: any address and any file is his to name.
+async def _fetch(request: Request, base: Path, limits: Limits, settings: Settings) -> dict[Loc, InputFile]:
+    # The caller acts with their own rights: any address and any file is allowed.
     async with Fetcher(
         settings.cache_dir / "inputs", AddressPolicy.everything(), settings.fetch_timeout, local_base=base
     ) as fetcher:
-        return await prepare(request, grid, fetcher, settings, recipe)
+        return await fetch_inputs(request, fetcher, limits)
+
+
+def _guard(plan: GuardPlan, model: "str | Model") -> Guard:
+    if isinstance(model, str):
+        return Guard(plan)
+    guard = _guards.get(model)
+    if guard is None or guard.plan != plan:
+        guard = _guards[model] = Guard(plan)
+    return guard
 
 
 def _expanded(prepared: Prepared, expander: ChatServer | LocalModel, guard: Guard) -> Prepared:
@@ -150,7 +182,7 @@ def _expanded(prepared: Prepared, expander: ChatServer | LocalModel, guard: Guar
 
 def _check_inputs(request: Request, prepared: Prepared, guard: Guard) -> None:
     guard.check_prompts(list(dict.fromkeys((request.prompt, prepared.job.prompt))))
-    places = condition_places(prepared.inputs)
+    places = condition_locs(prepared.inputs)
     pixels = (condition.pixels for condition in prepared.job.conditions)
     guard.check_conditions(dict(zip(places, pixels, strict=True)))
 

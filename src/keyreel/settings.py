@@ -6,7 +6,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from keyreel.recipes import RecipeName, StgMode, Wishes
+from keyreel.video.job import Sampling
+from keyreel.video.recipes import RecipeName, RecipeSettings, StgMode
 
 MIB = 1024 * 1024
 DAY = 86_400.0
@@ -15,113 +16,181 @@ BaseURL = Annotated[str, AfterValidator(lambda url: url.rstrip("/"))]
 
 
 class Settings(BaseSettings):
-    """What the operator decides; what a request decides is in `keyreel.schema`."""
+    """What the operator decides; what a request decides is in `keyreel.fal.schema`."""
 
     model_config = SettingsConfigDict(env_prefix="KEYREEL_", frozen=True)
 
     cache_dir: Path = Field(
-        default=Path.home() / ".cache" / "keyreel", description="Fetched inputs and LoRAs, by content."
+        default=Path.home() / ".cache" / "keyreel",
+        description="Folder for the downloads of `keyreel generate`, and for the hashes of model files.",
     )
 
     # The server.
     data_dir: Path = Field(
         default=Path.home() / ".local" / "share" / "keyreel",
-        description="The database and the files of `keyreel serve`.",
+        description="Folder of `keyreel serve`: its database, its files and its signing keys.",
     )
     database_url: str | None = Field(
-        default=None, description="`postgresql://...`; an SQLite file in the data folder when absent."
+        default=None, description="`postgresql://...`. Without it, an SQLite file in the data folder."
     )
     object_store: str | None = Field(
-        default=None, description="`s3://bucket/folder` for inputs and videos; a folder in the data folder when absent."
+        default=None,
+        description="`s3://bucket/folder`, where inputs and videos are stored. Without it, a folder in the data "
+        "folder.",
     )
     public_url: BaseURL | None = Field(
-        default=None, description="How clients reach this server: the start of every URL that it hands out."
+        default=None,
+        description="URL under which clients reach this server. Every link that the server hands out starts with "
+        "it. Without it, the address that the server listens on.",
     )
     admin_key: str | None = Field(
-        default=None, repr=False, description="`id:secret` of a key that is set at the start."
+        default=None,
+        repr=False,
+        description="Key of an administrator, `id:secret`, that the server adds when it starts. Without it, the first "
+        "start makes a key and prints it.",
     )
     allow_hosts: str = Field(
-        default="", description="Private addresses (CIDRs) and names, comma-separated, open to fetches and webhooks."
+        default="",
+        description="Private networks (CIDR) and host names, comma-separated, to which downloads and webhooks "
+        "may connect.",
     )
     endpoints: str = Field(
-        default="", description="Which of fal's endpoints are served, comma-separated. All if empty."
+        default="", description="Ids of the endpoints to serve, comma-separated. All of them when empty."
     )
-    max_body_bytes: int = Field(default=128 * MIB, gt=0, description="Largest JSON body, data URIs included.")
-    retention: float = Field(default=DAY, gt=0, description="Seconds for which an outcome can be read.")
+    max_body_bytes: int = Field(
+        default=128 * MIB, gt=0, description="Bytes of a request's JSON body, data URIs included, at most."
+    )
+    retention: float = Field(default=DAY, gt=0, description="Seconds for which the outcome of a request can be read.")
     input_lifetime: float = Field(
-        default=30 * DAY, gt=0, description="Seconds for which a file sent as a data URI is kept."
+        default=30 * DAY, gt=0, description="Seconds for which a file that came as a data URI is kept."
     )
     output_lifetime: float | None = Field(
-        default=None, gt=0, description="Seconds for which a video is kept at most. For ever when absent."
+        default=None,
+        gt=0,
+        description="Seconds for which a video is kept, at most. Without it, videos are not deleted.",
     )
 
     # How the model is sampled. Part of what makes two videos equal, so part of the file's metadata.
     recipe: RecipeName | None = Field(
-        default=None, description="For requests that name none: `single`, or `distilled` with a distilled model."
+        default=None,
+        description="Recipe of requests that name none. Without it, `distilled` with a distilled model and "
+        "`single` with any other.",
     )
-    guidance_scale: float = Field(default=3.0, ge=1, description="Classifier-free guidance of the recipe `single`.")
-    stg_mode: StgMode = Field(default="attention_values", description="How spatio-temporal guidance perturbs a block.")
-    stochastic_sampling: bool = Field(default=False, description="Fresh noise in each step.")
+    guidance_scale: float = Field(
+        default=3.0, ge=1, description="Scale of classifier-free guidance in the recipe `single`. 1 switches it off."
+    )
+    stg_mode: StgMode = Field(
+        default="attention_values",
+        description="How spatio-temporal guidance perturbs a transformer block: `attention_values` replaces its "
+        "self-attention by the values, `attention_skip` leaves the self-attention out, `transformer_block` leaves the "
+        "whole block out.",
+    )
+    stochastic_sampling: bool = Field(
+        default=False, description="Replace the remaining noise by fresh noise in every step."
+    )
     adain: float = Field(
-        default=1.0, ge=0, le=1, description="How closely the upsampled latents keep to the first pass' colours."
+        default=1.0,
+        ge=0,
+        le=1,
+        description="How closely the second of two passes keeps the first pass's colours. 0: not at all.",
     )
-    tone_map: float = Field(default=0.0, ge=0, le=1, description="How strongly extreme latents are compressed.")
+    tone_map: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="How strongly extreme latents are compressed before they are decoded. 0: not at all. A "
+        "request can set its own value.",
+    )
     condition_noise_scale: float = Field(
-        default=0.15, ge=0, description="Noise on fully pinned frames while denoising; helps motion."
+        default=0.15,
+        ge=0,
+        description="Noise on frames that a picture or clip fixes completely, while denoising. It helps motion.",
     )
-    decode_timestep: float = Field(default=0.05, ge=0, le=1, description="Noise level the decoder is told.")
-    decode_noise_scale: float = Field(default=0.025, ge=0, le=1, description="Noise mixed in before decoding.")
+    decode_timestep: float = Field(default=0.05, ge=0, le=1, description="Noise level that the decoder assumes.")
+    decode_noise_scale: float = Field(
+        default=0.025, ge=0, le=1, description="Share of noise that is mixed into the latents before they are decoded."
+    )
 
     # What happens to a prompt, and what is checked and marked: see docs/safety.md.
     expander_url: BaseURL | None = Field(
         default=None, description="`https://host/v1` of an OpenAI-compatible chat server that expands prompts."
     )
     expander_model: str | None = Field(
-        default=None, description="The model there; without a server a folder or hub repository of a causal LM."
+        default=None,
+        description="Model of that chat server. Without a server, a folder or hub repository of a language model "
+        "that runs here.",
     )
-    expander_key: str | None = Field(default=None, repr=False, description="The server's API key.")
+    expander_key: str | None = Field(default=None, repr=False, description="API key for the chat server.")
     expander_vision_model: str | None = Field(
-        default=None, description="A model, there or here, that says what the first picture shows."
+        default=None,
+        description="Model, on the chat server or run here, that describes the first picture for the expansion.",
     )
-    expander_timeout: float = Field(default=60, gt=0, description="Seconds for one expansion.")
+    expander_timeout: float = Field(default=60, gt=0, description="Seconds for one expansion, at most.")
     image_checker: str = Field(
         default="auto",
-        description="`nudenet`, a classifier's folder or hub repository, or `off`. `auto`: "
-        "Falconsai/nsfw_image_detection where the model runs on CUDA, else none.",
+        description="Checker of pictures, clips and videos: `nudenet`, a folder or hub repository of an image "
+        "classifier, or `off`. `auto` is Falconsai/nsfw_image_detection where the video model runs "
+        "on CUDA, and `off` elsewhere.",
     )
     image_checker_labels: str = Field(
-        default="", description="`LABEL[=THRESHOLD]`, comma-separated: what is refused. The known ones when empty."
+        default="",
+        description="Labels of the image checker that are refused: `LABEL` or `LABEL=THRESHOLD`, "
+        "comma-separated. When empty, `nsfw` or NudeNet's labels for exposed private parts.",
     )
     text_checker: str | None = Field(
-        default=None, description="Folder or hub repository of a text classifier for prompts. None when absent."
+        default=None,
+        description="Folder or hub repository of a text classifier that checks prompts. Without it, prompts are "
+        "not checked.",
     )
-    text_checker_labels: str = Field(default="", description="As for pictures.")
-    checked_frames: int = Field(default=16, gt=0, description="Frames of a clip or video that are looked at.")
-    guard_device: str = Field(default="cpu", description="Where expander and checkers run, if they run here.")
-    provenance: bool = Field(default=True, description="Mark videos as made by AI: a signed C2PA manifest.")
+    text_checker_labels: str = Field(
+        default="",
+        description="Labels of the text checker that are refused, in the same form. When empty, `nsfw`; a "
+        "checker without that label needs a list here.",
+    )
+    checked_frames: int = Field(
+        default=16, gt=0, description="Frames of each clip and video that are checked, at most. They are spread evenly."
+    )
+    guard_device: str = Field(
+        default="cpu", description="Device of the expander and the checkers that run here: `cpu`, `cuda:1`, ..."
+    )
+    provenance: bool = Field(default=True, description="Mark videos as made by AI, with a signed C2PA manifest.")
     c2pa_certificate: Path | None = Field(
-        default=None, description="PEM: the signer's certificate, its issuers behind it. One is made when absent."
+        default=None,
+        description="PEM file: the signer's certificate, followed by those of its issuers. Without it, Keyreel "
+        "makes one.",
     )
-    c2pa_key: Path | None = Field(default=None, description="PEM: the certificate's private key.")
+    c2pa_key: Path | None = Field(
+        default=None, description="PEM file: the private key of that certificate, not encrypted."
+    )
 
     # What recipes need beside the model.
     upsampler: str | None = Field(
-        default=None, description="Latent upsampler: a .safetensors file, a folder or a hub repository."
+        default=None,
+        description="Latent upsampler: a .safetensors file, a folder or a hub repository. Without it, the one "
+        "that the model comes with.",
     )
     distilled_lora: str | None = Field(
         default=None,
-        description="LoRA that makes a distilled model of this one: a file, or `owner/name/file` on the hub.",
+        description="LoRA that turns the model into a distilled one: a file, or `owner/name/file` on the hub.",
     )
 
     # Limits on what a request may bring.
-    max_tokens: int = Field(default=40_960, gt=0, description="Latent cells in one video, conditions included.")
-    max_image_bytes: int = Field(default=64 * MIB, gt=0)
-    max_video_bytes: int = Field(default=512 * MIB, gt=0)
-    max_lora_bytes: int = Field(default=4096 * MIB, gt=0)
-    max_pixels: int = Field(default=100_000_000, gt=0, description="Pixels in one picture or frame.")
-    max_video_seconds: float = Field(default=600, gt=0)
-    fetch_timeout: float = Field(default=120, gt=0, description="Seconds for one download.")
+    max_tokens: int = Field(
+        default=40_960, gt=0, description="Latent cells in one video, conditions included, at most."
+    )
+    max_image_bytes: int = Field(default=64 * MIB, gt=0, description="Bytes of one picture, at most.")
+    max_video_bytes: int = Field(default=512 * MIB, gt=0, description="Bytes of one clip, at most.")
+    max_lora_bytes: int = Field(default=4096 * MIB, gt=0, description="Bytes of one LoRA, at most.")
+    max_pixels: int = Field(
+        default=100_000_000, gt=0, description="Pixels in one picture, or in one frame of a clip, at most."
+    )
+    max_video_seconds: float = Field(default=600, gt=0, description="Seconds that a clip may last, at most.")
+    fetch_timeout: float = Field(default=120, gt=0, description="Seconds for one download, at most.")
 
     @property
-    def wishes(self) -> Wishes:
-        return Wishes(self.recipe, self.upsampler, self.distilled_lora)
+    def recipe_settings(self) -> RecipeSettings:
+        return RecipeSettings(self.recipe, self.upsampler, self.distilled_lora)
+
+    def sampling(self, recipe: RecipeName) -> Sampling:
+        """How the model runs `recipe` here, by the settings of the same names."""
+        return Sampling(recipe, **{name: getattr(self, name) for name in Sampling.__slots__ if name != "recipe"})

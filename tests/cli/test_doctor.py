@@ -9,12 +9,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from keyreel import catalogue
-from keyreel.catalogue import CATALOGUE, ModelCard
-from keyreel.checkpoint import Parameters
+from keyreel.checkpoints import catalogue
+from keyreel.checkpoints.catalogue import CATALOGUE, ModelCard
+from keyreel.checkpoints.checkpoint import Parameters
+from keyreel.checkpoints.memory import GIB
 from keyreel.cli.doctor import Device, doctor, judge, place
-from keyreel.plans import GIB
-from tests.checkpoints import tiny_checkpoint
+from tests.tiny_checkpoints import tiny_checkpoint
 
 LTXV = CATALOGUE["ltxv-13b-0.9.7-dev"]
 CPU = Device("cpu", "", 64 * GIB, 6 * GIB, weight_size=4)
@@ -39,7 +39,7 @@ def parameters(card: ModelCard) -> Parameters:
 
 
 @pytest.mark.usefixtures("demo")
-def test_report() -> None:
+def test_report_names_programs_devices_and_models() -> None:
     done = CliRunner().invoke(app, [], env={"COLUMNS": "200"})
     assert done.exit_code == 0
     for text in ("Python", "torch", "cpu", "GiB free", "libx264", "free for models", "demo", "yes", "everything stays"):
@@ -47,7 +47,7 @@ def test_report() -> None:
 
 
 @pytest.mark.usefixtures("demo")
-def test_json() -> None:
+def test_json_report() -> None:
     report = json.loads(CliRunner().invoke(app, ["--json"]).output)
     assert report["devices"][-1]["name"] == "cpu"
     assert report["engine_problem"] is None
@@ -66,35 +66,36 @@ def test_json() -> None:
 )
 def test_gpus_that_run_the_13b_model(size: int, plan: str, need: str) -> None:
     verdict = place(LTXV, parameters(LTXV), [gpu(size), CPU])
-    assert (verdict.reason, verdict.plan) == (f"on cuda:0: takes {need} GiB of {size}.0 GiB free", plan)
+    assert (verdict.reason, verdict.plan) == (f"on cuda:0: needs {need} GiB of {size}.0 GiB free", plan)
 
 
-def test_gpus_that_are_too_small() -> None:
+def test_too_small_devices_are_explained() -> None:
     verdict = place(LTXV, parameters(LTXV), [gpu(6), CPU])
     assert not verdict.runs
     assert verdict.reason == (
-        "cuda:0 has 6.0 GiB free, it takes 8.1 GiB at least; cpu has 6.0 GiB free, it takes 15.3 GiB at least"
+        "cuda:0 has 6.0 GiB free, but the model needs at least 8.1 GiB; "
+        "cpu has 6.0 GiB free, but the model needs at least 15.3 GiB"
     )
 
 
-def test_another_device_must_be_named() -> None:
+def test_other_device_that_fits_is_proposed() -> None:
     large = Device("cpu", "", 128 * GIB, 120 * GIB, weight_size=4)
     verdict = place(LTXV, parameters(LTXV), [gpu(6), large])
-    assert verdict.reason.startswith("with --device cpu: takes 78.")
-    assert verdict.reason.endswith("hours per video, it is meant for a GPU")
+    assert verdict.reason.startswith("with --device cpu: needs 78.")
+    assert verdict.reason.endswith("hours per video: the model is meant for a GPU")
 
 
-def test_download_needs_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_needs_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert judge(LTXV, [gpu(80)], disk_free=20 * GIB).reason == (
-        "its download takes 44.4 GiB; 20.0 GiB are free on the disk"
+        "the download needs 44.4 GiB; only 20.0 GiB are free on the disk"
     )
     fits = judge(LTXV, [gpu(80)], disk_free=60 * GIB)
     assert fits.runs
     assert fits.reason.endswith("; 44.4 GiB to download first")
 
 
-def test_damaged_model(demo: Path) -> None:
+def test_damaged_model_does_not_run(demo: Path) -> None:
     (demo / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     verdict = judge(CATALOGUE["demo"], [CPU], disk_free=0)
     assert not verdict.runs
@@ -122,6 +123,7 @@ app(sys.argv[1:2])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "engine", "status", "expected"),
     [

@@ -1,4 +1,4 @@
-"""The real command, as a process."""
+"""`keyreel generate`, run as a process."""
 
 import json
 import os
@@ -42,7 +42,8 @@ def run(folder: Path, model: Path | str, *arguments: str) -> tuple[int, str, str
     return process.returncode, out, err
 
 
-def test_json_prints_the_output_and_nothing_else(folder: Path, checkpoint: Path) -> None:
+@pytest.mark.slow
+def test_json_prints_only_the_output(folder: Path, checkpoint: Path) -> None:
     flags = [*FAST, "--seed", "4", "--image", "blue.png@8:0.5", "--out", "v.mp4", "--sheet", "v.png", "--json"]
     code, out, err = run(folder, checkpoint, "a red circle", *flags)
     assert code == 0, err
@@ -51,11 +52,12 @@ def test_json_prints_the_output_and_nothing_else(folder: Path, checkpoint: Path)
     assert output["video"]["url"] == (folder / "v.mp4").as_uri()
     assert output["video"]["file_size"] == (folder / "v.mp4").stat().st_size
     assert (folder / "v.png").read_bytes().startswith(b"\x89PNG")
-    assert err.count("No safety checker looks at pictures here") == 1
+    assert err.count("No image checker is active here") == 1
     request = json.loads(read_metadata(folder / "v.mp4")["comment"])["request"]
     assert request["images"] == [{"image_url": "blue.png", "start_frame_number": 8, "strength": 0.5}]
 
 
+@pytest.mark.slow
 def test_flags_override_a_request_file(folder: Path, checkpoint: Path) -> None:
     (folder / "requests").mkdir()
     shutil.copy(folder / "blue.png", folder / "requests" / "other.png")
@@ -77,25 +79,27 @@ def test_flags_override_a_request_file(folder: Path, checkpoint: Path) -> None:
     assert (comment["number_of_steps"], comment["seed"]) == (2, 9)
 
 
-def test_the_recipe_is_a_flag(folder: Path, full_checkpoint: Path) -> None:
+@pytest.mark.slow
+def test_recipe_can_be_given_as_a_flag(folder: Path, full_checkpoint: Path) -> None:
     code, _, err = run(folder, full_checkpoint, "a red circle", *FAST, "--recipe", "multiscale", "--out", "v.mp4")
     assert code == 0, err
     assert json.loads(read_metadata(folder / "v.mp4")["comment"])["sampling"]["recipe"] == "multiscale"
     assert [line for line in err.splitlines() if line.startswith(("Upsampling", "Refining"))]
 
 
-def complaint(code: int, out: str, err: str) -> str:
-    """The one line that says what is wrong."""
+def error_line(code: int, out: str, err: str) -> str:
+    """Returns the line on stderr that reports the error."""
     assert (code, out) == (2, ""), err
     assert "Traceback" not in err
     (line,) = [line for line in err.splitlines() if line.startswith("keyreel: ")]
     return line
 
 
-def test_an_unknown_model_lists_the_choices(folder: Path) -> None:
-    assert "demo, ltxv-13b-0.9.7-dev" in complaint(*run(folder, "missing-model", "x"))
+def test_unknown_model_lists_the_choices(folder: Path) -> None:
+    assert "demo, ltxv-13b-0.9.7-dev" in error_line(*run(folder, "missing-model", "x"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -115,17 +119,19 @@ def test_an_unknown_model_lists_the_choices(folder: Path) -> None:
 def test_errors_are_one_line(folder: Path, checkpoint: Path, arguments: list[str], message: str) -> None:
     before = set(folder.iterdir())
     code, out, err = run(folder, checkpoint, *arguments)
-    assert message in complaint(code, out, err)
+    assert message in error_line(code, out, err)
     assert {path.name for path in set(folder.iterdir()) - before} <= {"cache"}
 
 
-def test_a_place_that_cannot_be_written_to_is_said_before_the_work(folder: Path, checkpoint: Path) -> None:
+@pytest.mark.slow
+def test_unwritable_output_path_is_reported_before_generating(folder: Path, checkpoint: Path) -> None:
     code, out, err = run(folder, checkpoint, "x", *FAST, "--out", "text.png/v.mp4")
-    assert "text.png" in complaint(code, out, err)
+    assert "text.png" in error_line(code, out, err)
     assert "Denoising" not in err
 
 
-def test_ctrl_c_stops_at_the_next_step_and_leaves_nothing(folder: Path, checkpoint: Path) -> None:
+@pytest.mark.slow
+def test_ctrl_c_stops_at_the_next_step_and_leaves_no_file(folder: Path, checkpoint: Path) -> None:
     flags = ["--resolution", "480p", "--number-of-frames", "161", "--number-of-steps", "50", "--out", "v.mp4"]
     process = start(folder, checkpoint, "a red circle", *flags)
     assert process.stderr

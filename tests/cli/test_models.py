@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from keyreel import catalogue
-from keyreel.catalogue import CATALOGUE
+from keyreel.checkpoints import catalogue
+from keyreel.checkpoints.catalogue import CATALOGUE
 from keyreel.cli.models import gib, list_model, models
-from tests.checkpoints import tiny_checkpoint
+from tests.tiny_checkpoints import tiny_checkpoint
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny_checkpoint(tmp_path / "demo")
 
 
-def test_table(demo: Path) -> None:
+def test_table_lists_models(demo: Path) -> None:
     done = CliRunner().invoke(models, [], env={"COLUMNS": "200"})
     assert done.exit_code == 0
     for text in ("demo", "0.6 M", str(demo), "ltxv-13b-0.9.7-dev", "19.1 B", "44.4 GiB", "not downloaded"):
@@ -29,7 +29,7 @@ def test_narrow_table_keeps_names_whole() -> None:
     assert "ltxv-13b-0.9.7-dev" in CliRunner().invoke(models, [], env={"COLUMNS": "60"}).output
 
 
-def test_json(demo: Path) -> None:
+def test_json_lists_models(demo: Path) -> None:
     done = CliRunner().invoke(models, ["--json"])
     here, absent, *_ = json.loads(done.output)
     assert (here["name"], here["path"], here["licence"]) == ("demo", str(demo), "Apache-2.0")
@@ -42,7 +42,7 @@ def test_json(demo: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_damaged_model_is_not_listed_as_here(demo: Path, damage: str) -> None:
+def test_damaged_model_is_not_listed_as_downloaded(demo: Path, damage: str) -> None:
     weights = demo / "vae" / "diffusion_pytorch_model.safetensors"
     if damage == "missing":
         weights.unlink()
@@ -51,6 +51,6 @@ def test_damaged_model_is_not_listed_as_here(demo: Path, damage: str) -> None:
     assert list_model(CATALOGUE["demo"]).path is None
 
 
-def test_sizes_for_people() -> None:
+def test_sizes_are_shown_in_binary_units() -> None:
     assert gib(26 * 2**30) == "26.0 GiB"
     assert gib(2**20 * 3 // 2) == "1.5 MiB"

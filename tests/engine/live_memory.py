@@ -1,4 +1,4 @@
-"""Counts the bytes of the tensors that live at once, by shape: works on the meta device, where nothing is computed."""
+"""Measures how much memory tensors hold at once. Works on the meta device, where nothing is computed."""
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within the context, `peak` is the largest number of bytes that were held at once; `known` ones do not count."""
+    """Within the context, `peak` is the largest number of bytes held at once, not counting the tensors in `known`."""
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

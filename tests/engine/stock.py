@@ -1,4 +1,4 @@
-"""diffusers' pipelines with our noise: what they draw is then ours to the last digits."""
+"""Runs diffusers' pipelines with the engine's noise, so that their latents can be compared with the engine's."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ from diffusers.pipelines.ltx import pipeline_ltx_condition
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from PIL import Image
 
-from keyreel.canvas import Size
 from keyreel.engine import latents, noise
 from keyreel.engine.latents import LatentShape
-from keyreel.events import Event
-from keyreel.job import Condition
+from keyreel.video.canvas import Size
+from keyreel.video.events import Event
+from keyreel.video.job import Condition
 
 T = TypeVar("T")
 
@@ -25,27 +25,30 @@ CHANNELS = 16
 
 @dataclass(frozen=True)
 class Pin:
-    """A condition for both sides: `count` random frames at `start`."""
+    """A condition for the engine and for diffusers: `count` random frames at `start`."""
 
     start: int
     count: int = 1
     strength: float = 1.0
 
-    def ours(self, size: Size) -> Condition:
+    def for_engine(self, size: Size) -> Condition:
         shape = (self.count, size.height, size.width, 3)
         pixels = np.random.default_rng(self.start * 100 + self.count).integers(0, 256, shape, dtype=np.uint8)
         return Condition(pixels, self.start, self.strength)
 
-    def theirs(self, size: Size) -> Any:
-        images = [Image.fromarray(frame) for frame in self.ours(size).pixels]
+    def for_diffusers(self, size: Size) -> Any:
+        images = [Image.fromarray(frame) for frame in self.for_engine(size).pixels]
         if self.count == 1:
             return LTXVideoCondition(image=images[0], frame_index=self.start, strength=self.strength)
         return LTXVideoCondition(video=images, frame_index=self.start, strength=self.strength)
 
 
 @contextmanager
-def our_noise(streams: Iterator[torch.Tensor]) -> Iterator[None]:
-    """Within, the stock pipeline draws these tensors, all of them, and takes the posterior's mode as we do."""
+def engine_noise(streams: Iterator[torch.Tensor]) -> Iterator[None]:
+    """Within the block, diffusers takes its noise from `streams`, and the posterior's mode as the engine does.
+
+    Raises AssertionError unless exactly these tensors are used.
+    """
 
     def next_noise(shape: Sequence[int], **_: object) -> torch.Tensor:
         drawn = next(streams)
@@ -59,12 +62,12 @@ def our_noise(streams: Iterator[torch.Tensor]) -> Iterator[None]:
     assert next(streams, None) is None
 
 
-def noise_in_their_order(
-    pins: Sequence[Pin], shape: LatentShape, seed: int, shaken_steps: int
+def noise_in_diffusers_order(
+    pins: Sequence[Pin], shape: LatentShape, seed: int, noisy_steps: int
 ) -> Iterator[torch.Tensor]:
-    """Our named streams, in the shapes and the order in which one run of the stock pipeline draws.
+    """Yields the engine's noise in the shapes and the order in which one run of diffusers' pipeline draws it.
 
-    shaken_steps: how many steps put fresh noise on fully pinned tokens.
+    noisy_steps: how many steps add fresh noise to fully pinned tokens.
     """
     frames, height, width = shape
     yield latents.unpack(noise.draw(seed, "latents", 0, (1, frames * height * width, CHANNELS)), shape)
@@ -81,15 +84,15 @@ def noise_in_their_order(
         grid[begin : begin + length - prefix] = pin.strength == 1
     hard.append(grid.repeat_interleave(height * width))
     mask = torch.cat(hard)
-    for step in range(shaken_steps if pins else 0):
+    for step in range(noisy_steps if pins else 0):
         whole = torch.zeros(1, len(mask), CHANNELS)
         if mask.any():
             whole[:, mask] = noise.draw(seed, "condition noise", step, (1, int(mask.sum()), CHANNELS))
         yield whole
 
 
-def outcome(events: Generator[Event, None, T]) -> T:
-    """What a part of the pipeline comes to, when nobody wants to hear its events."""
+def result_of(events: Generator[Event, None, T]) -> T:
+    """Runs a part of the pipeline and returns its result. Its events are discarded."""
     while True:
         try:
             next(events)

@@ -56,7 +56,7 @@ def predict(transformer: LTXVideoTransformer3DModel) -> Tensor:
 
 
 def random_factors(transformer: LTXVideoTransformer3DModel, rank: int = 4, seed: int = 2) -> Factors:
-    """A (rank, in) and B (out, rank) for every linear layer there is."""
+    """Returns A (rank, in) and B (out, rank) for every linear layer."""
     noise = torch.Generator().manual_seed(seed)
     return {
         path: (
@@ -68,6 +68,7 @@ def random_factors(transformer: LTXVideoTransformer3DModel, rank: int = 4, seed:
 
 
 def merged(transformer: LTXVideoTransformer3DModel, *loras: tuple[Factors, float]) -> LTXVideoTransformer3DModel:
+    """Returns a copy whose weights contain the LoRAs."""
     result = copy.deepcopy(transformer)
     for factors, strength in loras:
         for path, (a, b) in factors.items():
@@ -78,7 +79,7 @@ def merged(transformer: LTXVideoTransformer3DModel, *loras: tuple[Factors, float
 
 @pytest.fixture
 def adapter(tmp_path: Path, transformer: LTXVideoTransformer3DModel) -> Callable[..., Adapter]:
-    """Writes a file and reads it."""
+    """A function that writes a LoRA file and reads it."""
 
     def read(tensors: Mapping[str, Tensor], scale: float = 1.0, metadata: dict[str, str] | None = None) -> Adapter:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.safetensors"
@@ -93,7 +94,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_equals_a_merge(
+def test_a_lora_in_every_spelling_acts_like_merged_weights(
     spelling: str, transformer: LTXVideoTransformer3DModel, adapter: Callable[..., Adapter]
 ) -> None:
     factors = random_factors(transformer)
@@ -104,7 +105,7 @@ def test_every_spelling_equals_a_merge(
 
 
 @pytest.mark.parametrize("scale", [-1.0, 0.25, 2.0])
-def test_scale_and_alpha_over_rank(
+def test_the_strength_is_scale_times_alpha_over_rank(
     scale: float, transformer: LTXVideoTransformer3DModel, adapter: Callable[..., Adapter]
 ) -> None:
     factors = random_factors(transformer, rank=4)
@@ -123,7 +124,7 @@ def test_scale_and_alpha_over_rank(
         ({"text_encoder.lora_alpha": 3}, 1, 1),
     ],
 )
-def test_strength_from_pefts_configuration(
+def test_the_strength_follows_pefts_configuration(
     config: dict[str, object],
     strength: float,
     strength_of_q: float,
@@ -139,7 +140,7 @@ def test_strength_from_pefts_configuration(
     assert_same(found, predict(merged(transformer, (others, strength), (of_q, strength_of_q))))
 
 
-def test_an_alpha_tensor_comes_before_the_header(
+def test_an_alpha_tensor_overrides_the_header(
     transformer: LTXVideoTransformer3DModel, adapter: Callable[..., Adapter]
 ) -> None:
     factors = random_factors(transformer, rank=4)
@@ -160,7 +161,7 @@ def test_adapters_of_different_rank_and_scale_add_up(
     assert_same(found, predict(merged(transformer, (wide, 0.5), (narrow, -1.5))))
 
 
-def test_bf16_is_nearer_to_the_truth_than_a_merge(adapter: Callable[..., Adapter]) -> None:
+def test_in_bf16_a_lora_is_as_exact_as_a_merge(adapter: Callable[..., Adapter]) -> None:
     exact = tiny_transformer()
     factors = random_factors(exact)
     truth = predict(merged(exact, (factors, 0.1)))
@@ -173,7 +174,7 @@ def test_bf16_is_nearer_to_the_truth_than_a_merge(adapter: Callable[..., Adapter
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
-def test_files_in_other_precisions(
+def test_loras_can_be_stored_in_other_types(
     dtype: torch.dtype, transformer: LTXVideoTransformer3DModel, adapter: Callable[..., Adapter]
 ) -> None:
     factors = {path: (a.to(dtype), b.to(dtype)) for path, (a, b) in random_factors(transformer).items()}
@@ -183,7 +184,7 @@ def test_files_in_other_precisions(
     assert_same(found, predict(merged(transformer, (exact, 1))))
 
 
-def test_weights_stored_in_fp8(adapter: Callable[..., Adapter]) -> None:
+def test_a_lora_acts_on_weights_stored_in_fp8(adapter: Callable[..., Adapter]) -> None:
     model = tiny_transformer()
     factors = random_factors(model)
     model.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32)
@@ -193,7 +194,9 @@ def test_weights_stored_in_fp8(adapter: Callable[..., Adapter]) -> None:
     assert torch.equal(predict(model), plain)
 
 
-def test_nothing_is_left_afterwards(transformer: LTXVideoTransformer3DModel, adapter: Callable[..., Adapter]) -> None:
+def test_a_detached_lora_leaves_the_model_unchanged(
+    transformer: LTXVideoTransformer3DModel, adapter: Callable[..., Adapter]
+) -> None:
     before = predict(transformer)
     weights = {name: weight.clone() for name, weight in transformer.state_dict().items()}
     lora = adapter(SPELLINGS["diffusers"](random_factors(transformer)))
@@ -212,7 +215,7 @@ def attach_and_fail(transformer: LTXVideoTransformer3DModel, lora: Adapter) -> "
     return reference
 
 
-def test_an_error_detaches_and_frees_too(
+def test_an_error_detaches_and_frees_the_lora(
     transformer: LTXVideoTransformer3DModel, adapter: Callable[..., Adapter]
 ) -> None:
     lora = adapter(SPELLINGS["diffusers"](random_factors(transformer)))
@@ -222,7 +225,7 @@ def test_an_error_detaches_and_frees_too(
     assert not any(module._forward_hooks for module in transformer.modules() if isinstance(module, nn.Linear))
 
 
-def test_scale_zero_leaves_the_adapter_out(
+def test_a_lora_of_scale_zero_is_not_attached(
     transformer: LTXVideoTransformer3DModel, adapter: Callable[..., Adapter]
 ) -> None:
     before = predict(transformer)
@@ -231,18 +234,18 @@ def test_scale_zero_leaves_the_adapter_out(
         assert torch.equal(predict(transformer), before)
 
 
-@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+@pytest.mark.parametrize("bad_value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("part", ["lora_A.weight", "alpha"])
-def test_weights_that_are_not_finite(
-    poison: float, part: str, transformer: LTXVideoTransformer3DModel, adapter: Callable[..., Adapter]
+def test_weights_that_are_not_finite_are_refused(
+    bad_value: float, part: str, transformer: LTXVideoTransformer3DModel, adapter: Callable[..., Adapter]
 ) -> None:
     tensors = SPELLINGS["diffusers"](random_factors(transformer)) | {"transformer.proj_out.alpha": torch.tensor(4.0)}
-    tensors[f"transformer.proj_out.{part}"].view(-1)[0] = poison
+    tensors[f"transformer.proj_out.{part}"].view(-1)[0] = bad_value
     with pytest.raises(RequestError, match=r"loras\.0\.path: .*infinities or NaNs \(layers: proj_out\)"):
         adapter(tensors)
 
 
-def test_a_file_for_another_size(adapter: Callable[..., Adapter]) -> None:
+def test_a_lora_for_a_model_of_another_width_is_refused(adapter: Callable[..., Adapter]) -> None:
     tensors = {
         "diffusion_model.transformer_blocks.0.attn1.to_q.lora_A.weight": torch.zeros(4, 32),
         "diffusion_model.transformer_blocks.0.attn1.to_q.lora_B.weight": torch.zeros(32, 4),

@@ -1,4 +1,4 @@
-"""Streaming blocks gives the numbers of blocks that stay, byte for byte."""
+"""Streamed blocks compute the same bytes as blocks that stay on the device."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
@@ -15,7 +15,7 @@ COUNT = 6
 
 
 class Block(nn.Module):
-    """A linear layer, a norm and a table; the first block has one weight more, as T5's has."""
+    """A linear layer, a norm and a table. The first block has an additional weight, as in T5."""
 
     def __init__(self, *, first: bool) -> None:
         super().__init__()
@@ -49,9 +49,11 @@ def run(stream: nn.ModuleList) -> Tensor:
 
 
 @pytest.mark.parametrize("count", range(COUNT + 1))
-@pytest.mark.parametrize("resting", [torch.float32, torch.bfloat16])
-def test_every_number_of_kept_blocks_gives_the_same(blocks: list[Block], count: int, resting: torch.dtype) -> None:
-    whole = [block.to(resting) for block in blocks]
+@pytest.mark.parametrize("stored_dtype", [torch.float32, torch.bfloat16])
+def test_the_output_does_not_depend_on_the_number_of_kept_blocks(
+    blocks: list[Block], count: int, stored_dtype: torch.dtype
+) -> None:
+    whole = [block.to(stored_dtype) for block in blocks]
     stream = BlockStream(whole, CPU, torch.float32)
     stream.keep(COUNT)
     expected = run(stream)
@@ -60,24 +62,24 @@ def test_every_number_of_kept_blocks_gives_the_same(blocks: list[Block], count: 
         assert torch.equal(run(stream), expected)
 
 
-def test_kept_blocks_are_spread(blocks: list[Block]) -> None:
+def test_kept_blocks_are_spread_evenly(blocks: list[Block]) -> None:
     stream = BlockStream([block.to(torch.bfloat16) for block in blocks], CPU, torch.float32)
     stream.keep(2)
     here = [block.linear.weight.dtype == torch.float32 for block in blocks]
     assert here == [False, False, True, False, False, True]
 
 
-def test_only_the_current_block_is_at_work(blocks: list[Block]) -> None:
+def test_only_the_current_block_is_on_the_device(blocks: list[Block]) -> None:
     stream = BlockStream([block.to(torch.bfloat16) for block in blocks], CPU, torch.float32)
-    at_rest = [block.linear.weight.data_ptr() for block in blocks]
+    stored = [block.linear.weight.data_ptr() for block in blocks]
     for index, _ in enumerate(stream):
         working = [block.linear.weight.dtype == torch.float32 for block in blocks]
         assert working == [other == index for other in range(COUNT)]
-    assert [block.linear.weight.data_ptr() for block in blocks] == at_rest
+    assert [block.linear.weight.data_ptr() for block in blocks] == stored
 
 
 @pytest.mark.parametrize("leave", [lambda iterator: iterator.close(), lambda iterator: iterator.throw(MemoryError)])
-def test_a_walk_that_is_left_takes_nothing_along(
+def test_an_iteration_that_ends_early_frees_its_block(
     blocks: list[Block], leave: Callable[[Iterator[nn.Module]], object]
 ) -> None:
     stream = BlockStream([block.to(torch.bfloat16) for block in blocks], CPU, torch.float32)
@@ -89,7 +91,7 @@ def test_a_walk_that_is_left_takes_nothing_along(
     assert {weight.dtype for block in blocks for weight in block.parameters()} == {torch.bfloat16}
 
 
-def test_int8_is_near_and_does_not_depend_on_what_stays(blocks: list[Block]) -> None:
+def test_int8_is_close_and_does_not_depend_on_the_kept_blocks(blocks: list[Block]) -> None:
     exact = BlockStream(blocks, CPU, torch.float32)
     exact.keep(COUNT)
     expected = run(exact)
@@ -102,7 +104,7 @@ def test_int8_is_near_and_does_not_depend_on_what_stays(blocks: list[Block]) -> 
     assert 0 < (results[0] - expected).abs().max() < 0.05 * expected.abs().max()
 
 
-def test_int8_rests_in_a_byte_per_weight(blocks: list[Block]) -> None:
+def test_int8_matrices_are_stored_in_a_byte_per_weight(blocks: list[Block]) -> None:
     rounded = BlockStream(blocks, CPU, torch.float32, int8=True)
     rounded.keep(3)
     for _ in rounded:
@@ -112,7 +114,7 @@ def test_int8_rests_in_a_byte_per_weight(blocks: list[Block]) -> None:
         assert block.scale_shift_table.dtype == block.norm.weight.dtype == torch.float32
 
 
-def test_rounding_is_as_near_as_eight_bits_can_be() -> None:
+def test_the_rounding_error_is_at_most_half_a_level() -> None:
     dense = torch.randn(16, 64) * torch.logspace(-3, 3, 16)[:, None]
     dense[5] = 0
     error = (Weight.quantised(dense).dense(torch.float32) - dense).abs()
@@ -121,7 +123,7 @@ def test_rounding_is_as_near_as_eight_bits_can_be() -> None:
 
 
 class FakeStream:
-    """A queue of work that is done at once. What it is told goes into the log that all share."""
+    """A CUDA stream whose work is done at once. It writes its calls to a log that all streams share."""
 
     def __init__(self, name: str, log: list[str]) -> None:
         self.name = name
@@ -130,7 +132,7 @@ class FakeStream:
 
     def record_event(self) -> str:
         self.events += 1
-        self.log.append(f"{self.name} marks {self.events}")
+        self.log.append(f"{self.name} records {self.events}")
         return f"{self.name} {self.events}"
 
     def wait_event(self, event: str) -> None:
@@ -139,17 +141,17 @@ class FakeStream:
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Of two streams in the place of CUDA's."""
-    said: list[str] = []
-    work, copies = FakeStream("work", said), FakeStream("copies", said)
+    """The log of two fake streams, which replace CUDA's."""
+    calls: list[str] = []
+    work, copies = FakeStream("work", calls), FakeStream("copies", calls)
     monkeypatch.setattr(blocks_module, "_side_stream", lambda _device: copies)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: work)
     monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
-    return said
+    return calls
 
 
-def test_copies_to_a_gpu_run_ahead_and_never_over_what_is_in_use(blocks: list[Block], log: list[str]) -> None:
-    """The order on the two streams; that CUDA keeps to it is CUDA's."""
+def test_copies_to_a_gpu_run_ahead_and_never_overwrite_a_block_in_use(blocks: list[Block], log: list[str]) -> None:
+    """Checks the order of the calls on the two streams."""
     stream = BlockStream(blocks, CPU, torch.float32)
     reference = run(nn.ModuleList(blocks))
     log.clear()
@@ -158,22 +160,27 @@ def test_copies_to_a_gpu_run_ahead_and_never_over_what_is_in_use(blocks: list[Bl
         log.append(f"block {index}")
         x = block(x)
     assert torch.equal(x, reference)
-    # Two blocks are sent before the first is computed with, each into room of its own.
+    # Two blocks are copied before the first one computes, each into a separate buffer.
     first = log.index("block 0")
-    assert [line for line in log[:first] if line.startswith("copies marks")] == ["copies marks 1", "copies marks 2"]
+    assert [line for line in log[:first] if line.startswith("copies records")] == [
+        "copies records 1",
+        "copies records 2",
+    ]
     for index in range(COUNT):
-        # A block is computed with after it has come.
+        # A block computes after it has been copied.
         assert log.index(f"work waits for copies {index + 1}") < log.index(f"block {index}")
     for index in range(2, COUNT):
-        # Its room was left by the block two before, and the copy waits for that.
-        sent = log.index(f"copies marks {index + 1}")
-        left = max(at for at, line in enumerate(log[:sent]) if line.startswith("work marks"))
-        assert log.index(f"block {index - 2}") < left
-        assert f"copies waits for {log[left].replace(' marks', '')}" in log[left:sent]
+        # Its buffer was used by the block two before it, and the copy waits until that one has computed.
+        copied = log.index(f"copies records {index + 1}")
+        computed = max(at for at, line in enumerate(log[:copied]) if line.startswith("work records"))
+        assert log.index(f"block {index - 2}") < computed
+        assert f"copies waits for {log[computed].replace(' records', '')}" in log[computed:copied]
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_pinned_memory(blocks: list[Block], monkeypatch: pytest.MonkeyPatch, int8: bool) -> None:
+def test_pinned_memory_does_not_change_the_output(
+    blocks: list[Block], monkeypatch: pytest.MonkeyPatch, int8: bool
+) -> None:
     pinned = []
 
     def pin_memory(tensor: Tensor) -> Tensor:
@@ -187,11 +194,11 @@ def test_pinned_memory(blocks: list[Block], monkeypatch: pytest.MonkeyPatch, int
     expected = run(stream)
     stream.keep(2, pinned=True)
     assert torch.equal(run(stream), expected)
-    # Nothing is left to be cast on the way.
+    # Pinned weights already have the type that blocks compute in.
     assert int8 or {tensor.dtype for tensor in pinned} == {torch.float32}
     count = len(pinned)
     stream.keep(1, pinned=True)
     assert torch.equal(run(stream), expected)
-    assert len(pinned) > count  # only what has left since
+    assert len(pinned) > count  # the block that no longer stays
     stream.keep(COUNT)
     assert torch.equal(run(stream), expected)

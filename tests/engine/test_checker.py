@@ -17,7 +17,7 @@ def plain(level: int, height: int = 40, width: int = 60) -> np.ndarray:
     return np.full((height, width, 3), level, np.uint8)
 
 
-def test_pictures_are_scored_by_what_they_show(tmp_path: Path) -> None:
+def test_each_picture_is_scored_by_its_own_content(tmp_path: Path) -> None:
     classifier = PictureClassifier(str(picture_classifier(tmp_path)), "SETTING", CPU)
     dark, *others = classifier.scores([plain(20), *[plain(240)] * 10, plain(20, 32, 32)])
     assert list(classifier.labels) == ["normal", "nsfw"]
@@ -27,8 +27,8 @@ def test_pictures_are_scored_by_what_they_show(tmp_path: Path) -> None:
     assert sum(dark.values()) == pytest.approx(1.0)
 
 
-def test_texts_are_scored_to_their_ends(tmp_path: Path) -> None:
-    """The model reads 64 tokens at once; the word is the 301st."""
+def test_the_whole_of_a_long_text_is_scored(tmp_path: Path) -> None:
+    """The model reads 64 tokens at once, and the forbidden word is the 301st."""
     classifier = TextClassifier(str(text_classifier(tmp_path)), "SETTING", CPU)
     long = "the red circle " * 100
     fine, short, hidden = classifier.scores([long, f"a {FORBIDDEN} circle", long + FORBIDDEN])
@@ -38,16 +38,16 @@ def test_texts_are_scored_to_their_ends(tmp_path: Path) -> None:
     assert classifier.scores([""])[0]["toxic"] < 0.5
 
 
-def test_a_classifier_whose_labels_do_not_exclude_each_other(tmp_path: Path) -> None:
+def test_labels_of_a_multi_label_classifier_are_scored_independently(tmp_path: Path) -> None:
     folder = picture_classifier(tmp_path)
     config = folder / "config.json"
     config.write_text(re.sub(r"^{", '{"problem_type": "multi_label_classification",', config.read_text()))
     (scores,) = PictureClassifier(str(folder), "SETTING", CPU).scores([plain(240)])
-    assert scores["normal"] == pytest.approx(0.5)  # of a logit of zero
+    assert scores["normal"] == pytest.approx(0.5)  # the sigmoid of a logit of zero
     assert scores["nsfw"] > 0.9
 
 
-def test_a_checker_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+def test_errors_in_a_checkers_files_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="SETTING: cannot load"):
         PictureClassifier(str(tmp_path / "missing"), "SETTING", CPU)
     folder = picture_classifier(tmp_path / "model")

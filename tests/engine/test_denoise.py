@@ -3,14 +3,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from keyreel.canvas import Grid
-from keyreel.engine import latents, noise
+from keyreel.engine import noise
 from keyreel.engine.conditions import PinnedLatents, TokenSequence, initial_noise, token_sequence
 from keyreel.engine.denoise import Denoiser
 from keyreel.engine.models import Model
 from keyreel.engine.schedule import linear_quadratic
-from keyreel.engine.transformer import Levels, rotary, text_key_values
-from keyreel.recipes import Guidance
+from keyreel.engine.transformer import rotary, text_key_values
+from keyreel.video.canvas import Grid
+from keyreel.video.recipes import Guidance
 
 SHAPE = (3, 2, 3)
 
@@ -36,7 +36,7 @@ def denoiser(model: Model, sequence: TokenSequence) -> Denoiser:
 
 
 @torch.inference_mode()
-def test_a_stopped_loop_goes_on_with_the_same_numbers(denoiser: Denoiser, sequence: TokenSequence) -> None:
+def test_a_resumed_loop_computes_the_same_numbers(denoiser: Denoiser, sequence: TokenSequence) -> None:
     whole = list(denoiser.steps(sequence.tokens))
     done, halfway, _ = whole[2]
     assert [step for step, *_ in whole] == [1, 2, 3, 4, 5, 6]
@@ -45,20 +45,20 @@ def test_a_stopped_loop_goes_on_with_the_same_numbers(denoiser: Denoiser, sequen
 
 
 @torch.inference_mode()
-def test_pinned_tokens_keep_to_their_strength(denoiser: Denoiser, sequence: TokenSequence) -> None:
+def test_pinned_tokens_change_according_to_their_strength(denoiser: Denoiser, sequence: TokenSequence) -> None:
     extra = sequence.extra
     hard, soft = slice(extra, extra + 6), slice(0, extra)
     for done, tokens, _ in denoiser.steps(sequence.tokens):
         level = denoiser.sigmas[done - 1]
-        shaken = (tokens[:, hard] - sequence.tokens[:, hard]).abs().mean().item()
-        assert shaken == pytest.approx(0.15 * level**2 * 0.8, abs=0.05)
+        noise_added = (tokens[:, hard] - sequence.tokens[:, hard]).abs().mean().item()
+        assert noise_added == pytest.approx(0.15 * level**2 * 0.8, abs=0.05)
         moved = not torch.equal(tokens[:, soft], sequence.tokens[:, soft])
         assert moved == any(sigma < 0.4 for sigma in denoiser.sigmas[:done])
 
 
 @torch.inference_mode()
-def test_a_stochastic_step_takes_fresh_noise(denoiser: Denoiser, sequence: TokenSequence) -> None:
-    """LTX-Video's `rf.py`: the estimate of the finished latents, with fresh noise up to the next level."""
+def test_a_stochastic_step_adds_fresh_noise(denoiser: Denoiser, sequence: TokenSequence) -> None:
+    """As in LTX-Video's `rf.py`: the estimate of the clean latents, mixed with fresh noise up to the next level."""
     sigma, following = 1.0, denoiser.sigmas[1]
     still = replace(denoiser, condition_noise_scale=0.0)
     plain, clean = still.step(sequence.tokens, 0)
@@ -73,26 +73,14 @@ def test_a_stochastic_step_takes_fresh_noise(denoiser: Denoiser, sequence: Token
 
 
 @torch.inference_mode()
-def test_the_last_stochastic_step_ends_without_noise(denoiser: Denoiser, sequence: TokenSequence) -> None:
+def test_the_last_stochastic_step_adds_no_noise(denoiser: Denoiser, sequence: TokenSequence) -> None:
     last = len(denoiser.sigmas) - 2
     stochastic = replace(denoiser, stochastic=True).step(sequence.tokens, last)
     torch.testing.assert_close(stochastic, denoiser.step(sequence.tokens, last), rtol=0, atol=1e-5)
 
 
-def test_levels_name_each_noise_once() -> None:
-    levels = Levels.of(torch.tensor([0.0, 0.5, 0.5, 0.0, 0.2]))
-    assert levels.values.tolist() == pytest.approx([0.0, 0.2, 0.5])
-    per_level = torch.tensor([[1.0], [2.0], [3.0]])
-    assert levels.spread(per_level).flatten().tolist() == [1, 3, 3, 1, 2]
-
-
-def test_coordinates_of_the_first_latent_frame_stand_for_one_frame() -> None:
-    frames = latents.coordinates((3, 1, 2), Grid(32, 8), start=5)
-    assert frames.tolist() == [[5, 5, 6, 6, 14, 14], [0] * 6, [0, 32] * 3]
-
-
 @torch.inference_mode()
-def test_the_last_step_expects_what_comes(denoiser: Denoiser, sequence: TokenSequence) -> None:
+def test_the_last_estimate_equals_the_result(denoiser: Denoiser, sequence: TokenSequence) -> None:
     *_, (_, tokens, clean) = denoiser.steps(sequence.tokens)
     free = sequence.pinned == 0
     torch.testing.assert_close(clean[:, free], tokens[:, free], rtol=0, atol=1e-5)

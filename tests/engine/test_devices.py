@@ -1,5 +1,3 @@
-"""Devices of this machine."""
-
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +21,7 @@ from keyreel.errors import ModelError
 CPU = torch.device("cpu")
 
 
-def test_devices() -> None:
+def test_the_fastest_device_is_chosen_and_unknown_ones_are_refused() -> None:
     assert device_names()[-1] == "cpu"
     assert choose_device(None) == torch.device(device_names()[0])
     assert choose_device("cpu") == CPU
@@ -32,20 +30,20 @@ def test_devices() -> None:
             choose_device(name)
 
 
-def test_cpu_computes_in_fp32() -> None:
+def test_a_cpu_computes_in_fp32() -> None:
     assert choose_dtype(CPU) == torch.float32
     free, total = memory(CPU)
     assert 0 < free <= total
 
 
-def test_main_memory_is_what_linux_says_is_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_memory_is_what_linux_reports_as_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "PROC", tmp_path)
     monkeypatch.setattr(devices, "CGROUP", tmp_path)
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:    3 kB\n")
     assert main_memory()[0] == 3 * 1024
 
 
-def test_a_container_has_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_memory_respects_the_limit_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "CGROUP", tmp_path)
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("700000\n")
@@ -56,7 +54,8 @@ def test_a_container_has_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert main_memory() == (500_000, 1_000_000)
 
 
-def test_a_process_may_have_less() -> None:
+@pytest.mark.slow
+def test_main_memory_respects_the_limit_of_the_process() -> None:
     code = (
         "import resource; from keyreel.engine.devices import main_memory; free, _ = main_memory();"
         "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize();"
@@ -67,7 +66,7 @@ def test_a_process_may_have_less() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "answer"),
+    ("error", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (MemoryError(), True),
@@ -77,19 +76,19 @@ def test_a_process_may_have_less() -> None:
         (ValueError("DefaultCPUAllocator"), False),
     ],
 )
-def test_what_counts_as_out_of_memory(error: Exception, answer: bool) -> None:
-    assert is_out_of_memory(error) == answer
+def test_errors_are_recognised_as_out_of_memory(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected
 
 
-def test_what_a_cpu_says_when_it_is_out_of_memory() -> None:
+def test_an_allocation_error_of_the_cpu_is_recognised() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**55)
     assert is_out_of_memory(raised.value)
 
 
-def test_visiting_a_device_leaves_the_weights_at_home() -> None:
+def test_weights_return_to_their_memory_after_a_stay_on_a_device() -> None:
     module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
-    home = [tensor.data_ptr() for tensor in module.state_dict().values()]
+    addresses = [tensor.data_ptr() for tensor in module.state_dict().values()]
     with pytest.raises(RuntimeError, match="interrupted"), on_device(module, CPU):
         raise RuntimeError("interrupted")
-    assert [tensor.data_ptr() for tensor in module.state_dict().values()] == home
+    assert [tensor.data_ptr() for tensor in module.state_dict().values()] == addresses

@@ -1,4 +1,7 @@
-"""What plans set aside for a request is what the engine's own operations take, counted by shape at full size."""
+"""Compares the estimates of memory plans with the memory that the engine's operations take at full size.
+
+The estimates are in `keyreel.checkpoints.memory`. No weights are needed: everything is on the meta device.
+"""
 
 from typing import Any
 
@@ -6,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 
-from keyreel import plans
+from keyreel.checkpoints import memory as plans
 from keyreel.engine.autoencoder import decode, encode
 from keyreel.engine.transformer import Forward, Levels, velocities
 from tests.engine.live_memory import LiveMemory
@@ -25,7 +28,7 @@ def vae() -> Any:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("forwards", [1, 3])
 @torch.inference_mode()
-def test_a_forward(dtype: torch.dtype, forwards: int) -> None:
+def test_the_estimate_for_a_prediction_is_an_upper_bound(dtype: torch.dtype, forwards: int) -> None:
     tokens, layers = 4680, 2
     with torch.device("meta"):
         transformer = LTXVideoTransformer3DModel.from_config(TRANSFORMER_13B | {"num_layers": layers}).to(dtype)
@@ -41,9 +44,10 @@ def test_a_forward(dtype: torch.dtype, forwards: int) -> None:
     assert 0.75 * estimate < live.peak <= estimate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [89, 161])
 @torch.inference_mode()
-def test_decoding(vae: Any, frames: int) -> None:
+def test_the_estimate_for_decoding_is_an_upper_bound(vae: Any, frames: int) -> None:
     latents = torch.empty(1, 128, (frames - 1) // 8 + 1, HEIGHT // 32, WIDTH // 32, dtype=torch.bfloat16, device="meta")
     with LiveMemory([*vae.parameters(), *vae.buffers(), latents]) as live:
         assert sum(1 for _ in decode(vae, latents, 0.05)) == frames
@@ -51,9 +55,10 @@ def test_decoding(vae: Any, frames: int) -> None:
     assert 0.75 * estimate < live.peak <= estimate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [1, 89])
 @torch.inference_mode()
-def test_encoding(vae: Any, frames: int) -> None:
+def test_the_estimate_for_encoding_is_an_upper_bound(vae: Any, frames: int) -> None:
     clip = torch.empty(1, 3, frames, HEIGHT, WIDTH, dtype=torch.bfloat16, device="meta")
     with LiveMemory([*vae.parameters(), *vae.buffers(), clip]) as live:
         encode(vae, clip)

@@ -1,7 +1,8 @@
-"""LTX-Video at its full size, without memory for its weights.
+"""Builds LTX-Video at its full size, without memory for its weights, and compares it with published figures.
 
-The real files cannot be had in a test. What is known of them from outside: the numbers of weights that Lightricks and
-others give, and, of `ltxv-2b-0.9.6-dev-04-25.safetensors`, those of its two prefixes and its numbers of tensors.
+The story goes over catalogue, checkpoint layout and engine. The real files are too large for a test, so the figures
+are those that Lightricks and others have published: the numbers of weights, and for
+`ltxv-2b-0.9.6-dev-04-25.safetensors` also the numbers of weights and tensors per key prefix.
 """
 
 from typing import Any
@@ -11,20 +12,20 @@ import torch
 from torch import nn
 from transformers import T5Config, T5EncoderModel
 
-from keyreel.catalogue import CATALOGUE, SIZE_2B, SIZE_13B, T5, VAE
-from keyreel.checkpoint import Stack
+from keyreel.checkpoints.catalogue import CATALOGUE, SIZE_2B, SIZE_13B, T5, VAE
+from keyreel.checkpoints.checkpoint import Stack
 from keyreel.engine.single_file import build, transformer_weights, vae_weights
-from tests.checkpoints import (
+from tests.engine.test_single_file import TRANSFORMER_13B, VAE_097
+from tests.tiny_checkpoints import (
     original_transformer_config,
     original_transformer_key,
     original_vae_config,
     original_vae_key,
 )
-from tests.engine.test_single_file import TRANSFORMER_13B, VAE_097
 
 TRANSFORMER_2B = TRANSFORMER_13B | {"attention_head_dim": 64, "cross_attention_dim": 2048, "num_layers": 28}
 STATISTICS = ("channel", "mean-of-stds", "mean-of-stds_over_std-of-means")
-"""In Lightricks' files beside those that are used."""
+"""Statistics in Lightricks' files that nothing reads."""
 
 
 def full_size(transformer: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
@@ -54,7 +55,7 @@ def test_the_catalogue_has_the_sizes_of_the_models(config: dict[str, Any], size:
     assert channels / (out / 3) == size.detail
 
 
-def test_text_encoder() -> None:
+def test_the_catalogue_has_the_size_of_the_text_encoder() -> None:
     config = T5Config(
         vocab_size=32128,
         d_model=4096,
@@ -67,38 +68,37 @@ def test_text_encoder() -> None:
     with torch.device("meta"):
         encoder = T5EncoderModel(config)
     assert stack(encoder, encoder.encoder.block) == T5
-    # 4.99 + 5.00 + 4.87 + 4.19 GB of fp32 on the hub.
+    # The hub lists four files of fp32 weights.
     assert 4 * T5.total / 1e9 == pytest.approx(4.99 + 5.00 + 4.87 + 4.19, abs=0.01)
 
 
 @pytest.mark.parametrize("config", [TRANSFORMER_13B, TRANSFORMER_2B], ids=["13B", "2B"])
-def test_the_key_map_is_complete_both_ways(config: dict[str, Any]) -> None:
-    """Every weight of the modules has a key in the file, every key of the file is a weight, and none is two."""
+def test_keys_of_the_file_and_weights_of_the_modules_correspond_one_to_one(config: dict[str, Any]) -> None:
     transformer, vae = full_size(config)
     official = official_weights(transformer, vae)
     assert len(official) == len(transformer.state_dict()) + len(vae.state_dict()) + len(STATISTICS)
-    left = dict(official)
-    for ours, module in ((transformer_weights(left), transformer), (vae_weights(left), vae)):
+    remaining = dict(official)
+    for ours, module in ((transformer_weights(remaining), transformer), (vae_weights(remaining), vae)):
         expected = dict(_state(module))
         assert ours.keys() == expected.keys()
         assert all(ours[key] is tensor for key, tensor in expected.items())
-    assert not left
+    assert not remaining
 
 
 def official_weights(transformer: nn.Module, vae: nn.Module) -> dict[str, torch.Tensor]:
-    """What is in Lightricks' file, as far as it can be known without it."""
+    """Returns the weights of Lightricks' file, as far as they are known without the file."""
     weights = {f"model.diffusion_model.{original_transformer_key(key)}": tensor for key, tensor in _state(transformer)}
     weights |= {f"vae.{original_vae_key(key)}": tensor for key, tensor in _state(vae)}
     return weights | {f"vae.per_channel_statistics.{name}": torch.empty(128, device="meta") for name in STATISTICS}
 
 
 def _state(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    # Each tensor once: `is` must tell them apart.
+    # keep_vars returns the parameters themselves, so that `is` can compare them.
     return list(module.state_dict(keep_vars=True).items())
 
 
-def test_published_figures_of_the_single_file() -> None:
-    """Of 0.9.6-dev, counted by others in the real file: weights per prefix, tensors of the autoencoder's two halves."""
+def test_the_2b_single_file_has_the_published_figures() -> None:
+    """Others have counted them in the real file of 0.9.6-dev."""
     transformer, vae = full_size(TRANSFORMER_2B)
     official = official_weights(transformer, vae)
     sums = {
@@ -108,12 +108,12 @@ def test_published_figures_of_the_single_file() -> None:
     assert sums == {"model.": 1_923_385_472, "vae.": 1_246_914_162}
     tensors = {half: sum(key.startswith(f"vae.{half}.") for key in official) for half in ("encoder", "decoder")}
     assert tensors == {"encoder": 92, "decoder": 132}
-    # 6.34 GB in bf16, as the hub says.
+    # The hub lists 6.34 GB, in bf16.
     assert 2 * sum(sums.values()) / 1e9 == pytest.approx(6.34, abs=0.005)
     assert CATALOGUE["ltxv-2b-0.9.6-dev"].size / 1e9 == pytest.approx(6.34)
 
 
-def test_published_size_of_the_13b_single_file() -> None:
+def test_the_13b_single_file_has_the_published_size() -> None:
     official = official_weights(*full_size(TRANSFORMER_13B))
     assert 2 * sum(tensor.numel() for tensor in official.values()) / 1e9 == pytest.approx(28.6, abs=0.05)
     assert CATALOGUE["ltxv-13b-0.9.8-dev"].size / 1e9 == pytest.approx(28.6)

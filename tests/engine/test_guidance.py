@@ -1,13 +1,12 @@
-"""Each formula against a plain restatement of it, in numpy and fp64."""
+"""Compares each formula with a plain restatement of it in NumPy and fp64."""
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from keyreel.engine import latents
 from keyreel.engine.guidance import classifier_free, fitted, guided, rescaled
-from keyreel.recipes import Guidance
+from keyreel.video.recipes import Guidance
 
 Array = NDArray[np.float64]
 
@@ -19,11 +18,11 @@ def assert_same(ours: torch.Tensor, plain: Array) -> None:
     np.testing.assert_allclose(ours.numpy(), plain, rtol=1e-5, atol=1e-6)
 
 
-def test_classifier_free() -> None:
+def test_classifier_free_guidance_follows_its_formula() -> None:
     assert_same(classifier_free(NEGATIVE, POSITIVE, 3.0), N + 3.0 * (P - N))
 
 
-def test_fitted_is_the_nearest_multiple() -> None:
+def test_fitted_returns_the_nearest_multiple() -> None:
     ours = fitted(NEGATIVE, POSITIVE)
     assert_same(ours, N * np.sum(P * N) / np.sum(N * N))
     rest = (P - ours.numpy()).flatten()
@@ -32,7 +31,7 @@ def test_fitted_is_the_nearest_multiple() -> None:
 
 
 @pytest.mark.parametrize("amount", [0.0, 0.5, 1.0])
-def test_rescaled(amount: float) -> None:
+def test_rescaling_follows_its_formula(amount: float) -> None:
     factor = P.std(ddof=1) / (4 * P + N).std(ddof=1)
     assert_same(rescaled(4 * POSITIVE + NEGATIVE, POSITIVE, amount), (4 * P + N) * (amount * factor + 1 - amount))
 
@@ -41,8 +40,8 @@ def test_rescaled(amount: float) -> None:
 @pytest.mark.parametrize("rescale", [0.0, 0.7])
 @pytest.mark.parametrize("stg", [0.0, 2.0])
 @pytest.mark.parametrize("scale", [1.0, 6.0])
-def test_all_together(scale: float, stg: float, rescale: float, cfg_star: bool) -> None:
-    """As ltx_video's `pipeline_ltx_video.py` puts them together."""
+def test_the_formulas_are_combined_as_by_lightricks(scale: float, stg: float, rescale: float, cfg_star: bool) -> None:
+    """In ltx_video's `pipeline_ltx_video.py`."""
     plain = P.copy()
     if scale > 1:
         negative = N * np.sum(P * N) / np.sum(N * N) if cfg_star else N
@@ -59,24 +58,5 @@ def test_all_together(scale: float, stg: float, rescale: float, cfg_star: bool) 
     assert_same(ours, plain)
 
 
-def test_without_guidance_nothing_changes() -> None:
+def test_without_guidance_the_prediction_is_returned_unchanged() -> None:
     assert guided(POSITIVE, None, None, Guidance(), cfg_star=True) is POSITIVE
-
-
-@pytest.mark.parametrize("amount", [0.0, 0.6, 1.0])
-def test_tone_mapped(amount: float) -> None:
-    z = torch.linspace(-6, 6, 25)
-    x, strength = z.double().numpy(), 0.75 * amount
-    plain = x * (1 - 0.8 * strength / (1 + np.exp(-4 * strength * (np.abs(x) - 1))))
-    assert_same(latents.tone_mapped(z, amount), plain)
-
-
-@pytest.mark.parametrize("amount", [0.0, 0.5, 1.0])
-def test_matched(amount: float) -> None:
-    generator = torch.Generator().manual_seed(1)
-    z, reference = (torch.randn(1, 3, 2, size, size, generator=generator) for size in (6, 3))
-    reference = 2 * reference + 1
-    plain = []
-    for x, r in zip(z[0].double().numpy(), reference[0].double().numpy(), strict=True):
-        plain.append(x + amount * ((x - x.mean()) / x.std(ddof=1) * r.std(ddof=1) + r.mean() - x))
-    assert_same(latents.matched(z, reference, amount), np.stack(plain)[None])

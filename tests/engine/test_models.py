@@ -1,5 +1,3 @@
-"""Loading models in both layouts."""
-
 import json
 import shutil
 from collections.abc import Callable
@@ -12,10 +10,11 @@ from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceTrainer
 from torch import nn
 
-from keyreel.canvas import Grid
 from keyreel.engine.models import Model, load_model
 from keyreel.errors import ModelError
-from tests.checkpoints import single_file, tiny_checkpoint
+from keyreel.video.canvas import Grid
+from keyreel.video.recipes import Capabilities, RecipeName, RecipeSettings
+from tests.tiny_checkpoints import single_file, tiny_checkpoint, tiny_upsampler
 
 CPU = torch.device("cpu")
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -33,6 +32,7 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[[Path], Model]:
+    """A function that loads the model at a path."""
     return lambda path: load_model(str(path), "cpu", tmp_path / "cache")
 
 
@@ -53,7 +53,7 @@ def assert_same_weights(a: Model, b: Model) -> None:
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_folder(folder: Path, load: Callable[[Path], Model]) -> None:
+def test_a_model_is_loaded_from_a_folder(folder: Path, load: Callable[[Path], Model]) -> None:
     model = load(folder)
     assert (model.name, model.grid, model.device, model.dtype) == ("tiny", Grid(32, 8), CPU, torch.float32)
     assert len(model.fingerprint) == 64
@@ -64,7 +64,7 @@ def test_folder(folder: Path, load: Callable[[Path], Model]) -> None:
 
 
 @pytest.mark.parametrize("spatial", [32, 64])
-def test_layouts_hold_the_same_model(tmp_path: Path, load: Callable[[Path], Model], spatial: int) -> None:
+def test_both_layouts_load_the_same_model(tmp_path: Path, load: Callable[[Path], Model], spatial: int) -> None:
     folder = tiny_checkpoint(tmp_path / "tiny", spatial=spatial)
     whole, single = load(folder), load(single_file(folder, folder / "tiny.safetensors"))
     assert_same_weights(whole, single)
@@ -80,7 +80,7 @@ def plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def test_shards(folder: Path, load: Callable[[Path], Model]) -> None:
+def test_a_sharded_model_is_loaded(folder: Path, load: Callable[[Path], Model]) -> None:
     whole = load(folder)
     transformer = LTXVideoTransformer3DModel.from_pretrained(folder / "transformer")
     (folder / WEIGHTS).unlink()
@@ -92,7 +92,7 @@ def test_shards(folder: Path, load: Callable[[Path], Model]) -> None:
         load(folder)
 
 
-def test_bf16_weights_are_computed_with_in_fp32(tmp_path: Path, load: Callable[[Path], Model]) -> None:
+def test_bf16_weights_are_loaded_as_fp32_on_a_cpu(tmp_path: Path, load: Callable[[Path], Model]) -> None:
     model = load(tiny_checkpoint(tmp_path / "half", dtype=torch.bfloat16))
     assert {weight.dtype for module in modules(model) for weight in module.parameters()} == {torch.float32}
 
@@ -105,7 +105,9 @@ def test_bf16_weights_are_computed_with_in_fp32(tmp_path: Path, load: Callable[[
         (torch.int8, "I8 weights"),
     ],
 )
-def test_weights_of_other_types(folder: Path, load: Callable[[Path], Model], dtype: torch.dtype, message: str) -> None:
+def test_weights_of_unsupported_types_are_refused(
+    folder: Path, load: Callable[[Path], Model], dtype: torch.dtype, message: str
+) -> None:
     def convert(weights: dict[str, torch.Tensor]) -> None:
         weights["proj_out.weight"] = weights["proj_out.weight"].to(dtype)
 
@@ -116,26 +118,26 @@ def test_weights_of_other_types(folder: Path, load: Callable[[Path], Model], dty
         load(single_file(folder, folder / "tiny.safetensors"))
 
 
-def test_truncated(folder: Path, load: Callable[[Path], Model]) -> None:
+def test_a_truncated_file_is_refused(folder: Path, load: Callable[[Path], Model]) -> None:
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
     with pytest.raises(ModelError, match="damaged or cut short"):
         load(folder)
 
 
-def test_missing_weight(folder: Path, load: Callable[[Path], Model]) -> None:
+def test_a_missing_weight_is_refused(folder: Path, load: Callable[[Path], Model]) -> None:
     rewrite(folder / WEIGHTS, lambda weights: weights.pop("proj_out.bias"))
     with pytest.raises(ModelError, match=r"transformer lacks weights of LTXVideoTransformer3DModel: proj_out.bias"):
         load(folder)
 
 
-def test_unknown_weight(folder: Path, load: Callable[[Path], Model]) -> None:
+def test_an_unknown_weight_is_refused(folder: Path, load: Callable[[Path], Model]) -> None:
     rewrite(folder / "text_encoder" / "model.safetensors", lambda weights: weights.update(x=torch.ones(1)))
     with pytest.raises(ModelError, match=r"text_encoder holds weights that T5EncoderModel does not have: x"):
         load(folder)
 
 
-def test_weights_of_another_width(folder: Path, load: Callable[[Path], Model]) -> None:
+def test_weights_of_another_shape_are_refused(folder: Path, load: Callable[[Path], Model]) -> None:
     config = folder / "transformer" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_attention_heads": 4}))
     with pytest.raises(ModelError, match=r"holds weights of other shapes than its configuration says: .* and \d+ more"):
@@ -143,7 +145,9 @@ def test_weights_of_another_width(folder: Path, load: Callable[[Path], Model]) -
 
 
 @pytest.mark.parametrize("name", ["shared.weight", "encoder.embed_tokens.weight"])
-def test_the_words_of_the_text_encoder_have_two_names(folder: Path, load: Callable[[Path], Model], name: str) -> None:
+def test_the_token_embedding_can_have_either_of_two_names(
+    folder: Path, load: Callable[[Path], Model], name: str
+) -> None:
     whole = load(folder)
 
     def keep_one(weights: dict[str, torch.Tensor]) -> None:
@@ -156,21 +160,21 @@ def test_the_words_of_the_text_encoder_have_two_names(folder: Path, load: Callab
     assert again.prompts.encoder.shared.weight is again.prompts.encoder.encoder.embed_tokens.weight
 
 
-def test_a_part_that_cannot_be_built(folder: Path, load: Callable[[Path], Model]) -> None:
+def test_a_part_that_cannot_be_built_is_refused(folder: Path, load: Callable[[Path], Model]) -> None:
     config = folder / "transformer" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"norm_eps": "small", "num_layers": "two"}))
     with pytest.raises(ModelError, match=r"transformer describes a model that Keyreel cannot build"):
         load(folder)
 
 
-def test_int8_is_part_of_the_name(folder: Path, load: Callable[[Path], Model]) -> None:
+def test_an_int8_model_has_its_own_name(folder: Path, load: Callable[[Path], Model]) -> None:
     exact, rounded = load(folder), load(folder.with_name("tiny+int8"))
     assert (exact.name, rounded.name) == ("tiny", "tiny+int8")
     assert exact.fingerprint == rounded.fingerprint
 
 
-def test_tokenizer_as_published(folder: Path, load: Callable[[Path], Model]) -> None:
-    """T5's tokenizer lies on the hub as a SentencePiece model, not as `tokenizer.json`."""
+def test_a_sentencepiece_tokenizer_is_loaded(folder: Path, load: Callable[[Path], Model]) -> None:
+    """On the hub T5's tokenizer is a SentencePiece model, not `tokenizer.json`."""
     shutil.rmtree(folder / "tokenizer")
     (folder / "tokenizer").mkdir()
     with (folder / "tokenizer" / "spiece.model").open("wb") as file:
@@ -193,6 +197,49 @@ def test_tokenizer_as_published(folder: Path, load: Callable[[Path], Model]) -> 
     assert tokens[-1] == tokenizer.eos_token_id == 1
 
 
-def test_unknown_name(tmp_path: Path) -> None:
+def test_an_unknown_model_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model 'sora'. Choose one of demo, ltxv-13b-0.9.7-dev"):
         load_model("sora", None, tmp_path)
+
+
+def test_the_upsampler_and_the_distilled_lora_are_loaded(full_model: Model) -> None:
+    assert full_model.upsampler
+    assert full_model.distilled_lora
+    assert not any(weight.requires_grad for weight in full_model.upsampler.parameters())
+    assert full_model.capabilities.upsampler != full_model.capabilities.distilled_lora
+
+
+def test_a_model_without_auxiliary_weights_has_no_capabilities(model: Model) -> None:
+    assert (model.upsampler, model.distilled_lora, model.capabilities) == (None, None, Capabilities())
+
+
+@pytest.mark.parametrize("recipe", ["multiscale", "distilled"])
+def test_a_default_recipe_that_is_not_supported_is_refused(
+    checkpoint: Path, tmp_path: Path, recipe: RecipeName
+) -> None:
+    with pytest.raises(ModelError, match=f"Recipe {recipe} needs"):
+        load_model(str(checkpoint), "cpu", tmp_path, RecipeSettings(recipe=recipe))
+
+
+def test_a_guided_recipe_is_refused_for_a_distilled_model(checkpoint: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "distilled")
+    assert load_model(str(folder), "cpu", tmp_path).capabilities == Capabilities(distilled=True)
+    with pytest.raises(ModelError, match="Recipe stg is not for distilled models"):
+        load_model(str(folder), "cpu", tmp_path, RecipeSettings(recipe="stg"))
+
+
+def test_a_distilled_lora_for_another_model_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "wide.safetensors"
+    weights = {
+        f"transformer.transformer_blocks.0.attn1.to_q.lora_{side}.weight": torch.ones(shape)
+        for side, shape in (("A", (4, 64)), ("B", (64, 4)))
+    }
+    save_file(weights, path)
+    with pytest.raises(ModelError, match=r"KEYREEL_DISTILLED_LORA cannot be used: .*wide\.safetensors"):
+        load_model(str(checkpoint), "cpu", tmp_path, RecipeSettings(distilled_lora=str(path)))
+
+
+def test_an_upsampler_for_other_latents_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    own = tiny_upsampler(tmp_path / "own", channels=8)
+    with pytest.raises(ModelError, match="for latents of 8 channels; this model has 16"):
+        load_model(str(checkpoint), "cpu", tmp_path, RecipeSettings(upsampler=str(own)))

@@ -1,4 +1,7 @@
-"""Two passes as a whole against diffusers': LTXConditionPipeline, LTXLatentUpsamplePipeline, LTXConditionPipeline."""
+"""Compares the two-pass recipe with diffusers: LTXConditionPipeline, LTXLatentUpsamplePipeline, LTXConditionPipeline.
+
+With the same weights and the same noise, the whole engine up to the decoder must compute the same latents.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +16,14 @@ from diffusers import LTXConditionPipeline, LTXLatentUpsamplePipeline
 from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from torch.nn import functional
 
-from keyreel.canvas import Grid, Size, latent_shape
 from keyreel.engine import noise
 from keyreel.engine.models import Model
 from keyreel.engine.pipeline import draw, encode_conditions
 from keyreel.engine.schedule import noise_levels
-from keyreel.job import Job, Sampling
-from keyreel.recipes import Guidance, Pass, Recipe, recipe_of
-from tests.engine.stock import Pin, noise_in_their_order, our_noise, outcome
+from keyreel.video.canvas import Grid, Size, latent_shape
+from keyreel.video.job import Job, Sampling
+from keyreel.video.recipes import Guidance, Pass, Recipe, recipe_of
+from tests.engine.stock import Pin, engine_noise, noise_in_diffusers_order, result_of
 
 SIZE, FIRST, SECOND = Size(192, 96), Size(128, 64), Size(256, 128)
 FRAMES, SEED, STEPS = 17, 5, 6
@@ -44,7 +47,7 @@ def pipeline(full_checkpoint: Path) -> Any:
 
 
 def guided(scale: float) -> Recipe:
-    """Of 6 steps, the first 4 at the small size and the last 3 at the large one."""
+    """Returns a recipe of 6 steps: the first 4 at the small size and the last 3 at the large one."""
     guidance = ((0.0, Guidance(scale)),)
     return Recipe((Pass(STEPS, guidance, skip_final=2), Pass(STEPS, guidance, skip_initial=3)))
 
@@ -56,12 +59,16 @@ CASES: dict[str, list[Pin]] = {
     "clip@8": [Pin(8, 9)],
     "mix": [Pin(0, strength=0.5), Pin(FRAMES - 1)],
 }
+FAST = ("mix",)
+PINS = [pytest.param(pins, id=name, marks=() if name in FAST else pytest.mark.slow) for name, pins in CASES.items()]
 
 
-@pytest.mark.parametrize("pins", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("pins", PINS)
 @pytest.mark.parametrize("scale", [1.0, 3.0], ids=["plain", "guided"])
-def test_latents_agree(full_model: Model, pipeline: Any, full_checkpoint: Path, pins: list[Pin], scale: float) -> None:
-    job = replace(JOB, conditions=tuple(pin.ours(SIZE) for pin in pins))
+def test_latents_equal_diffusers_latents(
+    full_model: Model, pipeline: Any, full_checkpoint: Path, pins: list[Pin], scale: float
+) -> None:
+    job = replace(JOB, conditions=tuple(pin.for_engine(SIZE) for pin in pins))
     ours = drawn(full_model, job, guided(scale))
     theirs = two_stock_passes(pipeline, full_checkpoint, pins, scale)
     assert ours.shape == (1, 16, 3, 4, 8)
@@ -69,14 +76,16 @@ def test_latents_agree(full_model: Model, pipeline: Any, full_checkpoint: Path, 
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
-def test_colours_are_matched_by_halves(full_model: Model, pipeline: Any, full_checkpoint: Path) -> None:
+def test_latents_are_equal_with_half_the_colour_matching(
+    full_model: Model, pipeline: Any, full_checkpoint: Path
+) -> None:
     job = replace(JOB, sampling=Sampling(recipe="multiscale", adain=0.5))
     theirs = two_stock_passes(pipeline, full_checkpoint, [], 1.0, adain=0.5)
     torch.testing.assert_close(drawn(full_model, job, guided(1.0)), theirs, rtol=0, atol=1e-4)
 
 
-def test_the_distilled_recipe_agrees(full_model: Model, pipeline: Any, full_checkpoint: Path) -> None:
-    """The very recipe: its two lists, no guidance."""
+def test_the_distilled_recipe_gives_equal_latents(full_model: Model, pipeline: Any, full_checkpoint: Path) -> None:
+    """With the recipe's own noise levels, and without guidance."""
     recipe = recipe_of("multiscale", 30, 3.0, distilled=True)
     ours = drawn(full_model, JOB, recipe)
     theirs = two_stock_passes(pipeline, full_checkpoint, [], 1.0, recipe=recipe)
@@ -86,7 +95,7 @@ def test_the_distilled_recipe_agrees(full_model: Model, pipeline: Any, full_chec
 @torch.inference_mode()
 def drawn(model: Model, job: Job, recipe: Recipe) -> torch.Tensor:
     texts = [model.prompts.encode(prompt) for prompt in (job.prompt, job.negative_prompt)]
-    return outcome(draw(model, job, recipe, texts, outcome(encode_conditions(model, job))))
+    return result_of(draw(model, job, recipe, texts, result_of(encode_conditions(model, job))))
 
 
 @torch.inference_mode()
@@ -101,7 +110,7 @@ def two_stock_passes(
 ) -> torch.Tensor:
     first, second = (recipe or guided(scale)).passes
     levels = noise_levels(first)[:-1]
-    with resized_as_we_do(pipeline):
+    with bilinear_resizing(pipeline):
         small = stock_pass(
             pipeline, pins, FIRST, SEED, scale, len(levels), timesteps=[1000 * level for level in levels]
         )
@@ -127,9 +136,9 @@ def stock_pass(
     pipeline: Any, pins: Sequence[Pin], size: Size, seed: int, scale: float, steps: int, **options: Any
 ) -> torch.Tensor:
     shape = latent_shape(size, FRAMES, Grid(32, 8))
-    with our_noise(noise_in_their_order(pins, shape, seed, steps)):
+    with engine_noise(noise_in_diffusers_order(pins, shape, seed, steps)):
         video: torch.Tensor = pipeline(
-            conditions=[pin.theirs(SIZE) for pin in pins] or None,
+            conditions=[pin.for_diffusers(SIZE) for pin in pins] or None,
             prompt=JOB.prompt,
             negative_prompt=JOB.negative_prompt,
             width=size.width,
@@ -144,8 +153,8 @@ def stock_pass(
 
 
 @contextmanager
-def resized_as_we_do(pipeline: Any) -> Iterator[None]:
-    """diffusers resizes conditions with Lanczos in PIL; Lightricks, and Keyreel, bilinearly as tensors."""
+def bilinear_resizing(pipeline: Any) -> Iterator[None]:
+    """Makes diffusers resize conditions bilinearly, like Lightricks and Keyreel, instead of with Lanczos."""
 
     def resize(images: Sequence[Any], height: int, width: int) -> torch.Tensor:
         frames = torch.stack([torch.from_numpy(np.array(image)) for image in images]).movedim(-1, 1)

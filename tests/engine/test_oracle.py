@@ -1,4 +1,7 @@
-"""The engine against diffusers' LTXConditionPipeline: same weights, same noise, same latents."""
+"""Compares the engine with diffusers' LTXConditionPipeline: the same weights and noise must give the same latents.
+
+The story goes over conditions, noise, schedule, guidance, transformer and the denoising loop.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,15 +10,15 @@ import pytest
 import torch
 from diffusers import LTXConditionPipeline
 
-from keyreel.canvas import Grid, Size, latent_shape
 from keyreel.engine import latents
 from keyreel.engine.conditions import encode_condition, initial_noise, token_sequence
 from keyreel.engine.denoise import Denoiser
 from keyreel.engine.schedule import linear_quadratic
 from keyreel.engine.transformer import rotary, text_key_values
-from keyreel.recipes import Guidance
-from tests.checkpoints import tiny_checkpoint
-from tests.engine.stock import CHANNELS, Pin, noise_in_their_order, our_noise
+from keyreel.video.canvas import Grid, Size, latent_shape
+from keyreel.video.recipes import Guidance
+from tests.engine.stock import CHANNELS, Pin, engine_noise, noise_in_diffusers_order
+from tests.tiny_checkpoints import tiny_checkpoint
 
 GRID = Grid(32, 8)
 SIZE = Size(96, 64)
@@ -50,12 +53,16 @@ CASES: dict[str, list[Pin]] = {
     "mix": [Pin(0, 9, 0.6), Pin(16, 9), Pin(13, strength=0.5), Pin(FRAMES - 1)],
     "two clips": [Pin(0, 9), Pin(16, 17, 0.75)],
 }
+FAST = ("mix",)
+PINS = [pytest.param(pins, id=name, marks=() if name in FAST else pytest.mark.slow) for name, pins in CASES.items()]
 
 
 @pytest.mark.parametrize("condition_noise", [0.0, 0.15], ids=["still", "noise"])
 @pytest.mark.parametrize("guidance", [1.0, 3.0], ids=["plain", "guided"])
-@pytest.mark.parametrize("pins", CASES.values(), ids=CASES.keys())
-def test_latents_agree(pipeline: Any, pins: list[Pin], guidance: float, condition_noise: float) -> None:
+@pytest.mark.parametrize("pins", PINS)
+def test_latents_equal_diffusers_latents(
+    pipeline: Any, pins: list[Pin], guidance: float, condition_noise: float
+) -> None:
     ours = _ours(pipeline, pins, guidance, condition_noise)
     theirs = _theirs(pipeline, pins, guidance, condition_noise)
     assert ours.std() > 0.1
@@ -64,7 +71,7 @@ def test_latents_agree(pipeline: Any, pins: list[Pin], guidance: float, conditio
 
 @torch.inference_mode()
 def _ours(pipeline: Any, pins: Sequence[Pin], guidance: float, condition_noise: float) -> torch.Tensor:
-    pinned = [encode_condition(pipeline.vae, pin.ours(SIZE), SIZE) for pin in pins]
+    pinned = [encode_condition(pipeline.vae, pin.for_engine(SIZE), SIZE) for pin in pins]
     sequence = token_sequence(pinned, initial_noise(SHAPE, CHANNELS, SEED), GRID, SEED)
     texts = [_text(pipeline, prompt) for prompt in (PROMPT, NEGATIVE)]
     denoiser = Denoiser(
@@ -92,9 +99,9 @@ def _text(pipeline: Any, prompt: str) -> torch.Tensor:
 
 @torch.inference_mode()
 def _theirs(pipeline: Any, pins: Sequence[Pin], guidance: float, condition_noise: float) -> torch.Tensor:
-    with our_noise(noise_in_their_order(pins, SHAPE, SEED, STEPS if condition_noise else 0)):
+    with engine_noise(noise_in_diffusers_order(pins, SHAPE, SEED, STEPS if condition_noise else 0)):
         video: torch.Tensor = pipeline(
-            conditions=[pin.theirs(SIZE) for pin in pins] or None,
+            conditions=[pin.for_diffusers(SIZE) for pin in pins] or None,
             prompt=PROMPT,
             negative_prompt=NEGATIVE,
             width=SIZE.width,

@@ -8,17 +8,17 @@ import torch
 from keyreel.engine.models import Model
 from keyreel.engine.pipeline import run
 from keyreel.engine.preview import CELLS, COUNT, FRAMES, PIXELS, is_due, preview
-from keyreel.events import Frames, Preview, Stage, Step
+from keyreel.video.events import Frames, Preview, Stage, Step
 from tests.engine.test_pipeline import JOB, video
 
 PREVIEWED = replace(JOB, steps=12, frames=41, previews=True)
 
 
-def test_previews_change_nothing_of_the_video(model: Model) -> None:
+def test_previews_do_not_change_the_video(model: Model) -> None:
     assert np.array_equal(video(model, PREVIEWED), video(model, replace(PREVIEWED, previews=False)))
 
 
-def test_a_video_has_a_few_previews_between_its_steps(model: Model) -> None:
+def test_previews_come_between_the_steps(model: Model) -> None:
     names = [type(event).__name__ for event in run(model, PREVIEWED) if isinstance(event, Stage | Step | Preview)]
     denoising = "".join(name[:2] for name in names).split("St" * 3)[0]
     assert names.count("Preview") == COUNT
@@ -26,8 +26,9 @@ def test_a_video_has_a_few_previews_between_its_steps(model: Model) -> None:
     assert not any(isinstance(event, Preview) for event in run(model, replace(PREVIEWED, previews=False)))
 
 
+@pytest.mark.slow
 def test_the_last_preview_resembles_the_video(model: Model) -> None:
-    """Its frames and the video's, each made as small as the other allows."""
+    """Compares the last frames of both, reduced to a 4 by 4 grid."""
     events = list(run(model, replace(PREVIEWED, steps=50)))
     *_, last = (event.pixels for event in events if isinstance(event, Preview))
     whole = np.concatenate([event.pixels for event in events if isinstance(event, Frames)])
@@ -36,13 +37,13 @@ def test_the_last_preview_resembles_the_video(model: Model) -> None:
 
 
 def means(frame: np.ndarray) -> np.ndarray:
-    """Of a 4 by 4 grid."""
+    """Returns the means of the cells of a 4 by 4 grid."""
     rows = np.array_split(frame.astype(float), 4, axis=0)
     return np.array([cell.mean((0, 1)) for row in rows for cell in np.array_split(row, 4, axis=1)]).ravel()
 
 
 @torch.inference_mode()
-def test_a_large_grid_is_decoded_small(model: Model) -> None:
+def test_a_preview_of_large_latents_is_small(model: Model) -> None:
     clean = torch.randn(1, model.transformer.config.in_channels, 2, 2 * CELLS, 4 * CELLS)
     pixels = preview(model.vae, clean, 0.05)
     assert pixels.shape == (2, PIXELS // 2, PIXELS, 3)

@@ -1,14 +1,15 @@
 import torch
 
+from keyreel.checkpoints.memory import PROMPT_TOKENS
 from keyreel.engine.models import Model
-from keyreel.engine.prompt import CACHED_PROMPTS, MAX_TOKENS
+from keyreel.engine.prompt import CACHED_PROMPTS
 
 
 @torch.inference_mode()
-def test_padding_would_change_nothing(model: Model) -> None:
-    """The stock pipeline pads to 256 tokens and masks them."""
+def test_an_embedding_equals_that_of_the_padded_prompt(model: Model) -> None:
+    """diffusers pads prompts to 256 tokens and masks the padding."""
     padded = model.prompts.tokenizer(
-        "a red star", padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+        "a red star", padding="max_length", max_length=PROMPT_TOKENS, truncation=True, return_tensors="pt"
     )
     stock = model.prompts.encoder(padded.input_ids, attention_mask=padded.attention_mask).last_hidden_state
     ours = model.prompts.encode("  a red star ").embedding
@@ -16,19 +17,19 @@ def test_padding_would_change_nothing(model: Model) -> None:
 
 
 @torch.inference_mode()
-def test_a_long_prompt_is_cut_and_ends_like_any_other(model: Model) -> None:
+def test_a_long_prompt_is_cut_and_still_ends_with_the_end_token(model: Model) -> None:
     long = model.prompts.encode("red " * 300)
     assert long.is_cut
-    assert torch.equal(long.embedding, model.prompts.encode("red " * (MAX_TOKENS - 1)).embedding)
+    assert torch.equal(long.embedding, model.prompts.encode("red " * (PROMPT_TOKENS - 1)).embedding)
 
 
 @torch.inference_mode()
-def test_an_empty_prompt_is_a_prompt(model: Model) -> None:
+def test_an_empty_prompt_has_one_token(model: Model) -> None:
     assert model.prompts.encode("").embedding.shape[1] == 1
 
 
 @torch.inference_mode()
-def test_recent_prompts_are_kept_and_old_ones_go(model: Model) -> None:
+def test_only_recent_prompts_are_cached(model: Model) -> None:
     first = model.prompts.encode("a star 0")
     assert model.prompts.encode("a star 0") is first
     for number in range(1, CACHED_PROMPTS + 1):

@@ -1,4 +1,4 @@
-"""Lightricks' layout against diffusers' own reading of it."""
+"""Compares the reading of Lightricks' layout with diffusers'."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from keyreel.engine.single_file import build, load_single_file, transformer_weights, vae_config, vae_weights
 from keyreel.errors import ModelError
-from tests.checkpoints import (
+from tests.tiny_checkpoints import (
     original_transformer_config,
     original_transformer_key,
     original_vae_config,
@@ -80,7 +80,7 @@ def full_size() -> tuple[Any, Any]:
 
 
 def rewritten(original: Path, path: Path, change: Callable[[Weights], object]) -> Path:
-    """The file with other weights and the same configuration."""
+    """Writes a copy of the file with changed weights and the same configuration."""
     weights = load_file(original)
     change(weights)
     with safe_open(original, framework="pt") as file:
@@ -88,18 +88,18 @@ def rewritten(original: Path, path: Path, change: Callable[[Weights], object]) -
     return path
 
 
-def test_vae_configuration() -> None:
+def test_the_configuration_of_the_autoencoder_is_read() -> None:
     assert vae_config(original_vae_config(VAE_097)) == VAE_097
 
 
-def test_full_size(full_size: tuple[Any, Any]) -> None:
+def test_the_full_size_model_has_the_published_number_of_weights(full_size: tuple[Any, Any]) -> None:
     transformer, vae = full_size
     assert sum(weight.numel() for weight in transformer.parameters()) == 13_042_569_344
     assert sum(weight.numel() for weight in vae.parameters()) == 1_246_913_522
     assert (vae.spatial_compression_ratio, vae.temporal_compression_ratio) == (32, 8)
 
 
-def test_transformer_keys_are_those_of_diffusers(full_size: tuple[Any, Any]) -> None:
+def test_keys_of_the_transformer_are_converted_like_diffusers(full_size: tuple[Any, Any]) -> None:
     names = [f"model.diffusion_model.{original_transformer_key(key)}" for key in full_size[0].state_dict()]
     weights = dict.fromkeys(names, torch.empty(0))
     theirs = convert_ltx_transformer_checkpoint_to_diffusers(dict(weights))
@@ -107,7 +107,7 @@ def test_transformer_keys_are_those_of_diffusers(full_size: tuple[Any, Any]) -> 
     assert not weights
 
 
-def test_vae_keys_are_those_of_diffusers(full_size: tuple[Any, Any]) -> None:
+def test_keys_of_the_autoencoder_are_converted_like_diffusers(full_size: tuple[Any, Any]) -> None:
     expected = full_size[1].state_dict()
     weights = {f"vae.{original_vae_key(key)}": tensor for key, tensor in expected.items()}
     theirs = convert_ltx_vae_checkpoint_to_diffusers(dict(weights))
@@ -116,14 +116,14 @@ def test_vae_keys_are_those_of_diffusers(full_size: tuple[Any, Any]) -> None:
     assert all(ours[key] is theirs[key] is expected[key] for key in expected)
 
 
-def test_weights_stay_in_the_file(original: Path) -> None:
-    """Mapped, in its own type: nothing is read before it is used."""
+def test_weights_are_mapped_from_the_file(original: Path) -> None:
+    """In the file's type, so that nothing is read before it is used."""
     for module in load_single_file(original):
         tensors = module.state_dict().values()
         assert {(tensor.device.type, tensor.dtype) for tensor in tensors} == {("cpu", torch.float32)}
         assert not any(weight.requires_grad for weight in module.parameters())
-    held = Path("/proc/self/maps").read_text()
-    assert str(original) in held
+    maps = Path("/proc/self/maps").read_text()
+    assert str(original) in maps
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_weights_stay_in_the_file(original: Path) -> None:
         ("vae.per_channel_statistics.std-of-means", "lacks weights of AutoencoderKLLTXVideo: latents_std"),
     ],
 )
-def test_missing_weight(original: Path, tmp_path: Path, key: str, message: str) -> None:
+def test_a_missing_weight_is_refused(original: Path, tmp_path: Path, key: str, message: str) -> None:
     path = rewritten(original, tmp_path / "short.safetensors", lambda weights: weights.pop(key))
     with pytest.raises(ModelError, match=message):
         load_single_file(path)
@@ -148,13 +148,13 @@ def test_missing_weight(original: Path, tmp_path: Path, key: str, message: str) 
         ("text_encoders.t5xxl.weight", "that Keyreel does not know: text_encoders.t5xxl.weight"),
     ],
 )
-def test_unknown_weight(original: Path, tmp_path: Path, key: str, message: str) -> None:
+def test_an_unknown_weight_is_refused(original: Path, tmp_path: Path, key: str, message: str) -> None:
     path = rewritten(original, tmp_path / "more.safetensors", lambda weights: weights.update({key: torch.ones(1)}))
     with pytest.raises(ModelError, match=message):
         load_single_file(path)
 
 
-def test_weight_of_another_shape(original: Path, tmp_path: Path) -> None:
+def test_a_weight_of_another_shape_is_refused(original: Path, tmp_path: Path) -> None:
     change = {"model.diffusion_model.proj_out.bias": torch.ones(3)}
     path = rewritten(original, tmp_path / "other.safetensors", lambda weights: weights.update(change))
     with pytest.raises(ModelError, match=r"other shapes than its configuration says: proj_out.bias"):
@@ -162,7 +162,7 @@ def test_weight_of_another_shape(original: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("blocks", [[("res_x", {}), ("compress_all", {})], [("res_x_y", {})]])
-def test_autoencoder_before_095(blocks: list[tuple[str, dict[str, Any]]]) -> None:
+def test_autoencoders_before_0_9_5_are_refused(blocks: list[tuple[str, dict[str, Any]]]) -> None:
     config = original_vae_config(VAE_097) | {"encoder_blocks": blocks}
     with pytest.raises(ModelError, match=r"not that of LTX-Video 0.9.5 or later"):
         vae_config(config)

@@ -1,4 +1,4 @@
-"""Forwards against the stock module's own, perturbed ones too, and what they do not compute twice."""
+"""Compares predictions, also perturbed ones, with those of diffusers' module."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,11 +9,11 @@ import torch
 from diffusers import LTXVideoTransformer3DModel
 from torch import nn
 
-from keyreel.canvas import Grid
 from keyreel.engine.latents import coordinates
 from keyreel.engine.transformer import Forward, Levels, rotary, text_key_values, velocities
-from keyreel.recipes import StgMode
-from tests.checkpoints import randomised
+from keyreel.video.canvas import Grid
+from keyreel.video.recipes import StgMode
+from tests.tiny_checkpoints import randomised
 
 SHAPE = (2, 3, 4)
 LAYERS = 4
@@ -41,7 +41,7 @@ def transformer() -> LTXVideoTransformer3DModel:
 
 @torch.inference_mode()
 def ours(transformer: LTXVideoTransformer3DModel, *perturbed: tuple[tuple[int, ...], StgMode]) -> list[torch.Tensor]:
-    """Positive, negative, and the positive prompt perturbed in each way."""
+    """Returns predictions for the positive prompt, the negative one, and the positive one with each perturbation."""
     positive, negative = (text_key_values(transformer, text) for text in TEXTS)
     forwards = [Forward(positive), Forward(negative), *(Forward(positive, *how) for how in perturbed)]
     table = rotary(transformer, FRAMES, 25)
@@ -65,7 +65,7 @@ def stock(transformer: LTXVideoTransformer3DModel, text: torch.Tensor) -> torch.
 
 @contextmanager
 def perturbed_stock(transformer: LTXVideoTransformer3DModel, blocks: tuple[int, ...], mode: StgMode) -> Iterator[None]:
-    """The same perturbation said in the stock module's own words."""
+    """Perturbs diffusers' module in the same way during the block."""
     with pytest.MonkeyPatch.context() as patch:
         for index in blocks:
             block = transformer.transformer_blocks[index]
@@ -85,9 +85,18 @@ def _without_attention(mode: StgMode) -> Callable[..., torch.Tensor]:
     return process
 
 
+def test_levels_list_each_noise_level_once() -> None:
+    levels = Levels.of(torch.tensor([0.0, 0.5, 0.5, 0.0, 0.2]))
+    assert levels.values.tolist() == pytest.approx([0.0, 0.2, 0.5])
+    per_level = torch.tensor([[1.0], [2.0], [3.0]])
+    assert levels.spread(per_level).flatten().tolist() == [1, 3, 3, 1, 2]
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("blocks", [(0,), (2,), (1, 3)], ids=str)
-def test_perturbed_forwards(transformer: LTXVideoTransformer3DModel, blocks: tuple[int, ...], mode: StgMode) -> None:
+def test_predictions_equal_diffusers_predictions(
+    transformer: LTXVideoTransformer3DModel, blocks: tuple[int, ...], mode: StgMode
+) -> None:
     positive, negative, perturbed = ours(transformer, (blocks, mode))
     torch.testing.assert_close(positive, stock(transformer, TEXTS[0]), rtol=0, atol=1e-5)
     torch.testing.assert_close(negative, stock(transformer, TEXTS[1]), rtol=0, atol=1e-5)
@@ -97,13 +106,13 @@ def test_perturbed_forwards(transformer: LTXVideoTransformer3DModel, blocks: tup
     assert (perturbed - positive).abs().max() > 1e-3
 
 
-def test_modes_differ(transformer: LTXVideoTransformer3DModel) -> None:
+def test_each_perturbation_mode_predicts_something_else(transformer: LTXVideoTransformer3DModel) -> None:
     _, _, values, skip, block = ours(transformer, *(((2,), mode) for mode in MODES))
     assert (values - skip).abs().max() > 1e-3
     assert (skip - block).abs().max() > 1e-3
 
 
-def test_side_by_side_is_as_good_as_alone(transformer: LTXVideoTransformer3DModel) -> None:
+def test_a_prediction_is_the_same_alone_and_with_others(transformer: LTXVideoTransformer3DModel) -> None:
     positive, *_ = ours(transformer, ((2,), "attention_values"))
     with torch.inference_mode():
         text = text_key_values(transformer, TEXTS[0])
@@ -113,7 +122,7 @@ def test_side_by_side_is_as_good_as_alone(transformer: LTXVideoTransformer3DMode
 
 
 def test_common_blocks_are_computed_once(transformer: LTXVideoTransformer3DModel) -> None:
-    """Until its first perturbed block a perturbed forward is the positive one."""
+    """A perturbed prediction shares the blocks before its first perturbed block with the positive one."""
     with counted([block.ff for block in transformer.transformer_blocks]) as calls:
         ours(transformer, ((2,), "attention_values"))
     assert calls == [2, 2, 3, 3]
@@ -121,7 +130,7 @@ def test_common_blocks_are_computed_once(transformer: LTXVideoTransformer3DModel
 
 @contextmanager
 def counted(modules: list[nn.Module]) -> Iterator[list[int]]:
-    """How often each is called."""
+    """Counts during the block how often each module is called."""
     calls = [0] * len(modules)
 
     def count(index: int) -> Callable[..., None]:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from keyreel.engine.models import Model
 from keyreel.engine.upsample import load_upsampler, upsample
 from keyreel.errors import ModelError
-from tests.checkpoints import single_file_upsampler, tiny_upsampler
+from tests.tiny_checkpoints import single_file_upsampler, tiny_upsampler
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -26,7 +26,7 @@ def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> 
     save_file(weights, path)
 
 
-def test_layouts_hold_the_same_weights(folder: Path, model: Model, tmp_path: Path) -> None:
+def test_both_layouts_load_the_same_weights(folder: Path, model: Model, tmp_path: Path) -> None:
     single = single_file_upsampler(folder, tmp_path / "ltxv-spatial-upscaler-0.9.7.safetensors")
     ours, theirs = load_upsampler(folder, model.vae, torch.float32), load_upsampler(single, model.vae, torch.float32)
     stock = LTXLatentUpsamplerModel.from_pretrained(folder)
@@ -36,8 +36,8 @@ def test_layouts_hold_the_same_weights(folder: Path, model: Model, tmp_path: Pat
         assert all(torch.equal(weight, stock.state_dict()[key]) for key, weight in loaded.state_dict().items())
 
 
-def test_published_size() -> None:
-    """The file on the hub has 505 MB, in fp32: the module of its configuration holds as much."""
+def test_the_published_upsampler_has_the_published_size() -> None:
+    """The file on the hub has 505 MB, in fp32."""
     with torch.device("meta"):
         published = LTXLatentUpsamplerModel(in_channels=128, mid_channels=512, num_blocks_per_stage=4, dims=3)
     weights = sum(weight.numel() for weight in published.parameters())
@@ -46,8 +46,8 @@ def test_published_size() -> None:
 
 @pytest.mark.parametrize("adain", [0.0, 0.5, 1.0])
 @torch.inference_mode()
-def test_as_the_stock_pipeline(folder: Path, model: Model, adain: float) -> None:
-    """There, colours are matched before latents are normalised, which comes to the same."""
+def test_latents_equal_diffusers_latents(folder: Path, model: Model, adain: float) -> None:
+    """diffusers matches colours before it normalises the latents, which is equivalent."""
     upsampler = load_upsampler(folder, model.vae, torch.float32)
     z = torch.randn(1, 16, 3, 2, 3, generator=torch.Generator().manual_seed(1))
     pipeline = LTXLatentUpsamplePipeline(model.vae, LTXLatentUpsamplerModel.from_pretrained(folder))
@@ -66,7 +66,7 @@ def test_as_the_stock_pipeline(folder: Path, model: Model, adain: float) -> None
     ],
     ids=["missing", "unknown", "shape"],
 )
-def test_every_key_counts(
+def test_weights_must_match_the_configuration(
     folder: Path, model: Model, change: Callable[[dict[str, torch.Tensor]], object], message: str
 ) -> None:
     rewrite(folder / WEIGHTS, change)
@@ -74,11 +74,11 @@ def test_every_key_counts(
         load_upsampler(folder, model.vae, torch.float32)
 
 
-def test_files_that_are_none(folder: Path, model: Model, tmp_path: Path) -> None:
+def test_files_that_are_not_upsamplers_are_refused(folder: Path, model: Model, tmp_path: Path) -> None:
     save_file(load_file(folder / WEIGHTS), bare := tmp_path / "bare.safetensors")
     (torn := tmp_path / "torn.safetensors").write_bytes((folder / WEIGHTS).read_bytes()[:1000])
     for path in (bare, torn, tmp_path / "absent.safetensors", tmp_path):
-        with pytest.raises(ModelError, match="no latent upsampler of LTX-Video"):
+        with pytest.raises(ModelError, match="not a latent upsampler of LTX-Video"):
             load_upsampler(path, model.vae, torch.float32)
 
 
@@ -87,7 +87,9 @@ def test_files_that_are_none(folder: Path, model: Model, tmp_path: Path) -> None
     [({"spatial_upsample": False, "temporal_upsample": True}, "upsamples time"), ({"in_channels": 8}, "8 channels")],
     ids=["temporal", "channels"],
 )
-def test_upsamplers_of_another_kind(model: Model, tmp_path: Path, option: dict[str, bool | int], message: str) -> None:
+def test_upsamplers_of_other_kinds_are_refused(
+    model: Model, tmp_path: Path, option: dict[str, bool | int], message: str
+) -> None:
     options = {"in_channels": 16, "mid_channels": 32, "num_blocks_per_stage": 1} | option
     LTXLatentUpsamplerModel(**options).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=message):

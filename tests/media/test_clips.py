@@ -12,10 +12,10 @@ from av.video.reformatter import ColorRange, Colorspace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyreel.canvas import Size
 from keyreel.errors import RequestError
 from keyreel.media.clips import clip_info, read_clip
 from keyreel.media.limits import Limits
+from keyreel.video.canvas import Size
 from tests.media.videos import (
     BLUE,
     GREEN,
@@ -59,13 +59,13 @@ def problem_type(path: Path, limits: Limits = LIMITS) -> str:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_every_frame_in_order(tmp_path: Path, name: str) -> None:
+def test_all_frames_are_read_in_order(tmp_path: Path, name: str) -> None:
     codec, pixel_format = CODECS[name]
     path = tmp_path / name
-    # Not here: for root, SVT-AV1 makes the thread that calls it a real-time one, and so all that this process starts.
-    with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+    # In another process: for root, SVT-AV1 gives real-time priority to the calling thread and thus to its children.
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
         write = partial(write_video, codec=codec, pixel_format=pixel_format, options=QUIET.get(codec))
-        apart.submit(write, path, ramp(20)).result()
+        executor.submit(write, path, ramp(20)).result()
     info = clip_info(path, LIMITS, LOC)
     assert (info.size, info.frames) == (SIZE, 20)
     assert info.seconds == pytest.approx(0.8, abs=0.05)
@@ -73,8 +73,8 @@ def test_every_frame_in_order(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(means, np.linspace(8, 248, 20), atol=4)
 
 
-def test_frames_by_their_numbers(tmp_path: Path) -> None:
-    """In the order in which they are asked for, some of them twice."""
+def test_frames_are_read_by_number(tmp_path: Path) -> None:
+    """The numbers may be in any order and repeat."""
     write_video(tmp_path / "a.mp4", ramp(20))
     whole = read(tmp_path / "a.mp4", 20)
     numbers = [7, 3, 3, 19]
@@ -83,19 +83,18 @@ def test_frames_by_their_numbers(tmp_path: Path) -> None:
         read_clip(tmp_path / "a.mp4", SIZE, [20, 0], LIMITS, LOC)
 
 
-def test_animated_gif(tmp_path: Path) -> None:
+def test_animated_gif_is_a_clip(tmp_path: Path) -> None:
     path = write_gif(tmp_path / "a.gif", [solid(RED), solid(GREEN), solid(BLUE)])
     assert clip_info(path, LIMITS, LOC).frames == 3
     assert [corners(frame)[0] for frame in read(path, 3)] == [RED, GREEN, BLUE]
 
 
-def test_first_frames_only(tmp_path: Path) -> None:
+def test_first_frames_can_be_read_alone(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", ramp(20))
     np.testing.assert_array_equal(read(path, 5), read(path, 20)[:5])
 
 
-def test_variable_frame_rate_is_one_to_one(tmp_path: Path) -> None:
-    """Neither are frames repeated for the long gap, nor left out of the quick ones."""
+def test_variable_frame_rate_neither_repeats_nor_drops_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", ramp(6), times=[0, 1, 2, 50, 51, 53])
     info = clip_info(path, LIMITS, LOC)
     assert info.frames == 6
@@ -103,7 +102,7 @@ def test_variable_frame_rate_is_one_to_one(tmp_path: Path) -> None:
     np.testing.assert_allclose(read(path, 6).mean(axis=(1, 2, 3)), np.linspace(8, 248, 6), atol=4)
 
 
-def test_packets_that_cannot_be_decoded_do_not_count(tmp_path: Path) -> None:
+def test_packets_that_cannot_be_decoded_are_not_counted(tmp_path: Path) -> None:
     """A clip cut without re-encoding may begin with frames whose key frame was cut off."""
     options = {"g": "10", "bf": "0", "sc_threshold": "0"}
     whole = write_video(tmp_path / "whole.mkv", ramp(20), options=options)
@@ -120,7 +119,7 @@ def test_packets_that_cannot_be_decoded_do_not_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_display_matrix(tmp_path: Path, degrees: int, mirrored: bool) -> None:
+def test_display_matrix_is_applied(tmp_path: Path, degrees: int, mirrored: bool) -> None:
     rotation = {"degrees": degrees, "hflip": mirrored}
     path = write_video(tmp_path / "a.mp4", [quarters()] * 2, rotation=rotation)
     shown = np.rot90(quarters(), degrees // 90)
@@ -131,7 +130,7 @@ def test_display_matrix(tmp_path: Path, degrees: int, mirrored: bool) -> None:
     assert corners(first) == corners(shown)
 
 
-def test_pixels_that_are_not_square(tmp_path: Path) -> None:
+def test_non_square_pixels_are_corrected(tmp_path: Path) -> None:
     pixels = solid(WHITE, 64, 64)
     pixels[16:48, 24:40] = RED  # 32 high, 16 wide: shown as a square
     path = write_video(tmp_path / "a.mp4", [pixels], pixel_aspect=Fraction(2, 1))
@@ -142,7 +141,7 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [Size(96, 32), Size(32, 96)])
-def test_crops_and_never_stretches(tmp_path: Path, size: Size) -> None:
+def test_clip_is_cropped_and_not_stretched(tmp_path: Path, size: Size) -> None:
     pixels = solid(WHITE, 160, 120)
     pixels[40:80, 60:100] = RED
     (first,) = read(write_video(tmp_path / "a.mp4", [pixels]), 1, size)
@@ -152,7 +151,7 @@ def test_crops_and_never_stretches(tmp_path: Path, size: Size) -> None:
 
 @pytest.mark.parametrize("matrix", [Colorspace.ITU601, Colorspace.ITU709])
 @pytest.mark.parametrize("range_", [ColorRange.MPEG, ColorRange.JPEG])
-def test_colour_matrix_and_range(tmp_path: Path, matrix: Colorspace, range_: ColorRange) -> None:
+def test_colour_matrix_and_range_are_applied(tmp_path: Path, matrix: Colorspace, range_: ColorRange) -> None:
     colour = {"dst_colorspace": int(matrix), "dst_color_range": int(range_)}
     pixels = solid((200, 60, 30))
     path = write_video(tmp_path / "a.mp4", [pixels], colour=colour, options={"crf": "1"})
@@ -160,7 +159,9 @@ def test_colour_matrix_and_range(tmp_path: Path, matrix: Colorspace, range_: Col
 
 
 @pytest.mark.parametrize(("width", "height", "matrix"), [(64, 48, "ITU601"), (1280, 720, "ITU709")])
-def test_untagged_colours_are_guessed_as_players_do(tmp_path: Path, width: int, height: int, matrix: str) -> None:
+def test_colour_matrix_of_an_untagged_clip_depends_on_its_size(
+    tmp_path: Path, width: int, height: int, matrix: str
+) -> None:
     pixels = solid((200, 60, 30), width, height)
     path = tmp_path / "a.mkv"
     colour = {"dst_colorspace": int(Colorspace[matrix])}
@@ -168,7 +169,7 @@ def test_untagged_colours_are_guessed_as_players_do(tmp_path: Path, width: int, 
     np.testing.assert_allclose(read(path, 1)[0, 24, 32], (200, 60, 30), atol=4)
 
 
-def test_truncated_file_has_the_frames_that_are_there(tmp_path: Path) -> None:
+def test_truncated_file_has_its_remaining_frames(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(20)]
     content = write_video(tmp_path / "whole.mp4", frames, container_options={"movflags": "faststart"}).read_bytes()
@@ -181,7 +182,7 @@ def test_truncated_file_has_the_frames_that_are_there(tmp_path: Path) -> None:
         read(path, 20)
 
 
-def test_file_without_its_index(tmp_path: Path) -> None:
+def test_file_without_its_index_is_refused(tmp_path: Path) -> None:
     content = write_video(tmp_path / "whole.mp4", ramp(5)).read_bytes()
     path = tmp_path / "part.mp4"
     path.write_bytes(content[: len(content) // 2])
@@ -195,7 +196,7 @@ def test_other_files_are_unsupported(tmp_path: Path, content: bytes) -> None:
     assert problem_type(path) == "unsupported_video_format"
 
 
-def test_sound_without_pictures_is_unsupported(tmp_path: Path) -> None:
+def test_audio_file_is_unsupported(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=48_000, layout="mono")
@@ -217,7 +218,7 @@ def _playlists(target: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", _playlists(""))
 @pytest.mark.parametrize("suffix", [".mp4", ".m3u8", ".mov"])
-def test_playlists_open_nothing(tmp_path: Path, kind: str, suffix: str) -> None:
+def test_playlists_are_unsupported(tmp_path: Path, kind: str, suffix: str) -> None:
     video = write_video(tmp_path / "secret.mp4", ramp(5))
     for target in (str(video), f"file://{video}", "http://127.0.0.1:9/a.ts"):
         path = tmp_path / f"playlist{suffix}"
@@ -225,13 +226,13 @@ def test_playlists_open_nothing(tmp_path: Path, kind: str, suffix: str) -> None:
         assert problem_type(path) == "unsupported_video_format"
 
 
-def test_playlist_behind_a_true_beginning(tmp_path: Path) -> None:
+def test_playlist_that_begins_like_an_mp4_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"\0\0\0\x0cftypisom" + _playlists("http://127.0.0.1:9/a.ts")["hls"].encode())
     assert problem_type(path) == "video_load_error"
 
 
-def test_too_long(tmp_path: Path) -> None:
+def test_too_long_clip_is_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", ramp(2), times=[0, 25 * 61])
     with pytest.raises(RequestError) as caught:
         clip_info(path, LIMITS, LOC)
@@ -241,14 +242,14 @@ def test_too_long(tmp_path: Path) -> None:
     assert problem.context["provided_duration"] == pytest.approx(61, abs=0.1)
 
 
-def test_too_many_pixels(tmp_path: Path) -> None:
+def test_clip_with_too_many_pixels_is_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", ramp(2))
-    limits = Limits(image_bytes=1, video_bytes=1, pixels=64 * 48 - 1, video_seconds=60)
+    limits = Limits(image_bytes=1, video_bytes=1, lora_bytes=1, pixels=64 * 48 - 1, video_seconds=60, tokens=1)
     assert problem_type(path, limits) == "image_too_large"
 
 
-def test_frames_that_grow_beyond_the_limit(tmp_path: Path) -> None:
-    """The header promises small frames; the decoder itself stops at the larger ones."""
+def test_clip_ends_where_its_frames_exceed_the_pixel_limit(tmp_path: Path) -> None:
+    """The header announces small frames only; the decoder stops at the larger ones."""
     small = write_video(tmp_path / "small.mkv", [solid(RED)] * 3, codec="mjpeg", pixel_format="yuvj420p")
     large = write_video(tmp_path / "large.mkv", [solid(BLUE, 640, 480)] * 3, codec="mjpeg", pixel_format="yuvj420p")
     path = tmp_path / "both.mkv"
@@ -260,7 +261,7 @@ def test_frames_that_grow_beyond_the_limit(tmp_path: Path) -> None:
                     packet.pts = packet.dts = (packet.pts or 0) + offset * 120
                     packet.stream = stream
                     out.mux(packet)
-    limits = Limits(image_bytes=1, video_bytes=1, pixels=100 * 100, video_seconds=60)
+    limits = Limits(image_bytes=1, video_bytes=1, lora_bytes=1, pixels=100 * 100, video_seconds=60, tokens=1)
     assert clip_info(path, LIMITS, LOC).frames == 6
     assert clip_info(path, limits, LOC).frames == 3
 
@@ -272,7 +273,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_broken_files_are_read_or_refused(
+def test_damaged_files_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, sample: bytes, data: st.DataObject
 ) -> None:
     content = bytearray(sample)

@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 
-from keyreel.canvas import Size
 from keyreel.errors import RequestError
 from keyreel.media.images import cover, image_size, read_image
 from keyreel.media.limits import Limits
-from keyreel.settings import Settings
+from keyreel.video.canvas import Size
 from tests.media.videos import BLUE, GREEN, LIMITS, RED, WHITE, Pixels, corners, pure, quarters, solid
 
 LOC = ("images", 0, "image_url")
@@ -49,13 +48,8 @@ def png(width: int, height: int, depth: int, colour_type: int, rows: bytes, *ext
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def test_limits_come_from_the_settings() -> None:
-    limits = Limits.from_settings(Settings(max_pixels=7, max_video_seconds=3))
-    assert (limits.pixels, limits.video_seconds) == (7, 3)
-
-
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "AVIF", "GIF"])
-def test_formats_are_known_by_content_not_by_name(tmp_path: Path, format: str) -> None:  # noqa: A002
+def test_format_is_detected_by_content_not_by_name(tmp_path: Path, format: str) -> None:  # noqa: A002
     path = save(tmp_path / "picture.txt", quarters(), format)
     pixels = read(path)
     assert pixels.shape == (48, 64, 3)
@@ -70,8 +64,8 @@ def test_lossless_picture_of_the_wanted_size_is_unchanged(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_exif_orientation(tmp_path: Path, format: str, orientation: int) -> None:  # noqa: A002
-    turn_back = {
+def test_exif_orientation_is_applied(tmp_path: Path, format: str, orientation: int) -> None:  # noqa: A002
+    inverse = {
         1: lambda p: p,
         2: lambda p: p[:, ::-1],
         3: lambda p: p[::-1, ::-1],
@@ -83,13 +77,13 @@ def test_exif_orientation(tmp_path: Path, format: str, orientation: int) -> None
     }
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    stored = np.ascontiguousarray(turn_back[orientation](quarters()))
+    stored = np.ascontiguousarray(inverse[orientation](quarters()))
     path = save(tmp_path / "a", stored, format, exif=exif)
     assert image_size(path, LIMITS, LOC) == SIZE
     assert corners(read(path)) == [RED, GREEN, BLUE, WHITE]
 
 
-def test_broken_exif_does_not_matter(tmp_path: Path) -> None:
+def test_broken_exif_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(2, 1, 8, 2, b"\0\xff\0\0\0\xff\0", chunk(b"eXIf", b"nonsense")))
     assert image_size(path, LIMITS, LOC) == Size(2, 1)
@@ -111,12 +105,12 @@ def test_transparent_parts_become_white(tmp_path: Path, mode: str) -> None:
     assert pure(pixels[24, 56]) == WHITE
 
 
-def test_transparent_colour_of_an_opaque_mode(tmp_path: Path) -> None:
+def test_transparent_colour_of_an_opaque_mode_becomes_white(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", solid(GREEN), transparency=(0, 255, 0))
     assert (read(path) == 255).all()
 
 
-def test_half_transparent_is_mixed_with_white(tmp_path: Path) -> None:
+def test_partly_transparent_pixels_are_blended_with_white(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.new("RGBA", (8, 8), (0, 0, 0, 51)))
     assert (read(path) == 204).all()
 
@@ -127,19 +121,19 @@ def test_sixteen_bit_grey_is_scaled(tmp_path: Path) -> None:
     assert pixels.tolist() == [[[v] * 3 for v in (0, 1, 128, 255)]]
 
 
-def test_sixteen_bit_colour(tmp_path: Path) -> None:
+def test_sixteen_bit_colour_is_scaled(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(1, 1, 16, 2, b"\0" + struct.pack(">3H", 65535, 128 * 257, 0)))
     assert read(path, Size(1, 1)).tolist() == [[[255, 128, 0]]]
 
 
 @pytest.mark.parametrize(("mode", "colour", "expected"), [("L", 100, (100,) * 3), ("1", 1, WHITE)])
-def test_grey_and_bilevel(tmp_path: Path, mode: str, colour: int, expected: tuple[int, ...]) -> None:
+def test_grey_and_bilevel_become_rgb(tmp_path: Path, mode: str, colour: int, expected: tuple[int, ...]) -> None:
     path = save(tmp_path / "a.png", Image.new(mode, (8, 8), colour))
     assert tuple(read(path)[0, 0]) == expected
 
 
-def test_cmyk(tmp_path: Path) -> None:
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", Image.new("CMYK", (64, 48), (0, 255, 255, 0)), "JPEG")
     assert pure(read(path)[24, 32]) == RED
 
@@ -158,14 +152,14 @@ def test_unusable_colour_profile_is_ignored(tmp_path: Path, profile: bytes) -> N
     assert tuple(read(path)[0, 0]) == (200, 90, 40)
 
 
-def test_first_frame_of_an_animation(tmp_path: Path) -> None:
+def test_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
     others = [Image.fromarray(solid(BLUE))]
     path = save(tmp_path / "a.gif", solid(RED), "GIF", save_all=True, append_images=others)
     assert pure(read(path)[24, 32]) == RED
 
 
 @pytest.mark.parametrize("size", [Size(48, 48), Size(100, 30), Size(30, 100)])
-def test_crops_centrally_and_never_stretches(tmp_path: Path, size: Size) -> None:
+def test_picture_is_cropped_centrally_and_not_stretched(tmp_path: Path, size: Size) -> None:
     """A centred square stays a centred square."""
     pixels = solid(WHITE, 200, 160)
     pixels[60:100, 80:120] = RED
@@ -197,7 +191,7 @@ def test_other_formats_of_pillow_are_unsupported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "AVIF", "GIF"])
 @pytest.mark.parametrize("part", [0.02, 0.5])
-def test_truncated_file(tmp_path: Path, format: str, part: float) -> None:  # noqa: A002
+def test_truncated_file_is_refused(tmp_path: Path, format: str, part: float) -> None:  # noqa: A002
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     content = save(tmp_path / "whole", noise, format).read_bytes()
     path = tmp_path / "part"
@@ -205,7 +199,7 @@ def test_truncated_file(tmp_path: Path, format: str, part: float) -> None:  # no
     assert problem_type(path) == "image_load_error"
 
 
-def test_header_that_promises_too_many_pixels(tmp_path: Path) -> None:
+def test_header_with_too_many_pixels_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(100_000, 100_000, 8, 2, b""))
     with pytest.raises(RequestError) as caught:
@@ -216,7 +210,7 @@ def test_header_that_promises_too_many_pixels(tmp_path: Path) -> None:
     assert problem_type(path) == "image_too_large"
 
 
-def test_as_many_pixels_as_allowed(tmp_path: Path) -> None:
+def test_picture_with_the_maximum_number_of_pixels_is_accepted(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", solid(RED, 1000, 1000))
     assert read(path).shape == (48, 64, 3)
 
@@ -233,7 +227,7 @@ def _samples() -> list[bytes]:
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(_samples()), st.data())
 @pytest.mark.filterwarnings("ignore")
-def test_broken_files_are_read_or_refused(
+def test_damaged_files_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, sample: bytes, data: st.DataObject
 ) -> None:
     content = bytearray(sample)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keyreel.canvas import Size
 from keyreel.media.mp4 import Mp4Writer
 from keyreel.media.sheet import contact_sheet
+from keyreel.video.canvas import Size
 from tests.media.videos import ramp
 
 
@@ -21,7 +21,7 @@ def sheet(folder: Path, frames: int, **options: int) -> Image.Image:
 
 
 def tile_levels(image: Image.Image, columns: int, rows: int) -> list[int]:
-    """How bright each tile is at its lower right, where no number is."""
+    """Returns the brightness of each tile at its lower right, away from the number."""
     pixels = np.asarray(image)
     width, height = (image.width + 4) // columns, (image.height + 4) // rows
     return [
@@ -31,7 +31,7 @@ def tile_levels(image: Image.Image, columns: int, rows: int) -> list[int]:
     ]
 
 
-def test_evenly_spaced_with_first_and_last(tmp_path: Path) -> None:
+def test_tiles_are_evenly_spaced_from_first_to_last_frame(tmp_path: Path) -> None:
     image = sheet(tmp_path, 25, columns=3, count=6, width=80)
     assert image.size == (3 * 84 - 4, 2 * 64 - 4)
     shown = np.linspace(8, 248, 25)[[0, 5, 10, 14, 19, 24]]
@@ -46,6 +46,6 @@ def test_tiles_are_numbered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("frames", "count", "tiles"), [(1, 12, 1), (3, 12, 3), (9, 1, 1)])
-def test_short_videos_and_few_tiles(tmp_path: Path, frames: int, count: int, tiles: int) -> None:
+def test_sheet_is_no_wider_than_its_tiles(tmp_path: Path, frames: int, count: int, tiles: int) -> None:
     image = sheet(tmp_path, frames, columns=4, count=count, width=80)
     assert image.width == tiles * 84 - 4

@@ -1,4 +1,4 @@
-"""Real files for the tests, made on the spot."""
+"""Writes small real videos, and the pixels for them."""
 
 from collections.abc import Iterable
 from fractions import Fraction
@@ -12,7 +12,7 @@ from PIL import Image
 
 from keyreel.media.limits import Limits
 
-LIMITS = Limits(image_bytes=1 << 20, video_bytes=1 << 20, pixels=1_000_000, video_seconds=60)
+LIMITS = Limits(image_bytes=1 << 20, video_bytes=1 << 20, lora_bytes=1, pixels=1_000_000, video_seconds=60, tokens=1)
 LOC = ("videos", 0, "video_url")
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -24,7 +24,7 @@ def solid(colour: tuple[int, int, int], width: int = 64, height: int = 48) -> Pi
 
 
 def quarters(width: int = 64, height: int = 48) -> Pixels:
-    """Red, green / blue, white: every rotation and mirroring looks different."""
+    """Returns red and green above blue and white, so that every rotation and mirroring looks different."""
     pixels = solid(WHITE, width, height)
     pixels[: height // 2, : width // 2] = RED
     pixels[: height // 2, width // 2 :] = GREEN
@@ -33,18 +33,19 @@ def quarters(width: int = 64, height: int = 48) -> Pixels:
 
 
 def ramp(frames: int) -> list[Pixels]:
-    """Grey frames, each brighter than the one before by 240 / frames."""
+    """Returns grey frames with levels rising evenly from 8 to 248."""
     return [solid((v, v, v)) for v in np.linspace(8, 248, frames).astype(int).tolist()]
 
 
 def corners(pixels: Pixels) -> list[tuple[int, int, int]]:
-    """What is in the four quarters, in reading order, as one of the pure colours."""
+    """Returns the nearest pure colour of each quarter, in reading order."""
     height, width, _ = pixels.shape
     points = [(y, x) for y in (height // 4, height * 3 // 4) for x in (width // 4, width * 3 // 4)]
     return [pure(pixels[point]) for point in points]
 
 
 def pure(pixel: Pixels) -> tuple[int, int, int]:
+    """Returns the colour with each channel rounded to 0 or 255."""
     r, g, b = (255 if value > 127 else 0 for value in pixel.tolist())
     return r, g, b
 
@@ -63,7 +64,10 @@ def write_video(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """`times`: in 1/25 s. `colour`: arguments of reformat(): which matrix and range to convert to, and to name."""
+    """Writes a video. times: in 1/25 s. colour: the matrix and range to convert to, as arguments of reformat().
+
+    tagged: whether the file names its matrix and range.
+    """
     frames = list(frames)
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options or {})

@@ -1,7 +1,7 @@
-"""Kills the server again and again in the middle of a storm of submits: `python -m tests.server.chaos --rounds 200`.
+"""Kills the server many times while clients submit requests: `python -m tests.server.chaos --rounds 200`.
 
-Whatever was answered must be there after the restart and complete, once; so must what was sent again under its
-idempotency key because the answer was lost.
+After a restart, each accepted request must exist and complete once. The same holds for a request that a client sent
+again, under the same idempotency key, because the answer was lost.
 """
 
 import argparse
@@ -20,65 +20,66 @@ from uuid import uuid4
 
 import aiohttp
 
+from keyreel.fal.outcomes import WORKER_LOST
 from keyreel.store.queue import MAX_FAILURES
-from keyreel.store.records import WORKER_LOST
 from tests.server.live import APP, ENDPOINT
 from tests.server.whole import HEADERS, small, whole_server
 
 CLIENTS = 8
-CALM = 1.0
-"""Seconds that a worker has before a storm, at most."""
-STORM = 0.15
-"""Seconds from a storm's beginning to the kill, at most."""
-PATIENCE = 120.0
-"""Seconds until the next of those that wait has completed."""
+MAX_PAUSE = 1.0
+"""Seconds that the worker has before the storm of submits, at most."""
+MAX_STORM = 0.15
+"""Seconds from the start of the storm to the kill, at most."""
+TIMEOUT = 120.0
+"""Seconds until the next waiting request has completed."""
 WORK = small("pace=0.01", number_of_steps=5)
 
 
 @dataclass
 class Chaos:
-    """What the clients and the database have said so far."""
+    """What the clients and the database have shown so far."""
 
     folder: Path
-    moments: random.Random
+    rng: random.Random
     accepted: dict[str, str] = field(default_factory=dict)
     """Request ids by idempotency key."""
     unanswered: list[str] = field(default_factory=list)
     """Idempotency keys."""
     completed: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Outcomes by request id, as they were first seen."""
+    """Outcomes by request id, as first seen."""
     counts: Counter[str] = field(default_factory=Counter)
 
     async def round(self) -> None:
-        works = bool(self.counts["rounds"] % 2)  # every other storm meets a worker at work, every other one a start
+        # The rounds alternate between a running worker and a server that has just started.
+        worker = bool(self.counts["rounds"] % 2)
         async with (
-            whole_server(self.folder, worker=works) as server,
+            whole_server(self.folder, worker=worker) as server,
             aiohttp.ClientSession(server.url, headers=HEADERS) as http,
         ):
             await self._send_again(http)
-            if works:
+            if worker:
                 await ready(http)
-                await asyncio.sleep(self.moments.uniform(0, CALM))
+                await asyncio.sleep(self.rng.uniform(0, MAX_PAUSE))
             storm = [asyncio.create_task(self._storm(http)) for _ in range(CLIENTS)]
-            await asyncio.sleep(self.moments.uniform(0, STORM))
+            await asyncio.sleep(self.rng.uniform(0, MAX_STORM))
             server.process.kill()
             await server.process.wait()
             await asyncio.gather(*storm)
         self.counts["rounds"] += 1
-        self._look()
+        self._check_database()
 
-    async def calm(self) -> None:
-        """The last start: everything is brought to its end."""
+    async def drain(self) -> None:
+        """Starts the server a last time and waits until all requests have completed."""
         async with whole_server(self.folder) as server, aiohttp.ClientSession(server.url, headers=HEADERS) as http:
             await self._send_again(http)
             for request_id in self.accepted.values():
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(TIMEOUT):
                     await ended(http, request_id)
             for request_id in self.accepted.values():
                 if not await check_video(http, request_id, WORKER_LOST.type):
                     self.counts[f"ended after {MAX_FAILURES} kills"] += 1
             await server.end()
-        self._look()
+        self._check_database()
         assert self.completed.keys() == set(self.accepted.values())
         self.counts["accepted"] = len(self.accepted)
 
@@ -93,6 +94,7 @@ class Chaos:
             self.counts["sent again"] += 1
 
     async def _submit(self, http: aiohttp.ClientSession, key: str) -> bool:
+        """Submits a request. Tells whether it was answered."""
         try:
             async with http.post(f"/queue/{ENDPOINT}", json=WORK, headers={"Idempotency-Key": key}) as answer:
                 assert answer.status == 200, await answer.text()
@@ -102,8 +104,8 @@ class Chaos:
             return False
         return True
 
-    def _look(self) -> None:
-        """Into the database, while no server has it."""
+    def _check_database(self) -> None:
+        """Checks the database while no server uses it."""
         columns = "id, idempotency_key, state, attempt, result, error_type"
         with closing(sqlite3.connect(self.folder / "keyreel.db")) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -118,12 +120,13 @@ class Chaos:
 
 
 async def chaos(folder: Path, rounds: int, seed: int = 0) -> Counter[str]:
+    """Runs the rounds and checks the results. Returns counts to print."""
     run = Chaos(folder, random.Random(seed))  # noqa: S311
     for number in range(rounds):
         await run.round()
         if not (number + 1) % 20:
             print(f"{number + 1} rounds, {len(run.accepted)} accepted, {len(run.completed)} completed", flush=True)
-    await run.calm()
+    await run.drain()
     run.counts["took more than one attempt"] = sum(attempt > 1 for attempt, *_ in run.completed.values())
     return run.counts
 
@@ -145,14 +148,14 @@ async def ended(http: aiohttp.ClientSession, request_id: str) -> None:
         await asyncio.sleep(0.1)
 
 
-async def check_video(http: aiohttp.ClientSession, request_id: str, *excuses: str) -> bool:
-    """Whether there is a video, and all of it; if not, the request has failed three times with such an error."""
+async def check_video(http: aiohttp.ClientSession, request_id: str, *expected_errors: str) -> bool:
+    """Tells whether the request has a complete video. If it failed, its error must be one of `expected_errors`."""
     async with http.get(f"/queue/{APP}/requests/{request_id}") as answer:
         body = await answer.json()
     if answer.status != 200:
-        assert body["error_type"] in excuses, body
+        assert body["error_type"] in expected_errors, body
         return False
-    # By the path alone: the address is of the server that made it, which had another port.
+    # Only the path: an earlier server, on another port, made the URL.
     async with http.get(urlsplit(body["video"]["url"]).path) as video:
         assert len(await video.read()) == body["video"]["file_size"]
     return True
@@ -162,7 +165,7 @@ def _main(rounds: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
         counts = asyncio.run(chaos(Path(folder), rounds, seed))
-    print(", ".join(f"{number} {what}" for what, number in counts.items()), end=": ")
+    print(", ".join(f"{number} {name}" for name, number in counts.items()), end=": ")
     print(f"nothing lost, each completed once, integrity ok, in {time.monotonic() - started:.0f} s")
 
 

@@ -1,35 +1,45 @@
-"""One server for the tests of a module."""
+"""A server for all tests of this package, and an API in this process for tests of files and uploads."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 import structlog
 
 from tests.server.live import LiveServer, live_server
+from tests.server.storage_api import KIB, Api, open_api
 
 
 @pytest.fixture(scope="package", autouse=True)
 def quiet() -> Iterator[None]:
-    """Not configured, structlog draws tracebacks for people, which takes seconds. Tests elsewhere read the log."""
+    """Silences the log: by default, structlog formats tracebacks for terminals, which takes seconds."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
     structlog.reset_defaults()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    # Where receivers of webhooks are.
+    """A server that may send webhooks to this machine."""
     with live_server(tmp_path_factory.mktemp("server"), allow_hosts="127.0.0.1") as server:
         yield server
 
 
 @pytest.fixture
 def http(server: LiveServer) -> Iterator[httpx.Client]:
-    """As the user."""
+    """A client with the user's key."""
     with httpx.Client(base_url=server.url, headers=server.headers, timeout=20, trust_env=False) as client:
         yield client
-    # What a test left running would keep the worker from the next one.
+    # A request that a test left running would block the worker.
     server.worker.paused = False
     server.cancel_all()
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """The API in this process. Uploads are limited to 128 KiB."""
+    limits = dict.fromkeys(("max_image_bytes", "max_video_bytes", "max_lora_bytes"), 128 * KIB)
+    async with open_api(tmp_path, **limits) as api:
+        yield api

@@ -1,7 +1,7 @@
-"""A program that uploads with fal's own client in all of its ways, and prints the URLs that it got.
+"""A program that uploads with fal's own client in all its ways and prints the URLs of the files.
 
-A process of its own, because that client leaves connections open. Only its constants are changed: they name hosts that
-a test cannot reach, and parts larger than a test needs.
+It runs in another process, because that client leaves connections open. It changes only the client's constants: the
+hosts, which a test cannot reach, and the size of parts, which is larger than a test needs.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""Fills the disk again and again under a storm of submits: `python -m tests.server.full_disk --rounds 200`.
+"""Fills the disk many times while clients submit requests: `python -m tests.server.full_disk --rounds 200`.
 
-Each submit is answered with 200 or with 5xx. What was answered with 200 completes, once; of the rest nothing is queued.
-The disk is a small one in memory. Where the system lets nobody make one, name a small file system's folder: --folder.
+Each submit must be answered with 200 or with 5xx. A request that was answered with 200 must complete once; no other
+request may be in the queue. The disk is a small tmpfs. Where mounting one is not permitted, name a folder on a small
+file system with --folder.
 """
 
 import argparse
@@ -22,9 +23,9 @@ from pathlib import Path
 
 import aiohttp
 
-from keyreel.store.records import WORKER_LOST
-from keyreel.worker.endings import MACHINE_FAILURE
-from tests.server.chaos import PATIENCE, check_video, ended, ready
+from keyreel.fal.outcomes import WORKER_LOST
+from keyreel.worker.completion import MACHINE_FAILURE
+from tests.server.chaos import TIMEOUT, check_video, ended, ready
 from tests.server.live import APP, ENDPOINT
 from tests.server.whole import HEADERS, small, whole_server
 from tests.worker.site import picture
@@ -33,13 +34,13 @@ ON_A_SMALL_DISK = (
     *("unshare", "--map-root-user", "--mount", "sh", "-c"),
     'mount -t tmpfs -o size=24m tmpfs "$0" && exec "$@"',
 )
-"""Before a folder and a command that sees the small disk there."""
+"""Command prefix: takes a folder and a command, and runs the command with a small disk mounted at the folder."""
 CLIENTS = 4
 SUBMITS = 2
-CALM = 0.3
-"""Seconds from a storm's beginning until the disk is full, at most."""
+MAX_PAUSE = 0.3
+"""Seconds from the start of the submits until the disk is full, at most."""
 SPARE = 64 * 1024
-"""Bytes that are left, at most: enough for a row, or for half a file."""
+"""Bytes that stay free, at most: enough for a row or for half a file."""
 PICTURE = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
 WORK = (small("pace=0.01"), small("pace=0.01", images=[{"image_url": PICTURE}]))
 
@@ -47,30 +48,30 @@ WORK = (small("pace=0.01"), small("pace=0.01", images=[{"image_url": PICTURE}]))
 @dataclass
 class Storm:
     folder: Path
-    moments: random.Random
+    rng: random.Random
     accepted: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
     async def round(self, http: aiohttp.ClientSession) -> None:
         clients = [asyncio.create_task(self._submit(http)) for _ in range(CLIENTS)]
-        await asyncio.sleep(self.moments.uniform(0, CALM))
-        with full(self.folder, self.moments.randrange(SPARE)):
+        await asyncio.sleep(self.rng.uniform(0, MAX_PAUSE))
+        with full(self.folder, self.rng.randrange(SPARE)):
             await asyncio.gather(*clients)
-            if self.accepted:  # what can be read is still told
+            if self.accepted:  # reading must still work
                 async with http.get(f"/queue/{APP}/requests/{self.accepted[-1]}/status") as answer:
                     assert answer.status in (HTTPStatus.OK, HTTPStatus.ACCEPTED)
         self.counts["rounds"] += 1
 
-    async def calm(self, http: aiohttp.ClientSession) -> None:
-        """There is room again: everything is brought to its end."""
+    async def drain(self, http: aiohttp.ClientSession) -> None:
+        """Waits until all accepted requests have completed. The disk has room again."""
         for request_id in self.accepted:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await ended(http, request_id)
             if not await check_video(http, request_id, WORKER_LOST.type, MACHINE_FAILURE):
                 self.counts["ended after three attempts without room"] += 1
 
-    def look(self) -> None:
-        """Into the database, when the server has left it."""
+    def check_database(self) -> None:
+        """Checks the database after the server has ended."""
         with closing(sqlite3.connect(self.folder / "keyreel.db")) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             rows = [row for (row,) in database.execute("SELECT id FROM request")]
@@ -78,7 +79,7 @@ class Storm:
         self.counts["accepted"] = len(rows)
 
     async def _submit(self, http: aiohttp.ClientSession) -> None:
-        for work in self.moments.choices(WORK, k=SUBMITS):
+        for work in self.rng.choices(WORK, k=SUBMITS):
             async with http.post(f"/queue/{ENDPOINT}", json=work) as answer:
                 if answer.status == HTTPStatus.OK:
                     self.accepted.append((await answer.json())["request_id"])
@@ -89,7 +90,7 @@ class Storm:
 
 @contextmanager
 def full(folder: Path, spare: int) -> Iterator[None]:
-    """The disk of `folder` has so many bytes left at the beginning of the block, and room again after it."""
+    """Fills the disk of `folder` up to `spare` free bytes. It has room again after the block."""
     ballast = folder / "ballast"
     try:
         with ballast.open("wb", buffering=0) as file:
@@ -103,29 +104,30 @@ def full(folder: Path, spare: int) -> Iterator[None]:
 
 
 async def storm(folder: Path, rounds: int, seed: int) -> Counter[str]:
+    """Runs the rounds and checks the results. Returns counts to print."""
     run = Storm(folder, random.Random(seed))  # noqa: S311
     async with whole_server(folder) as server:
         async with aiohttp.ClientSession(server.url, headers=HEADERS) as http:
             await ready(http)
             for _ in range(rounds):
                 await run.round(http)
-            await run.calm(http)
+            await run.drain(http)
         await server.end()
-    run.look()
+    run.check_database()
     return run.counts
 
 
 def command(folder: str, rounds: int, seed: int = 0) -> Sequence[str]:
-    """This program, on a small disk."""
-    itself = (sys.executable, "-m", "tests.server.full_disk", "--folder", folder)
-    return (*ON_A_SMALL_DISK, folder, *itself, "--rounds", str(rounds), "--seed", str(seed))
+    """Returns the command that runs this program on a small disk."""
+    program = (sys.executable, "-m", "tests.server.full_disk", "--folder", folder)
+    return (*ON_A_SMALL_DISK, folder, *program, "--rounds", str(rounds), "--seed", str(seed))
 
 
 def _main(folder: Path, rounds: int, seed: int) -> None:
     started = time.monotonic()
     counts = asyncio.run(storm(folder, rounds, seed))
-    print(", ".join(f"{number} {what}" for what, number in counts.items()), end=": ")
-    print(f"each 200 was true, the rest was 5xx, integrity ok, in {time.monotonic() - started:.0f} s")
+    print(", ".join(f"{number} {name}" for name, number in counts.items()), end=": ")
+    print(f"each 200 completed once, all others were 5xx, integrity ok, in {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real server on 127.0.0.1 for clients that know nothing of tests, and a worker that needs no model."""
+"""A real server on 127.0.0.1, in a thread, for real clients and programs. Its worker needs no model."""
 
 import asyncio
 import threading
@@ -9,35 +9,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from keyreel.endpoints import ENDPOINTS, MULTICONDITIONING
 from keyreel.errors import RequestError
-from keyreel.failures import failure_of
+from keyreel.fal.endpoints import ENDPOINTS, MULTICONDITIONING
+from keyreel.fal.outcomes import CANCELLED, Failure, Outcome, Success, request_failure
 from keyreel.server.dependencies import Services
 from keyreel.server.process import listen, serve
 from keyreel.server.startup import open_services
 from keyreel.settings import Settings
 from keyreel.store import Store
-from keyreel.store.records import CANCELLED, Failure, Lease, LogLine, NewKey, Outcome, Standing, Success
+from keyreel.store.records import Lease, LeaseStatus, LogLine, NewKey
+from keyreel.worker.waiting import wait_for_any
 
 T = TypeVar("T")
 
 ENDPOINT = MULTICONDITIONING.id
 APP = "fal-ai/ltx-video-lora"
-PATIENCE = 10.0
+INPUT = {"prompt": "a fox", "seed": 3}
+TIMEOUT = 10.0
+"""Seconds."""
 VIDEO = {"url": "https://example.com/video.mp4", "content_type": "video/mp4", "file_name": "video.mp4", "file_size": 3}
 
 
 class FakeWorker:
-    """Does what the prompt says.
+    """Runs each request as its prompt says.
 
-    "hold": starts, writes a line, goes on when it is released or stops when it is cancelled.
-    "fail TYPE": a platform failure. "refuse TYPE": a model error. Anything else: two lines and a video.
+    "hold": writes a log line and runs until it is released or cancelled. "fail TYPE": fails with this type of platform
+    error. "refuse TYPE": fails with this type of model error. Anything else: writes two log lines and makes a video.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._queue = store.queue
-        self.seen: list[Lease] = []
+        self.leases: list[Lease] = []
         self.release = asyncio.Event()
         self.paused = False
         self.video: dict[str, object] = VIDEO
@@ -47,40 +50,42 @@ class FakeWorker:
             changed = self._store.database.changed
             lease = None if self.paused else await self._queue.claim("fake")
             if lease:
-                self.seen.append(lease)
+                self.leases.append(lease)
                 await self._queue.finish(lease, await self._work(lease))
             elif self.paused:
                 await changed.wait()
             else:
-                # The claim itself was a change.
+                # The claim above has replaced the event.
                 await self._store.database.changed.wait()
 
     async def _work(self, lease: Lease) -> Outcome:
         try:
             request = ENDPOINTS[lease.endpoint].read(lease.input)
         except RequestError as error:
-            return failure_of(error)
+            return request_failure(error)
         match request.prompt.split():
             case ["hold", *_]:
                 return await self._hold(lease)
             case ["fail", error_type]:
                 return Failure("It failed.", error_type)
             case ["refuse", error_type]:
-                return failure_of(RequestError.at(("images", 0, "image_url"), "It is wrong.", error_type))
-        await self._queue.beat(lease, {"stage": "denoise", "step": 1, "steps": 2}, [LogLine("Denoising, step 1 of 2")])
-        await self._queue.beat(lease, {"stage": "decode", "step": 1, "steps": 1}, [LogLine("Decoding")])
+                return request_failure(RequestError.at(("images", 0, "image_url"), "It is wrong.", error_type))
+        await self._queue.heartbeat(
+            lease, {"stage": "denoise", "step": 1, "steps": 2}, [LogLine("Denoising, step 1 of 2")]
+        )
+        await self._queue.heartbeat(lease, {"stage": "decode", "step": 1, "steps": 1}, [LogLine("Decoding")])
         return self._success(lease)
 
     async def _hold(self, lease: Lease) -> Outcome:
-        self.release.clear()  # nobody means a request that has not begun
+        self.release.clear()  # an earlier release was not meant for this request
         lines: Sequence[LogLine] = [LogLine("Holding")]
         progress = {"stage": "denoise", "step": 1, "steps": 2}
         while not self.release.is_set():
-            if await self._queue.beat(lease, progress, lines) is Standing.CANCELLED:
+            if await self._queue.heartbeat(lease, progress, lines) is LeaseStatus.CANCELLED:
                 return CANCELLED
             lines = ()
-            await _either(self._store.database.changed, self.release)
-        await self._queue.beat(lease, None, [LogLine("Released")])
+            await wait_for_any(self._store.database.changed, self.release)
+        await self._queue.heartbeat(lease, None, [LogLine("Released")])
         return self._success(lease)
 
     def _success(self, lease: Lease) -> Success:
@@ -89,7 +94,7 @@ class FakeWorker:
 
 @dataclass(slots=True)
 class LiveServer:
-    """Its loop runs in another thread, so that blocking clients and programs can use it."""
+    """A running server. Its event loop runs in another thread, so that a test may block."""
 
     url: str
     services: Services
@@ -107,11 +112,16 @@ class LiveServer:
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Key {self.credentials}"}
 
+    @property
+    def admin_headers(self) -> dict[str, str]:
+        return {"Authorization": f"Key {self.admin.key.id}:{self.admin.secret}"}
+
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE)
+        """Runs a coroutine in the server's event loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(TIMEOUT)
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Looks whenever something was committed."""
+        """Waits for a condition. Checks it after each commit."""
 
         async def wait() -> None:
             while not condition():
@@ -120,7 +130,7 @@ class LiveServer:
         self.call(wait())
 
     def refresh(self) -> None:
-        """Brings polling up to date, which otherwise takes a moment."""
+        """Refreshes the snapshot that answers polling."""
         self.call(self.services.snapshot.refresh())
 
     def cancel_all(self) -> None:
@@ -128,21 +138,22 @@ class LiveServer:
             self.call(self.services.store.queue.cancel(status.id))
 
     def release(self) -> None:
-        """Lets the request that is held go on."""
+        """Lets the running "hold" request complete."""
         self.loop.call_soon_threadsafe(self.worker.release.set)
 
 
 @contextmanager
 def live_server(folder: Path, **settings: Any) -> Iterator[LiveServer]:
+    """Runs a server with its data in `folder`."""
     started: Future[LiveServer] = Future()
     thread = threading.Thread(target=asyncio.run, args=(_main(folder, settings, started),))
     thread.start()
-    server = started.result(PATIENCE)
+    server = started.result(TIMEOUT)
     try:
         yield server
     finally:
         server.loop.call_soon_threadsafe(server.stop.set)
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
 
 
 async def _main(folder: Path, settings: dict[str, Any], started: Future[LiveServer]) -> None:
@@ -160,12 +171,3 @@ async def _main(folder: Path, settings: dict[str, Any], started: Future[LiveServ
             await serve(services, listener, None, stop)
             working.cancel()
             await asyncio.wait([working])
-
-
-async def _either(*events: asyncio.Event) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()

@@ -1,4 +1,4 @@
-"""`keyreel serve` as an operator starts it, in a process of its own, on a CPU."""
+"""`keyreel serve` as an operator starts it: in another process, with a model on the CPU."""
 
 import os
 import signal
@@ -15,32 +15,34 @@ import httpx
 import pytest
 from fal_client import client as hosts
 
-PATIENCE = 60
+TIMEOUT = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """client: fal's own for Python, pointed at the server."""
+    """A running server. `client` is fal's Python client, pointed at it."""
 
     url: str
     key: str
     client: fal_client.SyncClient
 
     def make(self, endpoint: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The endpoint's output, by way of the queue."""
+        """Runs a request through the queue. Returns its output."""
         output: dict[str, Any] = self.client.subscribe(endpoint, arguments, interval=0.05)
         return output
 
     def video(self, endpoint: str, arguments: dict[str, Any]) -> bytes:
-        return fetched(self.make(endpoint, arguments))
+        """Runs a request. Returns its video."""
+        return download(self.make(endpoint, arguments))
 
     def refusal(self, endpoint: str, arguments: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
-        """Status and problems of a request that is not met."""
-        with pytest.raises(fal_client.FalClientHTTPError) as refused:
+        """Runs a request that fails. Returns the status code and the problems."""
+        with pytest.raises(fal_client.FalClientHTTPError) as caught:
             self.make(endpoint, arguments)
-        return refused.value.response.status_code, refused.value.response.json()["detail"]
+        return caught.value.response.status_code, caught.value.response.json()["detail"]
 
     def log(self, endpoint: str, arguments: dict[str, Any]) -> list[str]:
+        """Runs a request. Returns the messages of its log."""
         handle = self.client.submit(endpoint, arguments)
         handle.get(interval=0.05)
         status = handle.status(with_logs=True)
@@ -48,13 +50,13 @@ class Served:
         return [line["message"] for line in status.logs or ()]
 
 
-def fetched(output: dict[str, Any]) -> bytes:
+def download(output: dict[str, Any]) -> bytes:
     return httpx.get(output["video"]["url"], trust_env=False).content
 
 
 @contextmanager
 def served(model: Path, folder: Path, **settings: str) -> Iterator[Served]:
-    """Ends it in good order. settings: environment variables, without their prefix."""
+    """Runs a server and shuts it down cleanly. `settings` are environment variables without their prefix."""
     variables = {f"KEYREEL_{name.upper()}": value for name, value in settings.items()}
     options = {"--port": "0", "--data-dir": str(folder), "--model": str(model), "--device": "cpu"}
     process = subprocess.Popen(
@@ -77,6 +79,6 @@ def served(model: Path, folder: Path, **settings: str) -> Iterator[Served]:
             yield Served(url, key, client)
             client._client.close()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE) == 0, process.stderr.read()
+            assert process.wait(TIMEOUT) == 0, process.stderr.read()
         finally:
             process.kill()

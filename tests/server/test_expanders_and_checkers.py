@@ -1,4 +1,7 @@
-"""`keyreel serve --model FILE` with every kind of expander and checker, as fal's own client sees it."""
+"""`keyreel serve --model FILE` with every kind of prompt expander and safety checker, as fal's client sees it.
+
+The expanders and checkers are small real models, a chat server and a face detector.
+"""
 
 import asyncio
 import io
@@ -11,19 +14,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keyreel.expansion import CAPTION_PROMPT
-from keyreel.moderation import UNCHECKED
+from keyreel.safety.expansion import CAPTION_PROMPT
+from keyreel.safety.moderation import UNCHECKED
+from tests.safety.chat_server import Chat, chat, completion
 from tests.server.live import ENDPOINT
-from tests.server.served import Served, fetched, served
+from tests.server.served import Served, download, served
 from tests.server.test_recipes import SMALL, data_uri, model
 from tests.small_models import FORBIDDEN, captioner, language_model, picture_classifier, text_classifier
-from tests.test_expansion import Chat, chat, completion
-from tests.worker.test_guard import FACES, PORTRAIT
+from tests.worker.faces import FACES, PORTRAIT
 
 __all__ = ["chat", "model"]
 
 QUICK = SMALL | {"number_of_steps": 1, "recipe": "single"}
 CHECKED = QUICK | {"enable_safety_checker": True}
+
+pytestmark = pytest.mark.slow
 
 
 def grey(level: int) -> str:
@@ -34,7 +39,7 @@ def grey(level: int) -> str:
 
 @pytest.fixture(scope="module")
 def local(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """All of transformers' kinds, of which some random ones would have nothing to say of the picture below."""
+    """A server with local models of every kind. The seeds matter: some random captioners write nothing of grey(90)."""
     folder = tmp_path_factory.mktemp("guarded")
     settings = {
         "expander_model": language_model(folder / "language", seed=2),
@@ -48,23 +53,23 @@ def local(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         yield server
 
 
-def test_a_model_of_ones_own_expands_prompts(local: Served) -> None:
-    asked = QUICK | {"expand_prompt": True}
-    first, second = local.make(ENDPOINT, asked), local.make(ENDPOINT, asked)
+def test_local_models_expand_prompts(local: Served) -> None:
+    arguments = QUICK | {"expand_prompt": True}
+    first, second = local.make(ENDPOINT, arguments), local.make(ENDPOINT, arguments)
     assert first["prompt"] == second["prompt"] != QUICK["prompt"]
-    seen = local.make(ENDPOINT, asked | {"images": [{"image_url": grey(90)}]})
-    assert seen["prompt"] != first["prompt"]
+    with_picture = local.make(ENDPOINT, arguments | {"images": [{"image_url": grey(90)}]})
+    assert with_picture["prompt"] != first["prompt"]
 
 
 def test_the_expanded_prompt_gives_the_same_video(local: Served) -> None:
     expanded = local.make(ENDPOINT, QUICK | {"expand_prompt": True})
     again = local.make(ENDPOINT, QUICK | {"prompt": expanded["prompt"]})
     assert again["video"]["file_size"] > 0
-    assert shown(fetched(again)) == shown(fetched(expanded))
+    assert frames(download(again)) == frames(download(expanded))
 
 
-def shown(video: bytes) -> bytes:
-    """The box with the frames."""
+def frames(video: bytes) -> bytes:
+    """Returns the end of the file, from the type of the `mdat` box with the encoded frames."""
     return video[video.index(b"mdat") :]
 
 
@@ -76,26 +81,26 @@ def shown(video: bytes) -> bytes:
     ],
     ids=["prompt", "picture"],
 )
-def test_what_a_classifier_refuses(local: Served, changes: dict[str, Any], loc: list[str | int]) -> None:
+def test_forbidden_content_is_refused(local: Served, changes: dict[str, Any], loc: list[str | int]) -> None:
     status, problems = local.refusal(ENDPOINT, CHECKED | changes)
     assert (status, problems[0]["type"]) == (422, "content_policy_violation")
     assert str(loc)[1:-1] in str(problems[0]["loc"])
 
 
-def test_what_is_allowed_is_checked_and_marked(local: Served) -> None:
+def test_allowed_content_is_checked_and_signed(local: Served) -> None:
     assert local.log(ENDPOINT, CHECKED).count("Checking the content") == 2
     video = local.video(ENDPOINT, CHECKED | {"images": [{"image_url": grey(90)}]})
     with c2pa.Reader("video/mp4", io.BytesIO(video)) as reader:
         assert reader.get_validation_state() == "Valid"
 
 
-async def test_a_server_expands_and_a_detector_checks(model: Path, tmp_path: Path, chat: Chat) -> None:
+async def test_a_chat_server_expands_and_a_face_detector_checks(model: Path, tmp_path: Path, chat: Chat) -> None:
     chat.reply = lambda order: completion(
         "a woman in orange" if CAPTION_PROMPT in str(order) else f"{order['messages'][1]['content']} at night"
     )
     settings = {"expander_url": chat.url, "expander_model": "llama", "expander_vision_model": "llava", **FACES}
 
-    def visit() -> None:
+    def run_client() -> None:
         with served(model, tmp_path, **settings) as server:
             portrait = {"images": [{"image_url": PORTRAIT}]}
             output = server.make(ENDPOINT, QUICK | portrait | {"expand_prompt": True})
@@ -104,11 +109,11 @@ async def test_a_server_expands_and_a_detector_checks(model: Path, tmp_path: Pat
             assert (status, problems[0]["loc"]) == (422, ["body", "images", 0, "image_url"])
             server.make(ENDPOINT, CHECKED)
 
-    await asyncio.to_thread(visit)
-    assert [order["model"] for order in chat.orders] == ["llava", "llama"]
+    await asyncio.to_thread(run_client)
+    assert [order["model"] for order in chat.bodies] == ["llava", "llama"]
     assert len(list((tmp_path / "files").rglob("*.mp4"))) == 2
 
 
-def test_without_a_checker_each_log_says_so(model: Path, tmp_path: Path) -> None:
+def test_without_a_checker_each_log_has_a_warning(model: Path, tmp_path: Path) -> None:
     with served(model, tmp_path, image_checker="off") as server:
         assert all(server.log(ENDPOINT, CHECKED).count(UNCHECKED) == 1 for _ in range(2))

@@ -1,4 +1,4 @@
-"""Expansion, refusal and marks, as fal's own client sees them."""
+"""An expanded prompt, a signed video and a refused picture, as fal's Python client sees them."""
 
 import io
 from pathlib import Path
@@ -10,22 +10,25 @@ import httpx
 import pytest
 from fal_client import client as hosts
 
+from tests.safety.chat_server import Chat, chat, completion
 from tests.server.live import ENDPOINT
 from tests.server.whole import KEY, small, whole_server
-from tests.test_expansion import Chat, chat, completion
-from tests.worker.test_guard import FACES, PORTRAIT
+from tests.worker.faces import FACES, PORTRAIT
 
 __all__ = ["chat"]
 
 
-async def test_what_a_client_sees(tmp_path: Path, chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+async def test_a_client_gets_expanded_prompts_signed_videos_and_refusals(
+    tmp_path: Path, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chat.reply = lambda order: completion(f"{order['messages'][1]['content']} rolls over wet sand")
     guarded: dict[str, Any] = {"expander_url": chat.url, "expander_model": "llama", "provenance": True, **FACES}
     async with whole_server(tmp_path, **guarded) as server:
         monkeypatch.setattr(hosts, "QUEUE_URL_FORMAT", f"{server.url}/queue/")
         client = fal_client.AsyncClient(key=KEY)
-        fine = small("a red ball", expand_prompt=True, enable_safety_checker=True)
-        output = await client.subscribe(ENDPOINT, fine)
+        allowed = small("a red ball", expand_prompt=True, enable_safety_checker=True)
+        output = await client.subscribe(ENDPOINT, allowed)
         assert output["prompt"] == "a red ball rolls over wet sand"
         async with httpx.AsyncClient(trust_env=False) as browser:
             video = await browser.get(output["video"]["url"])

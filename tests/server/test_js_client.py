@@ -1,4 +1,7 @@
-"""fal's own JavaScript client, unmodified, in the ways that it can be pointed at a server."""
+"""fal's own JavaScript client, unmodified, pointed at a server in each of its three ways.
+
+The programs are in clients/js/scenarios.mjs.
+"""
 
 import json
 import subprocess
@@ -9,10 +12,9 @@ from typing import Any
 import pytest
 
 from tests.js import JS, environment, install
-from tests.server.live import LiveServer
+from tests.server.live import INPUT, LiveServer
 
 WAYS = ["proxy", "middleware", "fetch"]
-FOX = {"prompt": "a fox", "seed": 3}
 ERRORS = {
     "refuse file_download_error": ("ValidationError", 422),
     "refuse content_policy_violation": ("ValidationError", 422),
@@ -22,6 +24,8 @@ ERRORS = {
     "fail request_timeout": ("ApiError", 504),
 }
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
@@ -29,12 +33,13 @@ def installed() -> None:
 
 
 def outcomes(server: LiveServer, way: str, call: str, *inputs: Any, credentials: str = "") -> list[Any]:
+    """Makes a call with each input. Returns the results and errors."""
     return lines(server, way, "outcomes", json.dumps({"way": call, "inputs": inputs}), credentials)
 
 
 @contextmanager
 def started(server: LiveServer, way: str, scenario: str, argument: str, credentials: str) -> Iterator[Iterator[Any]]:
-    """The lines that the program prints."""
+    """Runs a scenario. Yields the lines that it prints."""
     variables = environment(KEYREEL_URL=server.url, FAL_KEY=credentials)
     command = ["node", "scenarios.mjs", way, scenario, argument]
     with subprocess.Popen(command, cwd=JS, env=variables, stdout=subprocess.PIPE, text=True) as program:
@@ -44,13 +49,14 @@ def started(server: LiveServer, way: str, scenario: str, argument: str, credenti
 
 
 def lines(server: LiveServer, way: str, scenario: str, argument: str = "", credentials: str = "") -> list[Any]:
+    """Runs a scenario to its end. Returns the lines that it prints."""
     with started(server, way, scenario, argument, credentials or server.credentials) as printed:
         return list(printed)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("mode", ["polling", "streaming"])
-def test_subscribe(server: LiveServer, way: str, mode: str) -> None:
+def test_subscribe_reports_updates_and_logs(server: LiveServer, way: str, mode: str) -> None:
     updates = []
     with started(server, way, mode, "", server.credentials) as printed:
         enqueued = next(printed)["enqueued"]
@@ -70,7 +76,7 @@ def test_subscribe(server: LiveServer, way: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_submit_status_result(server: LiveServer, way: str) -> None:
+def test_submit_then_status_then_result(server: LiveServer, way: str) -> None:
     submitted, completed, result = lines(server, way, "queue")
     request_id = submitted["submitted"]["request_id"]
     assert submitted["submitted"]["status"] == "IN_QUEUE"
@@ -82,14 +88,14 @@ def test_submit_status_result(server: LiveServer, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_cancel_queued_and_running(server: LiveServer, way: str) -> None:
+def test_cancel_of_queued_and_running_requests(server: LiveServer, way: str) -> None:
     for cancelled in lines(server, way, "cancel"):
         assert cancelled["status"]["error_type"] == "client_cancelled"
         assert (cancelled["error"]["name"], cancelled["error"]["status"]) == ("ApiError", 499)
         assert (cancelled["again"]["status"], cancelled["again"]["body"]) == (400, {"status": "ALREADY_COMPLETED"})
 
 
-def test_a_timeout_of_the_client_cancels(server: LiveServer) -> None:
+def test_a_timeout_of_the_client_cancels_the_request(server: LiveServer) -> None:
     printed = lines(server, "proxy", "timeout")
     (error,) = (line["error"] for line in printed if "error" in line)
     assert "timed out" in error["message"]
@@ -99,9 +105,9 @@ def test_a_timeout_of_the_client_cancels(server: LiveServer) -> None:
 
 @pytest.mark.parametrize("call", ["subscribe", "run"])
 @pytest.mark.parametrize("way", WAYS)
-def test_the_output_and_every_class_of_error(server: LiveServer, way: str, call: str) -> None:
-    """Whether the worker found a mistake or the server: the same error."""
-    fox, missing, *others = outcomes(server, way, call, FOX, {}, *({"prompt": prompt} for prompt in ERRORS))
+def test_outputs_and_every_class_of_error(server: LiveServer, way: str, call: str) -> None:
+    """The error is the same whether the server or the worker finds the mistake."""
+    fox, missing, *others = outcomes(server, way, call, INPUT, {}, *({"prompt": prompt} for prompt in ERRORS))
     assert fox["result"]["data"]["seed"] == 3
     assert fox["result"]["requestId"]
     assert (missing["error"]["name"], missing["error"]["status"]) == ("ValidationError", 422)
@@ -119,13 +125,13 @@ def test_a_webhook_is_verified_against_the_published_keys(server: LiveServer) ->
     assert line["verified"] == [True, True]
 
 
-def test_run_by_get(server: LiveServer) -> None:
+def test_run_with_a_get(server: LiveServer) -> None:
     (line,) = lines(server, "proxy", "runByGet")
     assert line["result"]["data"]["seed"] == 9
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_upload(server: LiveServer, way: str) -> None:
+def test_an_uploaded_file_can_be_read(server: LiveServer, way: str) -> None:
     (line,) = lines(server, way, "upload")
     assert line["url"].startswith(server.url)
     assert (line["type"], line["text"]) == ("video/mp4", "a clip")
@@ -134,12 +140,12 @@ def test_upload(server: LiveServer, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_blob_in_the_input_is_uploaded(server: LiveServer, way: str) -> None:
     assert lines(server, way, "autoUpload") == []
-    (image,) = server.worker.seen[-1].input["images"]
+    (image,) = server.worker.leases[-1].input["images"]
     assert image["image_url"].startswith(f"{server.url}/files/")
 
 
-def test_unknown_keys_and_endpoints(server: LiveServer) -> None:
-    error = outcomes(server, "proxy", "run", FOX, credentials="no:body")[-1]["error"]
+def test_unknown_keys_and_endpoints_are_refused(server: LiveServer) -> None:
+    error = outcomes(server, "proxy", "run", INPUT, credentials="no:body")[-1]["error"]
     assert (error["status"], error["body"]) == (401, {"detail": "No user found for Key ID and Secret"})
     error = lines(server, "proxy", "otherEndpoint", "fal-ai/flux/dev")[-1]["error"]
     assert error["status"] == 404

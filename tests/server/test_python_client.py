@@ -1,4 +1,4 @@
-"""fal's own Python client, unmodified but for where it finds its hosts."""
+"""fal's own Python client, unmodified except for the addresses of its hosts."""
 
 import gc
 import json
@@ -12,12 +12,12 @@ import pytest
 from fal_client import client as hosts
 
 from tests.server.live import APP, ENDPOINT, LiveServer
-from tests.test_webhooks import receiver, verify_by_jwks
+from tests.server.webhook_receiver import receiver, verify_by_jwks
 
 
 @pytest.fixture(autouse=True)
 def pointed(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As docs/compatibility.md tells users who cannot have TLS."""
+    """Points the client at the server over plain HTTP, as docs/clients.md shows."""
     monkeypatch.setattr(hosts, "QUEUE_URL_FORMAT", f"{server.url}/queue/")
     monkeypatch.setattr(hosts, "RUN_URL_FORMAT", f"{server.url}/run/")
     monkeypatch.setattr(hosts, "REST_URL", server.url)
@@ -36,7 +36,7 @@ def subscribe(client: fal_client.SyncClient, arguments: dict[str, Any], **option
     return client.subscribe(ENDPOINT, arguments, interval=0.02, **options)
 
 
-def test_subscribe_with_logs_and_updates(client: fal_client.SyncClient, server: LiveServer) -> None:
+def test_subscribe_reports_updates_and_logs(client: fal_client.SyncClient, server: LiveServer) -> None:
     updates: list[fal_client.Status] = []
     enqueued: list[str] = []
 
@@ -55,16 +55,16 @@ def test_subscribe_with_logs_and_updates(client: fal_client.SyncClient, server: 
     assert last.metrics["inference_time"] >= 0
 
 
-def test_submit_status_result(client: fal_client.SyncClient) -> None:
+def test_submit_then_status_then_result(client: fal_client.SyncClient) -> None:
     handle = client.submit(ENDPOINT, {"prompt": "a fox"}, priority="low", hint="warm", start_timeout=60)
     assert handle.get(interval=0.02)["prompt"] == "a fox"
     assert isinstance(handle.status(), fal_client.Completed)
-    # By the id alone, with URLs that the client makes itself.
+    # With the id alone, the client builds the URLs.
     assert isinstance(client.status(ENDPOINT, handle.request_id, with_logs=True), fal_client.Completed)
     assert client.result(APP, handle.request_id) == handle.get()
 
 
-def test_cancel_queued_and_running(client: fal_client.SyncClient) -> None:
+def test_cancel_of_queued_and_running_requests(client: fal_client.SyncClient) -> None:
     running = client.submit(ENDPOINT, {"prompt": "hold"})
     for status in running.iter_events(interval=0.02):
         if isinstance(status, fal_client.InProgress):
@@ -81,7 +81,7 @@ def test_cancel_queued_and_running(client: fal_client.SyncClient) -> None:
         assert caught.value.status_code == 400
 
 
-def test_a_timeout_of_the_client_cancels(client: fal_client.SyncClient, server: LiveServer) -> None:
+def test_a_timeout_of_the_client_cancels_the_request(client: fal_client.SyncClient, server: LiveServer) -> None:
     with pytest.raises(fal_client.FalClientTimeoutError) as caught:
         subscribe(client, {"prompt": "hold"}, client_timeout=1.1)
     assert caught.value.request_id
@@ -90,8 +90,8 @@ def test_a_timeout_of_the_client_cancels(client: fal_client.SyncClient, server: 
 
 
 @pytest.mark.parametrize("way", ["subscribe", "run"])
-def test_a_missing_prompt(client: fal_client.SyncClient, way: str) -> None:
-    """Whether the worker found it or the server: the same error."""
+def test_a_missing_prompt_is_refused(client: fal_client.SyncClient, way: str) -> None:
+    """The error is the same whether the server or the worker finds it."""
     with pytest.raises(fal_client.FalClientHTTPError) as caught:
         subscribe(client, {}) if way == "subscribe" else client.run(ENDPOINT, {})
     assert (caught.value.status_code, caught.value.error_type) == (422, "missing")
@@ -120,13 +120,13 @@ def test_every_class_of_error(client: fal_client.SyncClient, way: str, prompt: s
     assert (caught.value.status_code, caught.value.error_type) == (code, prompt.split()[1])
 
 
-def test_run(client: fal_client.SyncClient) -> None:
+def test_run_returns_the_output(client: fal_client.SyncClient) -> None:
     assert client.run(ENDPOINT, {"prompt": "a fox", "seed": 3})["seed"] == 3
 
 
 # fal's client does not close the connection that it uploads through.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-def test_a_file_is_uploaded_and_a_data_uri_moved(
+def test_a_file_is_uploaded_and_a_data_uri_is_stored(
     client: fal_client.SyncClient, server: LiveServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "clip.mp4"
@@ -134,20 +134,20 @@ def test_a_file_is_uploaded_and_a_data_uri_moved(
     uploaded, inline = client.upload_file(file), fal_client.encode_file(file)
     gc.collect()
     subscribe(client, {"prompt": "a fox", "videos": [{"video_url": uploaded}, {"video_url": inline}]})
-    kept, moved = (video["video_url"] for video in server.worker.seen[-1].input["videos"])
-    assert kept == uploaded
-    for url in (kept, moved):
+    linked, stored = (video["video_url"] for video in server.worker.leases[-1].input["videos"])
+    assert linked == uploaded
+    for url in (linked, stored):
         assert url.startswith(f"{server.url}/files/")
 
 
-def test_a_wrong_key(server: LiveServer) -> None:
+def test_a_wrong_key_is_refused(server: LiveServer) -> None:
     client = fal_client.SyncClient(key=f"{server.user.key.id}:wrong")
     with client._client, pytest.raises(fal_client.FalClientHTTPError) as caught:
         client.submit(ENDPOINT, {"prompt": "a fox"})
     assert caught.value.status_code == 401
 
 
-async def test_the_async_client(server: LiveServer) -> None:
+async def test_the_async_client_reports_updates(server: LiveServer) -> None:
     client = fal_client.AsyncClient(key=server.credentials)
     async with await client._client:
         updates: list[fal_client.Status] = []

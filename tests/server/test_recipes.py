@@ -1,4 +1,7 @@
-"""`keyreel serve --model FILE` in the layout of LTX-Video 0.9.7, as fal's own clients see it."""
+"""Recipes, sibling endpoints and LoRAs with a model file in the layout of LTX-Video 0.9.7, as fal's clients see them.
+
+The server is `keyreel serve --model FILE` with a tiny model.
+"""
 
 import base64
 import io
@@ -15,13 +18,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from keyreel.endpoints import ENDPOINTS
+from keyreel.fal.endpoints import ENDPOINTS
 from keyreel.media.mp4 import read_metadata
-from tests.checkpoints import single_file, single_file_upsampler
 from tests.js import JS, environment, install
 from tests.server.live import ENDPOINT
-from tests.server.served import Served, fetched, served
+from tests.server.served import Served, download, served
 from tests.spellings import SPELLINGS
+from tests.tiny_checkpoints import single_file, single_file_upsampler
 
 COMMON: dict[str, Any] = {
     "prompt": "a red circle",
@@ -43,6 +46,8 @@ LAYERS = {
     "transformer_blocks.0.attn1.to_q": (32, 32),
     "transformer_blocks.1.ff.net.2": (32, 128),
 }
+
+pytestmark = pytest.mark.slow
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -81,24 +86,24 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield server
 
 
-def facts(video: bytes, folder: Path) -> dict[str, Any]:
-    """What the file says of itself. Its frames are all there."""
+def metadata(video: bytes, folder: Path) -> dict[str, Any]:
+    """Returns the video's metadata. Checks that all frames can be decoded."""
     path = folder / "video.mp4"
     path.write_bytes(video)
     with av.open(str(path)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 9
-    known: dict[str, Any] = json.loads(read_metadata(path)["comment"])
-    return known
+    comment: dict[str, Any] = json.loads(read_metadata(path)["comment"])
+    return comment
 
 
-@pytest.mark.parametrize("asked", ["single", "stg", "multiscale", "distilled", "distilled-multiscale", None])
-def test_each_recipe(server: Served, tmp_path: Path, asked: str | None) -> None:
-    arguments = SMALL if asked is None else SMALL | {"recipe": asked}
-    known = facts(server.video(ENDPOINT, arguments), tmp_path)
-    assert known["sampling"]["recipe"] == (asked or "multiscale")
+@pytest.mark.parametrize("recipe", ["single", "stg", "multiscale", "distilled", "distilled-multiscale", None])
+def test_each_recipe_makes_a_video(server: Served, tmp_path: Path, recipe: str | None) -> None:
+    arguments = SMALL if recipe is None else SMALL | {"recipe": recipe}
+    comment = metadata(server.video(ENDPOINT, arguments), tmp_path)
+    assert comment["sampling"]["recipe"] == (recipe or "multiscale")
 
 
-def test_progress_tells_the_passes_apart(server: Served) -> None:
+def test_the_log_names_each_pass(server: Served) -> None:
     lines = server.log(ENDPOINT, SMALL)
     stages = [line for line in lines if line.startswith(("Denoising,", "Upsampling", "Refining,"))]
     assert [line for line in stages if ", step " not in line] == [
@@ -108,26 +113,28 @@ def test_progress_tells_the_passes_apart(server: Served) -> None:
     ]
 
 
-def test_an_unknown_recipe(server: Served) -> None:
+def test_an_unknown_recipe_is_refused(server: Served) -> None:
     status, problems = server.refusal(ENDPOINT, SMALL | {"recipe": "slow"})
     assert (status, problems[0]["loc"]) == (422, ["body", "recipe"])
 
 
 @pytest.mark.parametrize(("endpoint", "arguments", "recipe"), SIBLINGS, ids=[name for name, *_ in SIBLINGS])
-def test_each_sibling(server: Served, tmp_path: Path, endpoint: str, arguments: dict[str, Any], recipe: str) -> None:
+def test_each_sibling_endpoint_makes_a_video(
+    server: Served, tmp_path: Path, endpoint: str, arguments: dict[str, Any], recipe: str
+) -> None:
     output = server.make(endpoint, arguments)
     assert (output["prompt"], output["seed"]) == ("a red circle", 3)
-    known = facts(fetched(output), tmp_path)
-    assert known["sampling"]["recipe"] == recipe
-    assert len(known["inputs"]) == str(arguments).count("image_url")
+    comment = metadata(download(output), tmp_path)
+    assert comment["sampling"]["recipe"] == recipe
+    assert len(comment["inputs"]) == str(arguments).count("image_url")
 
 
-def test_a_siblings_steps_are_made(server: Served) -> None:
+def test_a_sibling_makes_the_requested_steps(server: Served) -> None:
     lines = server.log("fal-ai/ltx-video-13b-dev/multiconditioning", SMALL_PASSES | {"first_pass_skip_final_steps": 1})
     assert {"Denoising, 2 steps", "Refining, 2 steps"} <= set(lines)
 
 
-def test_a_sibling_is_refused_in_its_own_words(server: Served) -> None:
+def test_an_error_of_a_sibling_names_its_own_fields(server: Served) -> None:
     dev, image = "fal-ai/ltx-video-13b-dev/multiconditioning", "fal-ai/ltx-video-lora/image-to-video"
     late = SMALL_PASSES | {"images": [{"image_url": picture(), "start_frame_num": 9}]}
     status, problems = server.refusal(dev, late)
@@ -152,22 +159,22 @@ def test_every_spelling_of_a_lora_makes_the_same_video(server: Served) -> None:
 
 
 def frames(video: bytes) -> bytes:
-    """What is shown; the file also names the LoRA's hash, which differs."""
+    """Returns the decoded frames. The files differ: each contains the hash of its LoRA."""
     with av.open(io.BytesIO(video), mode="r") as container:
         return b"".join(frame.to_ndarray().tobytes() for frame in container.decode(video=0))
 
 
-def test_fals_javascript_client(server: Served) -> None:
+def test_fals_javascript_client_gets_videos(server: Served) -> None:
     install()
-    asked = [{"way": "subscribe", "inputs": [SMALL | {"recipe": recipe} for recipe in ("single", "distilled")]}]
-    asked += [{"way": "subscribe", "endpoint": name, "inputs": [arguments]} for name, arguments, _ in SIBLINGS]
-    for order in asked:
-        command = ["node", "scenarios.mjs", "proxy", "outcomes", json.dumps(order)]
+    calls = [{"way": "subscribe", "inputs": [SMALL | {"recipe": recipe} for recipe in ("single", "distilled")]}]
+    calls += [{"way": "subscribe", "endpoint": name, "inputs": [arguments]} for name, arguments, _ in SIBLINGS]
+    for call in calls:
+        command = ["node", "scenarios.mjs", "proxy", "outcomes", json.dumps(call)]
         variables = environment(KEYREEL_URL=server.url, FAL_KEY=server.key)
         program = subprocess.run(command, cwd=JS, env=variables, capture_output=True, text=True, check=True)
         outcomes = [json.loads(line) for line in program.stdout.splitlines()]
-        assert [outcome["result"]["data"]["seed"] for outcome in outcomes] == [3] * len(order["inputs"])
+        assert [outcome["result"]["data"]["seed"] for outcome in outcomes] == [3] * len(call["inputs"])
 
 
-def test_all_endpoints_are_tried() -> None:
+def test_every_endpoint_is_tested_here() -> None:
     assert {ENDPOINT, *(name for name, *_ in SIBLINGS)} == ENDPOINTS.keys()

@@ -1,4 +1,4 @@
-"""Polling from memory, and waiting for what is committed."""
+"""The snapshot: polling from memory, logs, waiting for completion, and failures of the database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from keyreel.endpoints import MULTICONDITIONING
+from keyreel.fal.endpoints import MULTICONDITIONING
+from keyreel.fal.outcomes import Success
 from keyreel.server.snapshot import Snapshot
 from keyreel.store import Store, open_store
 from keyreel.store.database import Database
-from keyreel.store.records import LogLine, NewRequest, State, Status, Success
+from keyreel.store.records import LogLine, NewRequest, State, Status
 from keyreel.store.requests import Requests
 
 
@@ -23,8 +24,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         yield store
 
 
-def reads(store: Store) -> list[str]:
-    """The statements that are read with, as they come."""
+def recorded_reads(store: Store) -> list[str]:
+    """Returns a list that records the statements that read the database from now on."""
     statements: list[str] = []
 
     @event.listens_for(store.database._reader.sync_engine, "before_cursor_execute")
@@ -40,14 +41,14 @@ async def submit(store: Store) -> str:
     return (await store.queue.submit(new)).id
 
 
-async def test_live_requests_are_read_from_memory(store: Store) -> None:
+async def test_the_status_of_live_requests_needs_no_database(store: Store) -> None:
     snapshot, ids = Snapshot(store), [await submit(store) for _ in range(3)]
     await snapshot.refresh()
-    statements = reads(store)
+    statements = recorded_reads(store)
     found = [await snapshot.status(request_id) for request_id in ids * 100]
     assert [status.position for status in found[:3] if status] == [0, 1, 2]
     assert statements == []
-    # One that came after the refresh is known all the same.
+    # A request that came after the refresh is found, too.
     assert await snapshot.status(await submit(store))
     assert await snapshot.status("nobody") is None
 
@@ -56,9 +57,9 @@ async def test_each_line_of_a_log_is_read_once(store: Store) -> None:
     snapshot, request_id = Snapshot(store), await submit(store)
     lease = await store.queue.claim("w")
     assert lease
-    statements = reads(store)
+    statements = recorded_reads(store)
     for number in range(1, 4):
-        await store.queue.beat(lease, None, [LogLine(f"line {number}")])
+        await store.queue.heartbeat(lease, None, [LogLine(f"line {number}")])
         await snapshot.refresh()
         statements.clear()
         status = await snapshot.status(request_id)
@@ -68,14 +69,14 @@ async def test_each_line_of_a_log_is_read_once(store: Store) -> None:
         assert len(statements) == 1
     await store.queue.finish(lease, Success({}))
     await snapshot.refresh()
-    over = await snapshot.status(request_id)
-    assert over
-    assert over.state is State.COMPLETED
-    assert len(await snapshot.log(over)) == 3
+    completed = await snapshot.status(request_id)
+    assert completed
+    assert completed.state is State.COMPLETED
+    assert len(await snapshot.log(completed)) == 3
 
 
 class GatedRequests(Requests):
-    """What is live is read, and told when the test lets it."""
+    """Requests that are read at once and returned when the test opens the gate."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -88,7 +89,7 @@ class GatedRequests(Requests):
         return found
 
 
-async def test_no_status_goes_back(store: Store) -> None:
+async def test_a_status_never_goes_backwards(store: Store) -> None:
     requests = GatedRequests(store.database)
     snapshot, request_id = Snapshot(replace(store, requests=requests)), await submit(store)
     refresh = asyncio.create_task(snapshot.refresh())
@@ -102,13 +103,13 @@ async def test_no_status_goes_back(store: Store) -> None:
     assert states in ([State.IN_QUEUE] * 2, [State.IN_PROGRESS] * 2, [State.IN_QUEUE, State.IN_PROGRESS])
 
 
-async def test_whoever_waits_is_woken(store: Store) -> None:
+async def test_waiting_for_completion_ends(store: Store) -> None:
     snapshot = Snapshot(store)
     async with snapshot.running(), asyncio.timeout(10):
         for _ in range(5):
             request_id = await submit(store)
             waiting = asyncio.create_task(snapshot.completed(request_id))
-            # Too short for a refresh to see it: nobody may wait for ever.
+            # The request runs for too short a time for a refresh to see it.
             lease = await store.queue.claim("w")
             assert lease
             await store.queue.finish(lease, Success({}))
@@ -117,7 +118,7 @@ async def test_whoever_waits_is_woken(store: Store) -> None:
             await snapshot.completed("nobody")
 
 
-async def test_the_database_may_be_away_for_a_while(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_snapshot_recovers_from_database_errors(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("keyreel.server.snapshot.RECOVERY", 0.0)
     snapshot, live, failures = Snapshot(store), store.requests.live, 0
 
@@ -126,7 +127,7 @@ async def test_the_database_may_be_away_for_a_while(store: Store, monkeypatch: p
         if failures == 3:
             return await live()
         failures += 1
-        raise OSError("away")
+        raise OSError("unavailable")
 
     request_id = await submit(store)
     async with snapshot.running(), asyncio.timeout(10):

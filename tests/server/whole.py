@@ -1,4 +1,4 @@
-"""The whole server in a process of its own, with a fake engine on its device: `python -m tests.server.whole FOLDER`."""
+"""The complete server in another process, with a fake engine process. Run as `python -m tests.server.whole JSON`."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ import structlog
 from keyreel.server.process import Workers, listen, serve, stop_on_signal
 from keyreel.server.startup import ensure_key, open_services
 from keyreel.settings import Settings
-from tests.worker.conftest import FAKE_CHILD, SMALL
+from tests.worker.conftest import FAKE_ENGINE_PROCESS, SMALL
 
 KEY = "boss:secret"
 HEADERS = {"Authorization": f"Key {KEY}"}
@@ -27,7 +27,7 @@ class WholeServer:
     process: asyncio.subprocess.Process
 
     async def end(self) -> None:
-        """In good order."""
+        """Shuts the server down cleanly."""
         self.process.terminate()
         async with asyncio.timeout(60):
             assert await self.process.wait() == 0
@@ -35,7 +35,7 @@ class WholeServer:
 
 @asynccontextmanager
 async def whole_server(folder: Path, *, worker: bool = True, **settings: Any) -> AsyncIterator[WholeServer]:
-    """Takes connections from the start of the block. At the end it is killed, if it has not ended before."""
+    """Runs a server, which accepts connections at once. Kills it at the end unless it has ended."""
     arguments = json.dumps({"folder": str(folder), "worker": worker, "settings": settings})
     command: Sequence[str] = (sys.executable, "-m", "tests.server.whole", arguments)
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
@@ -51,7 +51,7 @@ async def whole_server(folder: Path, *, worker: bool = True, **settings: Any) ->
 
 
 def small(prompt: str = "a fox", **changes: Any) -> dict[str, Any]:
-    """A request that costs little."""
+    """Returns the input of a small request."""
     return SMALL | {"prompt": prompt} | changes
 
 
@@ -65,11 +65,11 @@ async def _main(folder: Path, worker: bool, settings: dict[str, Any]) -> None:
             await ensure_key(services.store, chosen.admin_key)
             stop_on_signal(stop)
             print(url, flush=True)
-            await serve(services, listener, Workers("fake", ("cpu",), FAKE_CHILD) if worker else None, stop)
+            await serve(services, listener, Workers("fake", ("cpu",), FAKE_ENGINE_PROCESS) if worker else None, stop)
 
 
 if __name__ == "__main__":
-    # Not configured, structlog draws tracebacks for people, which takes seconds.
+    # By default, structlog formats tracebacks for terminals, which takes seconds.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    wanted = json.loads(sys.argv[1])
-    asyncio.run(_main(Path(wanted["folder"]), wanted["worker"], wanted["settings"]))
+    arguments = json.loads(sys.argv[1])
+    asyncio.run(_main(Path(arguments["folder"]), arguments["worker"], arguments["settings"]))

@@ -1,4 +1,4 @@
-"""A store on each database, and a clock that the test moves."""
+"""Stores on SQLite and on PostgreSQL, and a clock that the test moves."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ _clock = Table("test_clock", MetaData(), Column("now", Double, nullable=False))
 
 
 class Clock:
-    """Time as the statements of a store under test see it: a row that the test moves."""
+    """The clock of a store under test: a row in its database that the test changes. Times are in seconds."""
 
     start = 1_000_000.0
     now = select(_clock.c.now).scalar_subquery()
@@ -37,7 +37,7 @@ class Clock:
 
 @contextmanager
 def new_database(server_url: str | None, folder: Path) -> Iterator[str]:
-    """The URL of an empty database, which is gone at the end."""
+    """Yields the URL of an empty database. A PostgreSQL database is dropped at the end of the block."""
     if not server_url:
         yield f"sqlite:///{folder / 'keyreel.db'}"
         return
@@ -56,7 +56,7 @@ async def _execute(server: URL, statement: str) -> None:
 
 
 async def wipe(database: Database) -> None:
-    """No rows, and the clock at its start."""
+    """Deletes all rows and sets the clock back to its start."""
     async with database.write() as connection:
         await connection.run_sync(_clock.create, checkfirst=True)
         for table in (*reversed(metadata.sorted_tables), _clock):
@@ -66,6 +66,7 @@ async def wipe(database: Database) -> None:
 
 @asynccontextmanager
 async def empty_store(url: str) -> AsyncIterator[Store]:
+    """Opens a store, deletes its rows and gives it a clock that the test moves."""
     async with open_store(url, Clock.now) as store:
         await wipe(store.database)
         yield store
@@ -73,7 +74,7 @@ async def empty_store(url: str) -> AsyncIterator[Store]:
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def server_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    """A PostgreSQL server: the one that KEYREEL_TEST_POSTGRES names, or one of our own. None stands for SQLite."""
+    """A PostgreSQL server: the one in KEYREEL_TEST_POSTGRES, or one that the tests start. None means SQLite."""
     if request.param == "sqlite":
         yield None
     elif SERVER in os.environ:
@@ -87,14 +88,14 @@ def server_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
 
 @pytest.fixture(scope="session")
 def url(server_url: str | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The database that most tests share, one after the other."""
+    """A database that most tests share, one after the other."""
     with new_database(server_url, tmp_path_factory.mktemp("store")) as url:
         yield url
 
 
 @pytest.fixture
 def new_url(server_url: str | None, tmp_path: Path) -> Iterator[str]:
-    """A database without a table."""
+    """A database without tables."""
     with new_database(server_url, tmp_path) as url:
         yield url
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, from the programs on this machine."""
+"""Starts a PostgreSQL server for the tests with the programs installed on this machine."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ SETTINGS = ("fsync=off", "listen_addresses=", "max_connections=200")
 
 
 def find_programs() -> Path | None:
-    """The folder of `initdb` and `pg_ctl`, the newest version first; Debian does not put them on the PATH."""
+    """Returns the folder of `initdb` and `pg_ctl`, or None: from PATH, or else Debian's newest version."""
     on_path = shutil.which("initdb")
     folders = sorted(Path(INSTALLED).glob("*/bin"), key=lambda folder: int(folder.parent.name), reverse=True)
     return Path(on_path).parent if on_path else next((path for path in folders if (path / "initdb").is_file()), None)
@@ -22,8 +22,8 @@ def find_programs() -> Path | None:
 
 @contextmanager
 def running_server(programs: Path) -> Iterator[str]:
-    """The URL of a fresh server, reached through a socket in a folder that vanishes with it."""
-    # A short path: that of a socket may have 107 characters.
+    """Starts an empty server and yields its URL. The server and its folder are removed at the end of the block."""
+    # In a short path, because the path of a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="pg-") as name:
         folder, owner = Path(name), _owner()
         if owner:
@@ -39,7 +39,7 @@ def running_server(programs: Path) -> Iterator[str]:
 
 
 def _owner() -> str | None:
-    """PostgreSQL refuses to run as root."""
+    """Returns the user that runs the server if this process is root, because PostgreSQL refuses to run as root."""
     return "postgres" if os.geteuid() == 0 else None
 
 

@@ -1,4 +1,4 @@
-"""What nearly every test of the store does first."""
+"""Steps with which most tests of the store begin."""
 
 from typing import Any
 
@@ -28,15 +28,15 @@ async def claim(store: Store, worker: str = "worker") -> Lease:
     return lease
 
 
-async def running(store: Store, **changes: Any) -> Lease:
-    """A request that a worker holds."""
+async def leased(store: Store, **changes: Any) -> Lease:
+    """Returns the lease of a new request."""
     await submit(store, **changes)
     return await claim(store)
 
 
-async def overtaken(store: Store, clock: Clock, **changes: Any) -> tuple[Lease, Lease]:
-    """A worker that paused for too long, and the one that has its request now."""
-    late = await running(store, **changes)
+async def leased_twice(store: Store, clock: Clock, **changes: Any) -> tuple[Lease, Lease]:
+    """Returns two leases of one request: the first has expired, the second is valid."""
+    late = await leased(store, **changes)
     await clock.advance(LEASE)
     await store.queue.reap()
     return late, await claim(store, "other")
@@ -49,6 +49,7 @@ async def status(store: Store, request_id: str) -> Status:
 
 
 async def deliveries(store: Store, request_id: str) -> int:
+    """Returns the number of deliveries of a request."""
     statement = select(func.count()).select_from(delivery).where(delivery.c.request_id == request_id)
     async with store.database.read() as connection:
         return (await connection.execute(statement)).scalar_one()

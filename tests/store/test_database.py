@@ -1,5 +1,3 @@
-"""What SQLite is made to promise, and what a caller who goes away leaves behind."""
-
 import asyncio
 import os
 from pathlib import Path
@@ -18,7 +16,7 @@ def file_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'keyreel.db'}"
 
 
-async def test_an_sqlite_file_belongs_to_one_process(file_url: str) -> None:
+async def test_an_sqlite_file_can_be_opened_only_once(file_url: str) -> None:
     async with open_store(file_url):
         with pytest.raises(StoreInUseError, match=f"keyreel.db is in use by process {os.getpid()}. "):
             async with open_store(file_url):
@@ -28,26 +26,26 @@ async def test_an_sqlite_file_belongs_to_one_process(file_url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
-async def test_no_queue_in_memory(url: str) -> None:
+async def test_a_database_in_memory_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="needs a file"):
         async with open_store(url):
             pass
 
 
-async def test_no_other_database() -> None:
+async def test_other_databases_are_refused() -> None:
     with pytest.raises(ValueError, match="not on mysql"):
         async with open_store("mysql://host/keyreel"):
             pass
 
 
-async def test_the_writer_is_durable(file_url: str) -> None:
+async def test_commits_are_durable(file_url: str) -> None:
     expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
     async with open_store(file_url) as store, store.database.write() as connection:
         for pragma, value in expected.items():
             assert (await connection.execute(text(f"PRAGMA {pragma}"))).scalar_one() == value
 
 
-async def test_readers_cannot_write(file_url: str) -> None:
+async def test_a_reading_transaction_cannot_write(file_url: str) -> None:
     async with open_store(file_url) as store:
         with pytest.raises(OperationalError, match="readonly"):
             async with store.database.read() as connection:
@@ -63,7 +61,7 @@ async def test_a_reader_does_not_wait_for_the_writer(file_url: str) -> None:
         assert await store.requests.status(request_id) is None
 
 
-async def test_a_full_disk_is_an_error_and_never_a_lie(file_url: str) -> None:
+async def test_a_full_disk_loses_no_request_that_was_accepted(file_url: str) -> None:
     async with open_store(file_url) as store:
         accepted = {await submit(store)}
         await _limit_pages(store, "(SELECT page_count FROM pragma_page_count)")
@@ -82,12 +80,12 @@ async def _limit_pages(store: Store, pages: str) -> None:
         await connection.execute(text(f"PRAGMA max_page_count = {count}"))
 
 
-async def test_callers_that_go_away_leave_the_store_usable(store: Store) -> None:
+async def test_cancelled_calls_leave_the_store_usable(store: Store) -> None:
     for fraction in range(25):
-        leaving = asyncio.create_task(store.queue.submit(new_request()))
-        await asyncio.wait([leaving], timeout=fraction * 0.0004)
-        leaving.cancel()
-        await asyncio.wait([leaving])
+        call = asyncio.create_task(store.queue.submit(new_request()))
+        await asyncio.wait([call], timeout=fraction * 0.0004)
+        call.cancel()
+        await asyncio.wait([call])
     before = len(await store.requests.live())
     await submit(store)
     assert len(await store.requests.live()) == before + 1

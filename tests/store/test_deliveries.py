@@ -1,20 +1,19 @@
-"""The webhook outbox."""
-
 import asyncio
 
 from sqlalchemy import select
 
+from keyreel.fal.outcomes import CANCELLED, Success
 from keyreel.store import Store
 from keyreel.store.deliveries import FIRST_PAUSE, LEASE, RETRIES
-from keyreel.store.records import CANCELLED, Delivery, Success
+from keyreel.store.records import Delivery
 from keyreel.store.tables import delivery
 from tests.store.conftest import Clock
-from tests.store.steps import WEBHOOK, running, submit
+from tests.store.steps import WEBHOOK, leased, submit
 
 
-async def due(store: Store) -> Delivery:
-    """A delivery that is claimed."""
-    lease = await running(store, webhook_url=WEBHOOK)
+async def claimed_delivery(store: Store) -> Delivery:
+    """Returns the claimed delivery of a new request that has succeeded."""
+    lease = await leased(store, webhook_url=WEBHOOK)
     await store.queue.finish(lease, Success({"seed": 7}))
     [claimed] = await store.deliveries.claim()
     return claimed
@@ -26,33 +25,33 @@ async def state(store: Store) -> tuple[str, str | None]:
     return row.state, row.error
 
 
-async def test_a_delivery_carries_what_the_webhook_gets(store: Store) -> None:
-    claimed = await due(store)
+async def test_a_delivery_contains_url_key_and_outcome(store: Store) -> None:
+    claimed = await claimed_delivery(store)
     assert (claimed.url, claimed.key_id, claimed.outcome) == (WEBHOOK, "key", Success({"seed": 7}))
     assert claimed.attempt == 1
     assert await store.deliveries.pending() == 1
 
 
-async def test_a_cancelled_request_is_delivered_too(store: Store) -> None:
+async def test_a_cancelled_request_has_a_delivery(store: Store) -> None:
     await store.queue.cancel(await submit(store, webhook_url=WEBHOOK))
     [claimed] = await store.deliveries.claim()
     assert claimed.outcome == CANCELLED
 
 
-async def test_delivered_is_delivered(store: Store, clock: Clock) -> None:
-    await store.deliveries.delivered(await due(store))
+async def test_a_delivered_call_is_not_repeated(store: Store, clock: Clock) -> None:
+    await store.deliveries.delivered(await claimed_delivery(store))
     await clock.advance(1e6)
     assert await store.deliveries.claim() == []
     assert await store.deliveries.pending() == 0
     assert await state(store) == ("DELIVERED", None)
 
 
-async def test_nobody_else_delivers_what_is_being_delivered(store: Store) -> None:
-    await due(store)
+async def test_a_claimed_delivery_cannot_be_claimed_again(store: Store) -> None:
+    await claimed_delivery(store)
     assert await store.deliveries.claim() == []
 
 
-async def test_each_delivery_goes_to_one_of_many(store: Store) -> None:
+async def test_concurrent_claims_never_return_the_same_delivery(store: Store) -> None:
     submitted = [await submit(store, webhook_url=WEBHOOK) for _ in range(12)]
     for request_id in submitted:
         await store.queue.cancel(request_id)
@@ -61,15 +60,15 @@ async def test_each_delivery_goes_to_one_of_many(store: Store) -> None:
     assert sorted(taken) == sorted(submitted)
 
 
-async def test_a_delivery_of_which_nothing_is_heard_is_made_again(store: Store, clock: Clock) -> None:
-    lost = await due(store)
+async def test_a_delivery_without_a_result_is_due_again_after_its_lease(store: Store, clock: Clock) -> None:
+    lost = await claimed_delivery(store)
     await clock.advance(LEASE)
     [again] = await store.deliveries.claim()
     assert (again.id, again.attempt) == (lost.id, 2)
 
 
-async def test_a_slow_one_does_not_speak_for_the_next(store: Store, clock: Clock) -> None:
-    slow = await due(store)
+async def test_the_result_of_an_expired_claim_is_ignored(store: Store, clock: Clock) -> None:
+    slow = await claimed_delivery(store)
     await clock.advance(LEASE)
     await store.deliveries.claim()
     await store.deliveries.failed(slow, "timed out", permanent=True)
@@ -77,7 +76,7 @@ async def test_a_slow_one_does_not_speak_for_the_next(store: Store, clock: Clock
 
 
 async def test_ten_retries_within_two_hours(store: Store, clock: Clock) -> None:
-    claimed = await due(store)
+    claimed = await claimed_delivery(store)
     passed = 0.0
     for retry in range(RETRIES):
         await store.deliveries.failed(claimed, "503")
@@ -93,8 +92,8 @@ async def test_ten_retries_within_two_hours(store: Store, clock: Clock) -> None:
     assert await store.deliveries.pending() == 0
 
 
-async def test_what_cannot_work_is_not_tried_again(store: Store, clock: Clock) -> None:
-    await store.deliveries.failed(await due(store), "302", permanent=True)
+async def test_a_permanent_failure_is_not_retried(store: Store, clock: Clock) -> None:
+    await store.deliveries.failed(await claimed_delivery(store), "302", permanent=True)
     await clock.advance(1e6)
     assert await store.deliveries.claim() == []
     assert await state(store) == ("FAILED", "302")

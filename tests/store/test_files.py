@@ -1,10 +1,9 @@
-"""The register of files."""
-
+from keyreel.fal.outcomes import Success
 from keyreel.store import Store
 from keyreel.store.files import PENDING
-from keyreel.store.records import Content, File, NewFile, Success
+from keyreel.store.records import Content, File, NewFile
 from tests.store.conftest import Clock
-from tests.store.steps import running
+from tests.store.steps import leased
 
 
 async def add(store: Store, lifetime: float | None = None, size: int | None = 3) -> File:
@@ -15,7 +14,7 @@ async def add(store: Store, lifetime: float | None = None, size: int | None = 3)
     return await store.files.add(new)
 
 
-async def test_a_file_is_found_again(store: Store) -> None:
+async def test_get_returns_the_file_that_was_added(store: Store) -> None:
     added = await add(store)
     assert (added.object, added.created, added.expires_at, added.size) == ("in/1", Clock.start, None, 3)
     assert added.acl == {"default": "allow", "rules": []}
@@ -23,7 +22,7 @@ async def test_a_file_is_found_again(store: Store) -> None:
     assert await store.files.get("no such file") is None
 
 
-async def test_an_expired_file_is_hidden_and_then_swept(store: Store, clock: Clock) -> None:
+async def test_an_expired_file_is_hidden_until_it_is_removed(store: Store, clock: Clock) -> None:
     later, sooner, _ = await add(store, lifetime=20), await add(store, lifetime=10), await add(store)
     assert await store.files.expired() == []
     await clock.advance(10)
@@ -36,19 +35,19 @@ async def test_an_expired_file_is_hidden_and_then_swept(store: Store, clock: Clo
     assert await store.files.expired() == [later]
 
 
-async def test_a_file_lives_from_when_its_content_has_come(store: Store, clock: Clock) -> None:
-    for_ever, for_a_while = await add(store, size=None), await add(store, size=None, lifetime=10)
+async def test_the_lifetime_begins_when_the_content_arrives(store: Store, clock: Clock) -> None:
+    unlimited, limited = await add(store, size=None), await add(store, size=None, lifetime=10)
     await clock.advance(100)
-    for file in (for_ever, for_a_while):
+    for file in (unlimited, limited):
         await store.files.uploaded(file.id, 2**40)
-    kept, kept_for_a_while = await store.files.get(for_ever.id), await store.files.get(for_a_while.id)
-    assert kept is not None
-    assert (kept.size, kept.expires_at) == (2**40, None)
-    assert kept_for_a_while is not None
-    assert kept_for_a_while.expires_at == Clock.start + 110
+    unlimited_file, limited_file = await store.files.get(unlimited.id), await store.files.get(limited.id)
+    assert unlimited_file is not None
+    assert (unlimited_file.size, unlimited_file.expires_at) == (2**40, None)
+    assert limited_file is not None
+    assert limited_file.expires_at == Clock.start + 110
 
 
-async def test_a_file_whose_content_never_comes_is_swept(store: Store, clock: Clock) -> None:
+async def test_a_file_whose_content_never_arrives_expires(store: Store, clock: Clock) -> None:
     file = await add(store, size=None)
     await clock.advance(PENDING - 1)
     assert await store.files.get(file.id) == file
@@ -56,8 +55,8 @@ async def test_a_file_whose_content_never_comes_is_swept(store: Store, clock: Cl
     assert await store.files.expired() == [file]
 
 
-async def test_a_video_is_kept_when_its_request_is_finished(store: Store, clock: Clock) -> None:
-    lease = await running(store)
+async def test_the_video_of_a_finished_request_does_not_expire(store: Store, clock: Clock) -> None:
+    lease = await leased(store)
     video, orphan = await add(store, size=None), await add(store, size=None)
     await store.queue.finish(lease, Success({}), Content(video.id, 5))
     await clock.advance(PENDING)

@@ -1,4 +1,12 @@
-"""The promises of the queue, one by one, on each database."""
+"""The invariants of the queue, on each database. They involve queue, tables, deliveries and clock.
+
+I1. A request moves only along the arrows of the state machine.
+I2. Only the holder of the lease changes a request that is in progress.
+I3. A request is completed once, with its outcome and its webhook delivery in one transaction.
+I4. Every time comes from the database's clock.
+I5. A call that has returned is committed.
+I6. Every attempt gets the same input and seed, and the last checkpoint.
+"""
 
 import ast
 import asyncio
@@ -12,13 +20,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import keyreel.store
+from keyreel.fal.outcomes import CANCELLED, Failure, Success
 from keyreel.store import Store, open_store
 from keyreel.store.clock import DatabaseTime
 from keyreel.store.queue import LEASE
-from keyreel.store.records import CANCELLED, Cancellation, Failure, Lease, LeaseLostError, Standing, State, Success
+from keyreel.store.records import Cancellation, Lease, LeaseLostError, LeaseStatus, State
 from keyreel.store.tables import delivery, request
 from tests.store.conftest import Clock
-from tests.store.steps import WEBHOOK, claim, deliveries, new_request, overtaken, running, status, submit
+from tests.store.steps import WEBHOOK, claim, deliveries, leased, leased_twice, new_request, status, submit
 
 DONE = Success({"video": {"url": "https://example.com/video.mp4"}})
 BROKEN = Failure("CUDA error", "internal_error")
@@ -26,26 +35,26 @@ BROKEN = Failure("CUDA error", "internal_error")
 Action = Callable[[Store, Lease], Awaitable[object]]
 ACTIONS: dict[str, Action] = {
     "claim": lambda store, _: store.queue.claim("other"),
-    "beat": lambda store, lease: store.queue.beat(lease),
+    "heartbeat": lambda store, lease: store.queue.heartbeat(lease),
     "checkpoint": lambda store, lease: store.queue.save_checkpoint(lease, "object"),
     "finish": lambda store, lease: store.queue.finish(lease, DONE),
     "retry": lambda store, lease: store.queue.retry(lease, BROKEN),
     "hand back": lambda store, lease: store.queue.hand_back(lease),
     "cancel": lambda store, lease: store.queue.cancel(lease.id),
     "reap": lambda store, _: store.queue.reap(),
-    "disown": lambda store, _: store.queue.disown("worker"),
+    "release_worker": lambda store, _: store.queue.release_worker("worker"),
 }
 WAITING, RUNNING, COMPLETED = State.IN_QUEUE, State.IN_PROGRESS, State.COMPLETED
 TRANSITIONS = {
     WAITING: {"claim": RUNNING, "cancel": COMPLETED},
-    RUNNING: {"finish": COMPLETED, "retry": WAITING, "hand back": WAITING, "reap": WAITING, "disown": WAITING},
+    RUNNING: {"finish": COMPLETED, "retry": WAITING, "hand back": WAITING, "reap": WAITING, "release_worker": WAITING},
     COMPLETED: {},
 }
 
 
 async def in_state(store: Store, clock: Clock, state: State) -> Lease:
-    """A request in that state, and the lease of its last worker, which has expired."""
-    lease = await running(store)
+    """Brings a request into the state. Returns the lease of its last worker, which has expired."""
+    lease = await leased(store)
     if state is COMPLETED:
         await store.queue.finish(lease, BROKEN)
     if state is WAITING:
@@ -56,7 +65,7 @@ async def in_state(store: Store, clock: Clock, state: State) -> Lease:
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("state", State)
-async def test_i1_only_legal_transitions(store: Store, clock: Clock, state: State, action: str) -> None:
+async def test_i1_only_legal_transitions_happen(store: Store, clock: Clock, state: State, action: str) -> None:
     lease = await in_state(store, clock, state)
     try:
         await ACTIONS[action](store, lease)
@@ -66,10 +75,8 @@ async def test_i1_only_legal_transitions(store: Store, clock: Clock, state: Stat
 
 
 @pytest.mark.parametrize("way", ["retry", "hand back", "reap"])
-async def test_i1_back_in_the_queue_a_request_keeps_its_place_and_its_attempt(
-    store: Store, clock: Clock, way: str
-) -> None:
-    first = await running(store)
+async def test_i1_a_request_returns_to_its_place_in_the_queue(store: Store, clock: Clock, way: str) -> None:
+    first = await leased(store)
     second = await submit(store)
     await clock.advance(LEASE)
     await ACTIONS[way](store, first)
@@ -80,7 +87,7 @@ async def test_i1_back_in_the_queue_a_request_keeps_its_place_and_its_attempt(
 
 
 @pytest.mark.parametrize(
-    "nonsense",
+    "values",
     [
         {"state": "FAILED"},
         {"state": "IN_PROGRESS"},
@@ -92,38 +99,38 @@ async def test_i1_back_in_the_queue_a_request_keeps_its_place_and_its_attempt(
     ],
     ids=str,
 )
-async def test_i1_the_database_takes_no_half_state(store: Store, nonsense: dict[str, object]) -> None:
+async def test_i1_the_database_refuses_inconsistent_rows(store: Store, values: dict[str, object]) -> None:
     await submit(store)
     with pytest.raises(IntegrityError):
         async with store.database.write() as connection:
-            await connection.execute(update(request).values(**nonsense))
+            await connection.execute(update(request).values(**values))
 
 
 @pytest.mark.parametrize("action", ["checkpoint", "finish", "retry", "hand back"])
-async def test_i2_a_late_worker_changes_nothing(store: Store, clock: Clock, action: str) -> None:
-    late, holder = await overtaken(store, clock)
-    before = await status(store, late.id)
-    with pytest.raises(LeaseLostError, match=f"Attempt 1 at request {late.id}"):
-        await ACTIONS[action](store, late)
-    assert await status(store, late.id) == before
-    assert await store.queue.beat(holder) is Standing.CONTINUE
+async def test_i2_a_worker_with_an_expired_lease_changes_nothing(store: Store, clock: Clock, action: str) -> None:
+    expired, lease = await leased_twice(store, clock)
+    before = await status(store, expired.id)
+    with pytest.raises(LeaseLostError, match=f"Attempt 1 at request {expired.id}"):
+        await ACTIONS[action](store, expired)
+    assert await status(store, expired.id) == before
+    assert await store.queue.heartbeat(lease) is LeaseStatus.CONTINUE
 
 
-async def test_i2_a_late_worker_learns_it_at_the_next_beat(store: Store, clock: Clock) -> None:
-    late, _ = await overtaken(store, clock)
-    before = await status(store, late.id)
-    assert await store.queue.beat(late, {"done": 30}) is Standing.LOST
-    assert await status(store, late.id) == before
+async def test_i2_the_next_heartbeat_tells_a_worker_that_its_lease_is_lost(store: Store, clock: Clock) -> None:
+    expired, _ = await leased_twice(store, clock)
+    before = await status(store, expired.id)
+    assert await store.queue.heartbeat(expired, {"done": 30}) is LeaseStatus.LOST
+    assert await status(store, expired.id) == before
 
 
-async def test_i2_an_expired_lease_that_nobody_took_back_can_be_renewed(store: Store, clock: Clock) -> None:
-    lease = await running(store)
+async def test_i2_an_expired_lease_can_be_renewed_until_it_is_taken_back(store: Store, clock: Clock) -> None:
+    lease = await leased(store)
     await clock.advance(LEASE + 1)
-    assert await store.queue.beat(lease) is Standing.CONTINUE
+    assert await store.queue.heartbeat(lease) is LeaseStatus.CONTINUE
     assert (await store.queue.reap()).released == 0
 
 
-async def test_i2_a_request_is_given_to_one_of_many(store: Store) -> None:
+async def test_i2_each_request_is_claimed_by_one_worker(store: Store) -> None:
     submitted = {await submit(store) for _ in range(20)}
     claimed: list[str] = []
 
@@ -138,8 +145,8 @@ async def test_i2_a_request_is_given_to_one_of_many(store: Store) -> None:
 
 
 @pytest.mark.parametrize("round_", range(5))
-async def test_i3_completed_once_whoever_comes_first(store: Store, clock: Clock, round_: int) -> None:
-    lease = await running(store, webhook_url=WEBHOOK, retry=False)
+async def test_i3_concurrent_completions_complete_a_request_once(store: Store, clock: Clock, round_: int) -> None:
+    lease = await leased(store, webhook_url=WEBHOOK, retry=False)
     await clock.advance(LEASE)
     racers = [
         store.queue.finish(lease, DONE),
@@ -161,7 +168,7 @@ async def test_i3_completed_once_whoever_comes_first(store: Store, clock: Clock,
 
 @pytest.mark.parametrize("way", ["finish", "fail", "retry", "cancel", "cancel running", "reap", "start timeout"])
 @pytest.mark.parametrize("webhook", [WEBHOOK, None])
-async def test_i3_every_end_writes_the_delivery(store: Store, clock: Clock, way: str, webhook: str | None) -> None:
+async def test_i3_every_completion_adds_a_delivery(store: Store, clock: Clock, way: str, webhook: str | None) -> None:
     request_id = await submit(store, webhook_url=webhook, retry=False, start_timeout=LEASE)
     if way not in ("cancel", "start timeout"):
         lease = await claim(store)
@@ -186,9 +193,9 @@ async def test_i3_every_end_writes_the_delivery(store: Store, clock: Clock, way:
     assert await deliveries(store, request_id) == (webhook is not None)
 
 
-async def test_i3_no_outcome_without_its_delivery(store: Store) -> None:
-    lease = await running(store, webhook_url=WEBHOOK)
-    async with store.database.write() as connection:  # stands for a write that fails half-way
+async def test_i3_the_outcome_is_rolled_back_if_the_delivery_cannot_be_added(store: Store) -> None:
+    lease = await leased(store, webhook_url=WEBHOOK)
+    async with store.database.write() as connection:  # makes the second write of `finish` fail
         values = {"request_id": lease.id, "state": "PENDING", "attempt": 0, "due": 0.0}
         await connection.execute(insert(delivery).values(values))
     with pytest.raises(IntegrityError):
@@ -197,17 +204,17 @@ async def test_i3_no_outcome_without_its_delivery(store: Store) -> None:
     assert (left.state, left.outcome, left.finished) == (RUNNING, None, None)
 
 
-async def test_i3_the_one_function_completes_what_is_not_completed(store: Store) -> None:
-    """Its callers look first. It does not rely on that."""
-    lease = await running(store, webhook_url=WEBHOOK)
+async def test_i3_a_completed_request_is_not_completed_again(store: Store) -> None:
+    """Not even if a caller of `_complete` has not checked the state before."""
+    lease = await leased(store, webhook_url=WEBHOOK)
     await store.queue.finish(lease, DONE)
     async with store.database.write() as connection:
         assert await store.queue._complete(connection, request.c.id == lease.id, CANCELLED) == []
     assert (await status(store, lease.id)).outcome == DONE
 
 
-async def test_i3_a_worker_that_asks_again_is_told_the_same(store: Store) -> None:
-    lease = await running(store, webhook_url=WEBHOOK)
+async def test_i3_finish_can_be_repeated_with_the_same_outcome(store: Store) -> None:
+    lease = await leased(store, webhook_url=WEBHOOK)
     await store.queue.finish(lease, DONE)
     await store.queue.finish(lease, DONE)
     assert await deliveries(store, lease.id) == 1
@@ -215,10 +222,10 @@ async def test_i3_a_worker_that_asks_again_is_told_the_same(store: Store) -> Non
         await store.queue.finish(lease, Success({}))
 
 
-async def test_i4_every_time_is_the_databases(store: Store, clock: Clock) -> None:
-    lease = await running(store, start_timeout=5.0, retention=10.0)
+async def test_i4_times_come_from_the_databases_clock(store: Store, clock: Clock) -> None:
+    lease = await leased(store, start_timeout=5.0, retention=10.0)
     await clock.advance(3)
-    await store.queue.beat(lease)
+    await store.queue.heartbeat(lease)
     await store.queue.finish(lease, DONE)
     ended = await status(store, lease.id)
     assert (ended.created, ended.started, ended.finished) == (Clock.start, Clock.start, Clock.start + 3)
@@ -228,11 +235,11 @@ async def test_i4_every_time_is_the_databases(store: Store, clock: Clock) -> Non
     assert (await store.queue.reap()).deleted == 1
 
 
-async def test_i4_the_databases_clock_is_right(url: str) -> None:
+async def test_i4_the_databases_clock_agrees_with_the_systems(url: str) -> None:
     async with open_store(url) as store, store.database.read() as connection:
         before = time.time()
         now = (await connection.execute(select(DatabaseTime()))).scalar_one()
-        # Both databases run on this machine; SQLite counts milliseconds.
+        # Both databases run on this machine. SQLite rounds to milliseconds.
         assert before - 0.01 <= now <= time.time() + 0.01
 
 
@@ -245,28 +252,28 @@ def test_i4_no_module_of_the_store_reads_a_clock() -> None:
             assert not {"time", "datetime"} & set(names), module
 
 
-async def test_i5_answered_means_committed(store: Store, url: str) -> None:
+async def test_i5_a_submitted_request_is_committed(store: Store, url: str) -> None:
     address = make_url(url)
     driver = "sqlite+aiosqlite" if address.get_backend_name() == "sqlite" else "postgresql+asyncpg"
-    stranger = create_async_engine(address.set(drivername=driver))
-    async with stranger.connect() as connection:
+    other_engine = create_async_engine(address.set(drivername=driver))
+    async with other_engine.connect() as connection:
         for expected in range(1, 4):
             await store.queue.submit(new_request())
             assert (await connection.execute(select(func.count()).select_from(request))).scalar_one() == expected
             await connection.rollback()
-    await stranger.dispose()
+    await other_engine.dispose()
 
 
 async def test_i6_every_attempt_gets_the_same_request_and_the_last_checkpoint(store: Store, clock: Clock) -> None:
     given = {"prompt": "a cat \ud83d\0 \u732b", "strength": 0.1 + 0.2, "loras": [{"scale": 1e-9}], "nothing": None}
-    first = await running(store, input=given, seed=-(2**63))
+    first = await leased(store, input=given, seed=-(2**63))
     assert (first.input, first.seed, first.checkpoint) == (given, -(2**63), None)
     await store.queue.save_checkpoint(first, "checkpoint 1")
     await clock.advance(LEASE)
     await store.queue.reap()
     second = await claim(store)
     with pytest.raises(LeaseLostError):
-        await store.queue.save_checkpoint(first, "checkpoint of a late worker")
+        await store.queue.save_checkpoint(first, "checkpoint of an expired lease")
     await store.queue.hand_back(second)
     third = await claim(store)
     for later in (second, third):

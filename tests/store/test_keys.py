@@ -1,5 +1,3 @@
-"""API keys."""
-
 from sqlalchemy import select
 
 from keyreel.store import Store
@@ -7,7 +5,7 @@ from keyreel.store.tables import api_key
 from tests.store.conftest import Clock
 
 
-async def test_a_key_opens_with_its_own_secret_only(store: Store) -> None:
+async def test_a_key_is_verified_by_its_own_secret_only(store: Store) -> None:
     one, other = await store.keys.create("one"), await store.keys.create("other", admin=True)
     assert await store.keys.verify(one.key.id, one.secret) == one.key
     assert await store.keys.verify(other.key.id, other.secret) == other.key
@@ -16,7 +14,7 @@ async def test_a_key_opens_with_its_own_secret_only(store: Store) -> None:
         assert await store.keys.verify(key_id, secret) is None
 
 
-async def test_the_secret_is_nowhere_in_the_database(store: Store) -> None:
+async def test_the_secret_is_not_stored(store: Store) -> None:
     new = await store.keys.create("one")
     async with store.database.read() as connection:
         row = (await connection.execute(select(api_key))).one()
@@ -27,7 +25,7 @@ async def test_the_secret_is_nowhere_in_the_database(store: Store) -> None:
     assert new.secret not in repr(new)
 
 
-async def test_a_revoked_key_opens_nothing(store: Store, clock: Clock) -> None:
+async def test_a_revoked_key_is_not_verified(store: Store, clock: Clock) -> None:
     new = await store.keys.create("one")
     await clock.advance(5)
     assert await store.keys.revoke(new.key.id)
@@ -38,7 +36,7 @@ async def test_a_revoked_key_opens_nothing(store: Store, clock: Clock) -> None:
     assert (listed.name, listed.created, listed.revoked) == ("one", Clock.start, Clock.start + 5)
 
 
-async def test_the_operators_own_key_can_be_set_again(store: Store) -> None:
+async def test_putting_a_key_again_replaces_its_secret(store: Store) -> None:
     await store.keys.put("operator", "first secret", "from the environment", admin=True)
     await store.keys.put("operator", "second secret", "from the environment", admin=True)
     assert await store.keys.verify("operator", "first secret") is None

@@ -1,5 +1,3 @@
-"""The tables that the migrations make are those that the code expects."""
-
 import asyncio
 from typing import Any
 
@@ -13,12 +11,13 @@ from keyreel.store.tables import metadata
 
 
 def differences(connection: Connection) -> list[Any]:
+    """Returns the differences between the database and the tables of the code."""
     context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
     return list(compare_metadata(context, metadata))
 
 
 def checks(connection: Connection) -> dict[str, set[tuple[str | None, str]]]:
-    """Alembic does not compare these."""
+    """Returns the check constraints of each table, which Alembic does not compare."""
     inspector = inspect(connection)
     return {
         table: {(check["name"], check["sqltext"]) for check in inspector.get_check_constraints(table)}
@@ -26,7 +25,7 @@ def checks(connection: Connection) -> dict[str, set[tuple[str | None, str]]]:
     }
 
 
-async def test_the_migrations_make_the_tables_of_the_code(new_url: str) -> None:
+async def test_the_migrations_create_the_tables_that_the_code_expects(new_url: str) -> None:
     async with open_store(new_url) as store, store.database.write() as connection:
         assert await connection.run_sync(differences) == []
         migrated = await connection.run_sync(checks)
@@ -36,7 +35,7 @@ async def test_the_migrations_make_the_tables_of_the_code(new_url: str) -> None:
         assert len(migrated["request"]) == 4
 
 
-async def test_opening_again_changes_nothing(new_url: str) -> None:
+async def test_opening_the_store_again_keeps_its_rows(new_url: str) -> None:
     async with open_store(new_url) as store:
         new = NewRequest(endpoint="endpoint", key_id="key", input={}, seed=1)
         submitted = await store.queue.submit(new)
@@ -44,11 +43,11 @@ async def test_opening_again_changes_nothing(new_url: str) -> None:
         assert [request.id for request in await store.requests.live()] == [submitted.id]
 
 
-async def test_gateways_may_start_together(new_url: str, server_url: str | None) -> None:
+async def test_several_gateways_can_start_at_once(new_url: str, server_url: str | None) -> None:
     async def start() -> None:
         async with open_store(new_url) as store:
             await store.requests.live()
 
     for _ in range(2):
-        # SQLite has one process only: there they come one after the other.
+        # On SQLite only one process can open the store.
         await asyncio.gather(*(start() for _ in range(4 if server_url else 1)))

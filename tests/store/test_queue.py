@@ -1,91 +1,85 @@
-"""The request state machine, statement by statement."""
-
 import asyncio
 from dataclasses import replace
 
 import pytest
 
+from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, Success
 from keyreel.store import Store
 from keyreel.store.queue import LEASE, MAX_FAILURES, RETRY_PAUSE
 from keyreel.store.records import (
-    CANCELLED,
-    START_TIMEOUT,
-    WORKER_LOST,
     Cancellation,
-    Failure,
     Idempotency,
     IdempotencyError,
     KeyLimitError,
     LeaseLostError,
+    LeaseStatus,
     Level,
     LogLine,
     Priority,
     QueueFullError,
     Reaped,
-    Standing,
     State,
-    Success,
 )
 from tests.store.conftest import Clock
-from tests.store.steps import WEBHOOK, claim, deliveries, new_request, overtaken, running, status, submit
+from tests.store.steps import WEBHOOK, claim, deliveries, leased, leased_twice, new_request, status, submit
 
 BROKEN = Failure("CUDA error", "internal_error")
-ONCE = Idempotency("once", "digest")
+IDEMPOTENCY = Idempotency("once", "digest")
 
 
-async def test_requests_go_in_the_order_in_which_they_came(store: Store) -> None:
+async def test_requests_are_claimed_in_the_order_of_their_submits(store: Store) -> None:
     submitted = [await submit(store) for _ in range(3)]
     assert [(await claim(store)).id for _ in range(3)] == submitted
     assert await store.queue.claim("worker") is None
 
 
-async def test_low_priority_goes_last(store: Store) -> None:
+async def test_requests_of_low_priority_are_claimed_last(store: Store) -> None:
     low, normal = await submit(store, priority=Priority.LOW), await submit(store)
     assert [(await claim(store)).id for _ in range(2)] == [normal, low]
 
 
-async def test_a_worker_takes_from_its_pool_only(store: Store) -> None:
+async def test_a_worker_claims_only_from_its_pool(store: Store) -> None:
     await submit(store, pool="large")
     assert await store.queue.claim("worker") is None
     assert await store.queue.claim("worker", "large") is not None
 
 
-async def test_submit_tells_the_position(store: Store) -> None:
+async def test_submit_returns_the_position(store: Store) -> None:
     await submit(store, priority=Priority.LOW)
     await submit(store, pool="large")
     assert (await store.queue.submit(new_request())).position == 0
     assert (await store.queue.submit(new_request(priority=Priority.LOW))).position == 2
 
 
-async def test_the_same_submit_is_the_same_request(store: Store) -> None:
-    first = await store.queue.submit(new_request(idempotency=ONCE))
-    again = await store.queue.submit(new_request(idempotency=ONCE, seed=8))
+async def test_a_repeated_submit_returns_the_first_request(store: Store) -> None:
+    first = await store.queue.submit(new_request(idempotency=IDEMPOTENCY))
+    again = await store.queue.submit(new_request(idempotency=IDEMPOTENCY, seed=8))
     assert (again.id, again.replayed) == (first.id, True)
     lease = await claim(store)
     assert lease.seed == 7
     await store.queue.finish(lease, Success({}))
-    assert (await store.queue.submit(new_request(idempotency=ONCE))).id == first.id
+    assert (await store.queue.submit(new_request(idempotency=IDEMPOTENCY))).id == first.id
 
 
-async def test_the_same_submit_at_the_same_time_is_one_request(store: Store) -> None:
-    answers = await asyncio.gather(*(store.queue.submit(new_request(idempotency=ONCE)) for _ in range(8)))
+async def test_concurrent_repeated_submits_queue_one_request(store: Store) -> None:
+    answers = await asyncio.gather(*(store.queue.submit(new_request(idempotency=IDEMPOTENCY)) for _ in range(8)))
     assert len({answer.id for answer in answers}) == 1
     assert sorted(answer.replayed for answer in answers) == [False] + [True] * 7
     assert len(await store.requests.live()) == 1
 
 
-async def test_an_idempotency_key_names_one_body(store: Store) -> None:
-    await submit(store, idempotency=ONCE)
+async def test_an_idempotency_key_cannot_be_used_for_another_request(store: Store) -> None:
+    await submit(store, idempotency=IDEMPOTENCY)
     with pytest.raises(IdempotencyError, match="'once'"):
-        await submit(store, idempotency=replace(ONCE, digest="another"))
+        await submit(store, idempotency=replace(IDEMPOTENCY, digest="another"))
 
 
-async def test_idempotency_keys_are_each_callers_own(store: Store) -> None:
-    mine = await submit(store, idempotency=ONCE)
-    assert await submit(store, idempotency=ONCE, key_id="somebody else") != mine
+async def test_two_api_keys_can_use_the_same_idempotency_key(store: Store) -> None:
+    mine = await submit(store, idempotency=IDEMPOTENCY)
+    assert await submit(store, idempotency=IDEMPOTENCY, key_id="another key") != mine
 
 
-async def test_a_full_queue_refuses(store: Store) -> None:
+async def test_a_full_queue_refuses_requests(store: Store) -> None:
     for _ in range(2):
         await submit(store, max_queue_length=1)
     with pytest.raises(QueueFullError, match="2 requests are waiting") as refused:
@@ -96,25 +90,25 @@ async def test_a_full_queue_refuses(store: Store) -> None:
     await submit(store, max_queue_length=1)
 
 
-async def test_a_key_has_only_so_many_requests_under_way(store: Store) -> None:
+async def test_a_key_has_a_limit_of_live_requests(store: Store) -> None:
     first = await submit(store, max_of_key=2)
     await submit(store, max_of_key=2)
     await claim(store)
     with pytest.raises(KeyLimitError, match="no more than 2 requests"):
         await submit(store, max_of_key=2)
-    await submit(store, max_of_key=2, key_id="somebody else")
+    await submit(store, max_of_key=2, key_id="another key")
     await store.queue.cancel(first)
     with pytest.raises(KeyLimitError):
         await submit(store, max_of_key=2)
 
 
-async def test_a_replay_is_not_refused_by_a_full_queue(store: Store) -> None:
-    first = await submit(store, idempotency=ONCE)
+async def test_a_full_queue_does_not_refuse_a_repeated_submit(store: Store) -> None:
+    first = await submit(store, idempotency=IDEMPOTENCY)
     await submit(store)
-    assert await submit(store, idempotency=ONCE, max_queue_length=0) == first
+    assert await submit(store, idempotency=IDEMPOTENCY, max_queue_length=0) == first
 
 
-async def test_not_started_in_time(store: Store, clock: Clock) -> None:
+async def test_a_request_that_does_not_start_in_time_fails(store: Store, clock: Clock) -> None:
     request_id = await submit(store, start_timeout=10)
     await clock.advance(10)
     assert await store.queue.claim("worker") is None
@@ -122,27 +116,27 @@ async def test_not_started_in_time(store: Store, clock: Clock) -> None:
     assert (await status(store, request_id)).outcome == START_TIMEOUT
 
 
-async def test_once_started_a_request_has_no_start_timeout(store: Store, clock: Clock) -> None:
-    lease = await running(store, start_timeout=10)
+async def test_a_started_request_has_no_start_timeout(store: Store, clock: Clock) -> None:
+    lease = await leased(store, start_timeout=10)
     await store.queue.hand_back(lease)
     await clock.advance(10)
     assert (await store.queue.reap()).timed_out == 0
     assert (await claim(store)).id == lease.id
 
 
-async def test_a_beat_renews_the_lease(store: Store, clock: Clock) -> None:
-    lease = await running(store)
+async def test_a_heartbeat_renews_the_lease(store: Store, clock: Clock) -> None:
+    lease = await leased(store)
     for _ in range(3):
         await clock.advance(LEASE - 1)
-        assert await store.queue.beat(lease) is Standing.CONTINUE
+        assert await store.queue.heartbeat(lease) is LeaseStatus.CONTINUE
         assert (await store.queue.reap()).released == 0
 
 
-async def test_a_beat_writes_what_happened(store: Store, clock: Clock) -> None:
-    lease = await running(store)
+async def test_a_heartbeat_records_progress_and_log_lines(store: Store, clock: Clock) -> None:
+    lease = await leased(store)
     await clock.advance(10)
-    await store.queue.beat(lease, {"done": 1}, [LogLine("loading", age=1.5), LogLine("odd", Level.WARN)])
-    await store.queue.beat(lease)
+    await store.queue.heartbeat(lease, {"done": 1}, [LogLine("loading", age=1.5), LogLine("odd", Level.WARN)])
+    await store.queue.heartbeat(lease)
     seen = await status(store, lease.id)
     assert (seen.progress, seen.log_lines) == ({"done": 1}, 2)
     first, second = await store.requests.log(lease.id)
@@ -151,16 +145,16 @@ async def test_a_beat_writes_what_happened(store: Store, clock: Clock) -> None:
     assert await store.requests.log(lease.id, after=first.number) == [second]
 
 
-async def test_text_that_no_database_takes_is_cleaned(store: Store) -> None:
-    lease = await running(store, input={"prompt": "\0"})
-    await store.queue.beat(lease, {"stage": "\0"}, [LogLine("nul \0, half a pair \ud83d")])
+async def test_characters_that_databases_refuse_are_replaced(store: Store) -> None:
+    lease = await leased(store, input={"prompt": "\0"})
+    await store.queue.heartbeat(lease, {"stage": "\0"}, [LogLine("nul \0, half a pair \ud83d")])
     await store.queue.finish(lease, Failure("\0", "internal_error", ["\0"]))
     assert [line.message for line in await store.requests.log(lease.id)] == ["nul ?, half a pair ?"]
     assert (await status(store, lease.id)).outcome == Failure("?", "internal_error", ["\0"])
     assert await store.requests.status("\0\ud83d") is None
 
 
-async def test_a_machines_failure_is_retried_after_a_pause(store: Store, clock: Clock) -> None:
+async def test_a_failed_attempt_is_retried_after_a_growing_pause(store: Store, clock: Clock) -> None:
     request_id = await submit(store)
     for failures in range(MAX_FAILURES - 1):
         await store.queue.retry(await claim(store), BROKEN)
@@ -171,21 +165,21 @@ async def test_a_machines_failure_is_retried_after_a_pause(store: Store, clock: 
     assert (ended.outcome, ended.attempt) == (BROKEN, MAX_FAILURES)
 
 
-async def test_a_requests_own_failure_is_final(store: Store) -> None:
-    lease = await running(store)
+async def test_a_failure_that_is_the_requests_fault_is_final(store: Store) -> None:
+    lease = await leased(store)
     failure = Failure("Unprocessable", "file_download_error", [{"loc": ["body", "images", 0], "msg": "gone"}])
     await store.queue.finish(lease, failure)
     ended = await status(store, lease.id)
     assert (ended.state, ended.outcome, ended.attempt) == (State.COMPLETED, failure, 1)
 
 
-async def test_who_wants_no_retry_gets_none(store: Store) -> None:
-    lease = await running(store, retry=False)
+async def test_a_request_without_retry_has_one_attempt(store: Store) -> None:
+    lease = await leased(store, retry=False)
     await store.queue.retry(lease, BROKEN)
     assert (await status(store, lease.id)).outcome == BROKEN
 
 
-async def test_handing_back_costs_nothing(store: Store) -> None:
+async def test_handing_back_does_not_count_as_a_failure(store: Store) -> None:
     request_id = await submit(store)
     for _ in range(MAX_FAILURES + 1):
         await store.queue.hand_back(await claim(store))
@@ -193,7 +187,7 @@ async def test_handing_back_costs_nothing(store: Store) -> None:
     assert (waiting.state, waiting.attempt) == (State.IN_QUEUE, MAX_FAILURES + 1)
 
 
-async def test_workers_that_vanish_three_times_end_it(store: Store, clock: Clock) -> None:
+async def test_a_request_whose_workers_vanish_three_times_fails(store: Store, clock: Clock) -> None:
     request_id = await submit(store)
     for _ in range(MAX_FAILURES):
         await claim(store)
@@ -202,20 +196,20 @@ async def test_workers_that_vanish_three_times_end_it(store: Store, clock: Clock
     assert (await status(store, request_id)).outcome == WORKER_LOST
 
 
-async def test_a_worker_that_starts_anew_takes_back_what_it_held(store: Store) -> None:
-    lease = await running(store)
+async def test_a_restarted_worker_releases_the_requests_that_it_held(store: Store) -> None:
+    lease = await leased(store)
     await submit(store)
     others = await claim(store, "other")
     for _ in range(MAX_FAILURES - 1):
-        assert await store.queue.disown("worker") == 1
+        assert await store.queue.release_worker("worker") == 1
         assert (await claim(store, "worker")).id == lease.id
-    # A request that ends its worker each time does not do so for ever.
-    assert await store.queue.disown("worker") == 1
+    # A request that crashes its worker each time fails in the end.
+    assert await store.queue.release_worker("worker") == 1
     assert (await status(store, lease.id)).outcome == WORKER_LOST
-    assert await store.queue.beat(others) is Standing.CONTINUE
+    assert await store.queue.heartbeat(others) is LeaseStatus.CONTINUE
 
 
-async def test_cancel_while_waiting(store: Store) -> None:
+async def test_cancel_completes_a_waiting_request(store: Store) -> None:
     request_id = await submit(store)
     assert await store.queue.cancel(request_id) is Cancellation.REMOVED
     assert (await status(store, request_id)).outcome == CANCELLED
@@ -223,26 +217,26 @@ async def test_cancel_while_waiting(store: Store) -> None:
     assert await store.queue.cancel(request_id) is Cancellation.ALREADY_COMPLETED
 
 
-async def test_cancel_while_running_reaches_that_worker_only(store: Store) -> None:
-    lease, other = await running(store), await running(store)
+async def test_only_the_worker_of_a_cancelled_request_learns_of_the_cancel(store: Store) -> None:
+    lease, other = await leased(store), await leased(store)
     assert await store.queue.cancel(lease.id) is Cancellation.REQUESTED
     assert await store.queue.cancel(lease.id) is Cancellation.REQUESTED
-    assert await store.queue.beat(lease) is Standing.CANCELLED
-    assert await store.queue.beat(other) is Standing.CONTINUE
+    assert await store.queue.heartbeat(lease) is LeaseStatus.CANCELLED
+    assert await store.queue.heartbeat(other) is LeaseStatus.CONTINUE
     await store.queue.finish(lease, CANCELLED)
     assert (await status(store, lease.id)).outcome == CANCELLED
 
 
-async def test_a_result_that_was_ready_first_beats_the_cancel(store: Store) -> None:
-    lease = await running(store)
+async def test_a_result_that_arrives_after_a_cancel_is_kept(store: Store) -> None:
+    lease = await leased(store)
     await store.queue.cancel(lease.id)
     await store.queue.finish(lease, Success({"ok": True}))
     assert (await status(store, lease.id)).outcome == Success({"ok": True})
 
 
 @pytest.mark.parametrize("way", ["retry", "hand back", "reap"])
-async def test_what_was_cancelled_does_not_run_again(store: Store, clock: Clock, way: str) -> None:
-    lease = await running(store, webhook_url=WEBHOOK)
+async def test_a_cancelled_request_does_not_return_to_the_queue(store: Store, clock: Clock, way: str) -> None:
+    lease = await leased(store, webhook_url=WEBHOOK)
     await store.queue.cancel(lease.id)
     match way:
         case "retry":
@@ -256,13 +250,13 @@ async def test_what_was_cancelled_does_not_run_again(store: Store, clock: Clock,
     assert await deliveries(store, lease.id) == 1
 
 
-async def test_cancel_of_nothing(store: Store) -> None:
+async def test_cancel_of_an_unknown_request(store: Store) -> None:
     assert await store.queue.cancel("no such request") is Cancellation.UNKNOWN
 
 
-async def test_a_request_is_forgotten_when_its_time_is_over(store: Store, clock: Clock) -> None:
-    lease = await running(store, retention=60)
-    await store.queue.beat(lease, lines=[LogLine("a line")])
+async def test_a_request_is_deleted_after_its_retention(store: Store, clock: Clock) -> None:
+    lease = await leased(store, retention=60)
+    await store.queue.heartbeat(lease, lines=[LogLine("a line")])
     await store.queue.finish(lease, Success({}))
     await clock.advance(60)
     assert await store.queue.reap() == Reaped(released=0, timed_out=0, deleted=1)
@@ -272,14 +266,14 @@ async def test_a_request_is_forgotten_when_its_time_is_over(store: Store, clock:
         await store.queue.finish(lease, Success({}))
 
 
-async def test_a_live_request_is_never_forgotten(store: Store, clock: Clock) -> None:
+async def test_a_live_request_is_never_deleted(store: Store, clock: Clock) -> None:
     await submit(store, retention=0)
     await clock.advance(1e6)
     assert (await store.queue.reap()).deleted == 0
 
 
-async def test_an_outcome_waits_for_its_delivery(store: Store, clock: Clock) -> None:
-    lease = await running(store, webhook_url=WEBHOOK, retention=60)
+async def test_a_request_is_not_deleted_before_its_delivery(store: Store, clock: Clock) -> None:
+    lease = await leased(store, webhook_url=WEBHOOK, retention=60)
     await store.queue.finish(lease, Success({}))
     await clock.advance(60)
     assert (await store.queue.reap()).deleted == 0
@@ -288,17 +282,17 @@ async def test_an_outcome_waits_for_its_delivery(store: Store, clock: Clock) -> 
     assert (await store.queue.reap()).deleted == 1
 
 
-async def test_one_reaper_is_as_good_as_many(store: Store, clock: Clock) -> None:
+async def test_concurrent_reapers_release_each_request_once(store: Store, clock: Clock) -> None:
     for _ in range(5):
-        await running(store)
+        await leased(store)
     await clock.advance(LEASE)
     reaped = await asyncio.gather(*(store.queue.reap() for _ in range(4)))
-    # A row that another reaper has locked is skipped: nobody counts one twice.
+    # A reaper skips rows that another has locked, so no request is counted twice.
     assert sum(each.released for each in reaped) == 5
     assert all(request.attempt == 1 for request in await store.requests.live())
 
 
-async def test_every_change_wakes_whoever_waits(store: Store) -> None:
+async def test_every_change_is_announced(store: Store) -> None:
     request_id = await submit(store)
     for change in (submit(store), claim(store), store.queue.cancel(request_id)):
         changed = store.database.changed
@@ -307,8 +301,8 @@ async def test_every_change_wakes_whoever_waits(store: Store) -> None:
         assert changed.is_set()
 
 
-async def test_looking_wakes_nobody(store: Store) -> None:
-    """Two workers with nothing to do would wake each other for ever."""
+async def test_reads_are_not_announced(store: Store) -> None:
+    """Otherwise two idle workers would wake each other endlessly."""
     changed = store.database.changed
     assert await store.queue.claim("worker") is None
     await store.queue.reap()
@@ -317,9 +311,9 @@ async def test_looking_wakes_nobody(store: Store) -> None:
     assert not changed.is_set()
 
 
-async def test_the_new_holder_is_not_hurt_by_a_late_one(store: Store, clock: Clock) -> None:
-    late, holder = await overtaken(store, clock)
+async def test_a_worker_with_an_expired_lease_does_not_disturb_the_new_one(store: Store, clock: Clock) -> None:
+    expired, lease = await leased_twice(store, clock)
     with pytest.raises(LeaseLostError):
-        await store.queue.finish(late, Success({"attempt": 1}))
-    await store.queue.finish(holder, Success({"attempt": 2}))
-    assert (await status(store, late.id)).outcome == Success({"attempt": 2})
+        await store.queue.finish(expired, Success({"attempt": 1}))
+    await store.queue.finish(lease, Success({"attempt": 2}))
+    assert (await status(store, expired.id)).outcome == Success({"attempt": 2})

@@ -1,12 +1,11 @@
-"""What clients see of their requests."""
-
+from keyreel.fal.outcomes import Success
 from keyreel.store import Store
-from keyreel.store.records import Depth, Priority, State, Success
+from keyreel.store.records import Depth, Priority, State
 from tests.store.conftest import Clock
-from tests.store.steps import claim, running, status, submit
+from tests.store.steps import claim, leased, status, submit
 
 
-async def test_the_status_of_a_request_from_its_submit_to_its_end(store: Store, clock: Clock) -> None:
+async def test_the_status_shows_position_times_and_outcome(store: Store, clock: Clock) -> None:
     request_id = await submit(store)
     waiting = await status(store, request_id)
     assert (waiting.state, waiting.position, waiting.started, waiting.key_id) == (State.IN_QUEUE, 0, None, "key")
@@ -20,14 +19,14 @@ async def test_the_status_of_a_request_from_its_submit_to_its_end(store: Store, 
     assert (ended.state, ended.finished, ended.outcome) == (State.COMPLETED, Clock.start + 2, Success({"seed": 7}))
 
 
-async def test_an_unknown_request(store: Store) -> None:
+async def test_an_unknown_request_has_no_status_and_no_log(store: Store) -> None:
     assert await store.requests.status("no such request") is None
     assert await store.requests.log("no such request") == []
 
 
-async def test_live_requests_are_those_that_status_shows_one_by_one(store: Store) -> None:
-    await running(store)
-    await store.queue.finish(await running(store), Success({}))
+async def test_live_lists_the_status_of_each_request_that_is_not_completed(store: Store) -> None:
+    await leased(store)
+    await store.queue.finish(await leased(store), Success({}))
     for pool, priority in [("default", Priority.LOW), ("large", Priority.NORMAL), ("default", Priority.NORMAL)] * 3:
         await submit(store, pool=pool, priority=priority)
     live = await store.requests.live()
@@ -36,9 +35,9 @@ async def test_live_requests_are_those_that_status_shows_one_by_one(store: Store
     assert [request.position for request in live if request.pool == "large"] == [0, 1, 2]
 
 
-async def test_depths_for_the_metrics(store: Store, clock: Clock) -> None:
+async def test_depths_count_requests_by_pool_and_state(store: Store, clock: Clock) -> None:
     assert await store.requests.depths() == []
-    await running(store)
+    await leased(store)
     await clock.advance(5)
     await submit(store)
     await submit(store, pool="large")

@@ -1,4 +1,4 @@
-"""The queue against a small model of it, under random interleavings of workers, clients, the reaper and the clock."""
+"""Compares the queue with a small model under random sequences of calls by workers, clients, reaper and clock."""
 
 import asyncio
 from collections import Counter
@@ -21,23 +21,10 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select
 
+from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, Outcome, Success
 from keyreel.store import Store
 from keyreel.store.queue import LEASE, MAX_FAILURES, RETRY_PAUSE
-from keyreel.store.records import (
-    CANCELLED,
-    START_TIMEOUT,
-    WORKER_LOST,
-    Cancellation,
-    Failure,
-    Lease,
-    LeaseLostError,
-    LogLine,
-    Outcome,
-    Priority,
-    Standing,
-    State,
-    Success,
-)
+from keyreel.store.records import Cancellation, Lease, LeaseLostError, LeaseStatus, LogLine, Priority, State
 from keyreel.store.tables import delivery, event
 from keyreel.store.tables import request as request_table
 from tests.store.conftest import Clock, empty_store, wipe
@@ -50,7 +37,7 @@ BROKEN = Failure("CUDA error", "internal_error")
 
 @dataclass
 class Model:
-    """A request as it should be. Times are seconds since the start."""
+    """The expected state of a request. Times are seconds since the start."""
 
     order: tuple[Priority, int]
     webhook: bool
@@ -90,7 +77,7 @@ class Model:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Leases stay in their bundle after they are lost: each rule that draws one may play the late worker."""
+    """Leases stay in their bundle after they are lost, so that the rules also test workers with an expired lease."""
 
     ids = Bundle("ids")
     leases = Bundle("leases")
@@ -113,8 +100,8 @@ class QueueMachine(RuleBasedStateMachine):
         model = self.models.get(lease.id)
         return model if model and model.holds(lease.attempt) else None
 
-    def holder(self, lease: Lease, action: Awaitable[None]) -> Model | None:
-        """Does what only the holder of the lease may do, and checks that nobody else may."""
+    def run_as_holder(self, lease: Lease, action: Awaitable[None]) -> Model | None:
+        """Runs the action. Checks that it raises LeaseLostError if the lease is lost, and returns None then."""
         model = self.held(lease)
         if model:
             self.run(action)
@@ -170,14 +157,14 @@ class QueueMachine(RuleBasedStateMachine):
         return lease
 
     @rule(lease=leases, progress=st.none() | st.integers(0, 30), lines=st.lists(st.text(max_size=3), max_size=2))
-    def beat(self, lease: Lease, progress: int | None, lines: list[str]) -> None:
+    def heartbeat(self, lease: Lease, progress: int | None, lines: list[str]) -> None:
         report = None if progress is None else {"done": progress}
-        standing = self.run(self.store.queue.beat(lease, report, [LogLine(line) for line in lines]))
+        lease_status = self.run(self.store.queue.heartbeat(lease, report, [LogLine(line) for line in lines]))
         model = self.held(lease)
         if not model:
-            assert standing is Standing.LOST
+            assert lease_status is LeaseStatus.LOST
             return
-        assert standing is (Standing.CANCELLED if model.cancel_requested else Standing.CONTINUE)
+        assert lease_status is (LeaseStatus.CANCELLED if model.cancel_requested else LeaseStatus.CONTINUE)
         model.lease_until = self.now + LEASE
         model.progress = report or model.progress
         model.lines += lines
@@ -185,7 +172,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(lease=leases)
     def save_checkpoint(self, lease: Lease) -> None:
         name = f"{lease.id}/{lease.attempt}"
-        if model := self.holder(lease, self.store.queue.save_checkpoint(lease, name)):
+        if model := self.run_as_holder(lease, self.store.queue.save_checkpoint(lease, name)):
             model.checkpoint = name
 
     @rule(lease=leases, failed=st.booleans())
@@ -193,18 +180,18 @@ class QueueMachine(RuleBasedStateMachine):
         outcome = BROKEN if failed else Success({"attempt": lease.attempt})
         model = self.models.get(lease.id)
         if model and (model.attempt, model.outcome) == (lease.attempt, outcome):
-            self.run(self.store.queue.finish(lease, outcome))  # said before: no harm done
-        elif model := self.holder(lease, self.store.queue.finish(lease, outcome)):
+            self.run(self.store.queue.finish(lease, outcome))  # repeats the call that completed the request
+        elif model := self.run_as_holder(lease, self.store.queue.finish(lease, outcome)):
             model.complete(outcome, self.now)
 
     @rule(lease=leases)
     def retry(self, lease: Lease) -> None:
-        if model := self.holder(lease, self.store.queue.retry(lease, BROKEN)):
+        if model := self.run_as_holder(lease, self.store.queue.retry(lease, BROKEN)):
             model.release(BROKEN, self.now, RETRY_PAUSE * 2**model.failures)
 
     @rule(lease=leases)
     def hand_back(self, lease: Lease) -> None:
-        if model := self.holder(lease, self.store.queue.hand_back(lease)):
+        if model := self.run_as_holder(lease, self.store.queue.hand_back(lease)):
             model.release(None, self.now, 0.0)
 
     @rule(request_id=ids)
@@ -231,10 +218,10 @@ class QueueMachine(RuleBasedStateMachine):
         for model in self.models.values():
             if model.state is State.IN_QUEUE and model.start_deadline and model.start_deadline <= self.now:
                 model.complete(START_TIMEOUT, self.now)
-        self.models = {key: model for key, model in self.models.items() if not self.gone(model)}
+        self.models = {key: model for key, model in self.models.items() if not self.is_deleted(model)}
 
-    def gone(self, model: Model) -> bool:
-        """A request with a webhook waits for its delivery, which nobody makes here."""
+    def is_deleted(self, model: Model) -> bool:
+        """A request with a webhook is kept, because its delivery is never made in this test."""
         return model.state is State.COMPLETED and model.finished + RETENTION <= self.now and not model.webhook
 
     @rule(seconds=st.sampled_from([1.0, 10.0, LEASE, RETENTION]))
@@ -244,10 +231,10 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(request_id=consumes(ids))
     def forget(self, request_id: str) -> None:
-        """Old ids make room for new ones."""
+        """Removes an old id, so that other rules draw newer ones."""
 
     @invariant()
-    def everything_is_as_in_the_model(self) -> None:
+    def the_rows_agree_with_the_model(self) -> None:
         requests, delivered, lines = self.run(self.rows())
         assert requests == {key: self.expected(model) for key, model in self.models.items()}
         ended = [key for key, model in self.models.items() if model.state is State.COMPLETED and model.webhook]
@@ -284,12 +271,13 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 def clean(line: str) -> str:
+    """Replaces the characters that databases refuse."""
     return line.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 @contextmanager
 def opened(url: str) -> Iterator[tuple[asyncio.Runner, Store]]:
-    """A store for a test that is not itself a coroutine: hypothesis calls the rules one by one."""
+    """Opens a store outside a coroutine, because Hypothesis calls the rules one by one."""
     with asyncio.Runner() as runner:
         context = empty_store(url)
         store = runner.run(context.__aenter__())
@@ -299,7 +287,8 @@ def opened(url: str) -> Iterator[tuple[asyncio.Runner, Store]]:
             runner.run(context.__aexit__(None, None, None))
 
 
-def test_the_queue_does_what_its_model_does(url: str) -> None:
+@pytest.mark.slow
+def test_the_queue_agrees_with_its_model(url: str) -> None:
     with opened(url) as (runner, store):
 
         class Machine(QueueMachine):

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from training.autoencoder import (
     MEANS,
@@ -10,7 +11,7 @@ from training.autoencoder import (
 )
 
 
-def test_cells_encode_like_the_real_encoder() -> None:
+def test_encode_cells_equals_the_encoder() -> None:
     torch.manual_seed(0)
     vae = new_autoencoder().eval()
     solve_encoder(vae)
@@ -21,7 +22,8 @@ def test_cells_encode_like_the_real_encoder() -> None:
     torch.testing.assert_close(encode_cells(cells_of_frames(frames)), real, atol=1e-3, rtol=1e-3)
 
 
-def test_decoder_starts_as_the_inverse_of_the_encoder() -> None:
+@pytest.mark.slow
+def test_the_decoder_starts_as_the_inverse_of_the_encoder() -> None:
     vae = new_autoencoder().eval()
     solve_encoder(vae)
     start_decoder(vae)
@@ -34,7 +36,7 @@ def test_decoder_starts_as_the_inverse_of_the_encoder() -> None:
     assert (made - frames).square().mean() < 0.01
 
 
-def test_a_picture_that_stands_still_is_in_the_latents_said_to_tell_it() -> None:
+def test_a_still_picture_is_encoded_in_the_mean_latents_only() -> None:
     cells = torch.rand(1, 3, 1, 8, 8).expand(-1, -1, 2, -1, -1)
     latents = encode_cells(cells)[0, :, 0, 0, 0]
     assert latents[MEANS].abs().min() > 0

@@ -16,23 +16,23 @@ from training.batches import (
 )
 
 
-def test_focus_is_on_subjects_and_most_on_their_outlines() -> None:
+def test_focus_is_higher_on_subjects_and_highest_on_outlines() -> None:
     focus = torch.zeros(SAMPLES, BLOCK, 3 * BLOCK)
     focus[..., : BLOCK + 2] = 1
     assert _focus_of_tokens(focus).tolist() == [1, 2, 0]
 
 
-def test_focus_is_on_outlines_that_only_some_frames_show() -> None:
+def test_focus_includes_outlines_that_only_some_frames_show() -> None:
     focus = torch.ones(SAMPLES, BLOCK, BLOCK)
     focus[1:] = 0
     assert _focus_of_tokens(focus).tolist() == [2]
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(5, 7), (8, 6)])
-def test_subjects_are_where_the_noise_is_highest_but_not_at_the_edge(rows: int, columns: int) -> None:
+def test_subjects_are_at_the_token_with_the_highest_lot_but_off_the_edges(rows: int, columns: int) -> None:
     scales = Scales(torch.zeros(LATENTS), torch.ones(LATENTS))
     batch = make_batch(Random(4), Layout(12, rows, columns, 9, 1), scales, pinned=False, content=one_subject)  # noqa: S311
-    # A token's noise is what the velocity and the mixture leave of it: x + (1 - sigma) v.
+    # The noise of tokens x with velocity v is x + (1 - sigma) v.
     noise = batch.tokens + (1 - batch.timestep / 1000)[..., None] * batch.target
     for lots, weight in zip(noise[:, :, LOTS], batch.weight, strict=True):
         row, column = divmod(int(lots.argmax()), columns)
@@ -44,16 +44,16 @@ def test_subjects_are_where_the_noise_is_highest_but_not_at_the_edge(rows: int, 
         assert (xs - column).abs().max() <= 4
 
 
-def test_cover_tells_the_parts_of_each_token() -> None:
+def test_cover_gives_the_share_of_each_part_of_a_token() -> None:
     focus = torch.zeros(SAMPLES, 2 * BLOCK, 2 * BLOCK)
-    focus[0, BLOCK : BLOCK + 2, :3] = 1  # of the lower left token: a part and a half, for a while
+    focus[0, BLOCK : BLOCK + 2, :3] = 1  # one and a half parts of the lower left token, in one sample
     cover = _cover_of_tokens(focus)
     assert cover.shape == (4, PARTS**2)
     assert cover[2].tolist() == [1 / SAMPLES, 0.5 / SAMPLES] + [0] * (PARTS**2 - 2)
     assert not cover[[0, 1, 3]].any()
 
 
-def test_tokens_are_told_how_far_the_subject_is_unless_the_noise_does_not_say() -> None:
+def test_places_are_known_unless_frames_are_pinned() -> None:
     scales = Scales(torch.zeros(LATENTS), torch.ones(LATENTS))
     free = make_batch(Random(4), Layout(6, 8, 8, 89, 12), scales, pinned=False, content=one_subject)  # noqa: S311
     outline = free.weight / free.weight.amin(1, keepdim=True) > 5
@@ -64,5 +64,5 @@ def test_tokens_are_told_how_far_the_subject_is_unless_the_noise_does_not_say() 
 
 
 @pytest.mark.parametrize(("count", "margin"), [(1, 0), (4, 1), (5, 2), (8, 2), (12, 3), (20, 5)])
-def test_subjects_keep_off_the_edges_by_a_quarter_of_large_frames(count: int, margin: int) -> None:
+def test_subjects_keep_a_margin_of_a_quarter_in_large_frames(count: int, margin: int) -> None:
     assert {_inside(place, count) for place in range(count)} == set(range(margin, count - margin))

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from training.batches import Layout, Pins, Shot
 from training.clips import of_clips, read_clips
 
-from keyreel.canvas import Size
 from keyreel.media.mp4 import Mp4Writer
+from keyreel.video.canvas import Size
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A clip of 17 frames, 192 x 128, red on the left and ever brighter green on the right."""
+    """A folder with a clip of 17 frames, 192 x 128: red on the left, and green that brightens on the right."""
     frames = np.zeros((17, 128, 192, 3), np.uint8)
     frames[:, :, :96, 0] = 220
     frames[:, :, 96:, 1] = np.linspace(40, 240, 17)[:, None, None]
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_clips_are_shown_at_their_frames(folder: Path) -> None:
+def test_clips_are_sampled_at_the_times_of_the_batch(folder: Path) -> None:
     content = of_clips(read_clips(folder))
     shot = Shot(Layout(1, 2, 3, 17, 3), Pins(), torch.tensor([0.0, 16.0, 40.0]), None)
     shown = content(Random(0), shot)  # noqa: S311
@@ -38,7 +38,7 @@ def test_clips_are_shown_at_their_frames(folder: Path) -> None:
     torch.testing.assert_close(clip[:, 2], clip[:, 1])
 
 
-def test_a_clip_without_a_caption_is_named(folder: Path) -> None:
+def test_a_clip_without_a_caption_is_an_error(folder: Path) -> None:
     (folder / "one.txt").unlink()
     with pytest.raises(ValueError, match=r"one\.mp4"):
         read_clips(folder)

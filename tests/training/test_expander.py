@@ -1,15 +1,16 @@
 from pathlib import Path
 from random import Random
 
+import pytest
 import torch
 from training.expander import IGNORED, NOISE, batch, random_pair, train, write_expander
 from training.text import new_tokenizer, vocabulary
 
 from keyreel.engine.expander import LocalExpander
-from keyreel.expansion import LocalModel
+from keyreel.safety.expansion import LocalModel
 
 
-def test_descriptions_are_whole_and_hold_what_the_idea_names() -> None:
+def test_descriptions_contain_what_the_idea_names() -> None:
     known = set(vocabulary())
     for index in range(200):
         idea, description = random_pair(Random(index))  # noqa: S311
@@ -18,7 +19,7 @@ def test_descriptions_are_whole_and_hold_what_the_idea_names() -> None:
         assert named <= set(description.split())
 
 
-def test_only_the_description_is_learned() -> None:
+def test_only_the_description_counts_in_the_loss() -> None:
     tokenizer = new_tokenizer()
     ids, mask, labels = batch(tokenizer, Random(3))  # noqa: S311
     for row, seen, wanted in zip(ids, mask.bool(), labels, strict=True):
@@ -28,6 +29,7 @@ def test_only_the_description_is_learned() -> None:
         assert whole == whole.partition("</s>")[0] + "</s> " + learned
 
 
+@pytest.mark.slow
 def test_a_few_steps_give_a_model_that_expands(tmp_path: Path) -> None:
     tokenizer = new_tokenizer()
     write_expander(tmp_path, train(tokenizer, steps=40), tokenizer)

@@ -8,7 +8,7 @@ TIMES = torch.linspace(0, 1.6, 9)
 
 
 def clip(shape: str, velocity: tuple[float, float], begin: tuple[float, float] | None = None) -> torch.Tensor:
-    """begin: where the subject is at first, by default so that it is in the middle of the frame half-way."""
+    """Draws a yellow subject. begin: its first place; by default it passes the middle of the frame half-way."""
     backdrop = Backdrop("plain", COLOURS["blue"], COLOURS["blue"], 0.0, 0)
     centre = begin or (-0.8 * velocity[0], -0.8 * velocity[1])
     subject = Subject(shape, COLOURS["yellow"], centre, 0.13, velocity)
@@ -21,7 +21,7 @@ def test_each_drawn_shape_is_recognised(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_hairs_and_specks_are_not_part_of_a_shape(shape: str) -> None:
+def test_lines_and_specks_of_the_same_colour_are_ignored(shape: str) -> None:
     video = clip(shape, (0.0, 0.0))
     yellow = torch.tensor(COLOURS["yellow"]).view(3, 1, 1)
     video[:, :, 126:131, :] = yellow
@@ -31,12 +31,12 @@ def test_hairs_and_specks_are_not_part_of_a_shape(shape: str) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_shape_is_judged_where_the_edge_does_not_cut_it(shape: str) -> None:
+def test_a_shape_is_judged_in_frames_where_it_is_whole(shape: str) -> None:
     video = clip(shape, (0.2, 0.0), begin=(0.08, 0.0))  # half-way its centre is a quarter of a radius from the edge
     assert look(video).shape == shape
 
 
-def test_a_shape_that_is_cut_all_the_time_is_judged_as_it_is() -> None:
+def test_a_shape_that_is_always_cut_is_judged_as_it_is() -> None:
     assert look(clip("square", (0.0, 0.0), begin=(0.0, 0.22))) == Seen("blue", "yellow", "square", "still")
 
 
@@ -44,7 +44,7 @@ def test_a_shape_that_is_cut_all_the_time_is_judged_as_it_is() -> None:
     ("velocity", "direction"),
     [((0.1, 0.0), "right"), ((-0.1, 0.0), "left"), ((0.0, -0.06), "up"), ((0.0, 0.06), "down")],
 )
-def test_directions(velocity: tuple[float, float], direction: str) -> None:
+def test_directions_are_recognised(velocity: tuple[float, float], direction: str) -> None:
     assert look(clip("star", velocity)).direction == direction
 
 
@@ -52,7 +52,7 @@ def test_an_empty_scene_has_no_subject() -> None:
     assert look(torch.full((5, 3, 64, 64), 0.97)) == Seen("white", None, None, None)
 
 
-def test_templates_differ() -> None:
+def test_each_template_is_nearest_to_its_own_shape() -> None:
     assert [nearest_shape(template(shape)) for shape in SHAPES] == list(SHAPES)
 
 

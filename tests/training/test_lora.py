@@ -16,7 +16,7 @@ def test_styles_keep_the_range_of_colours() -> None:
         assert 0 <= styled.min() <= styled.max() <= 1
 
 
-def test_new_branches_change_nothing_and_are_stored_under_their_module(tmp_path: Path) -> None:
+def test_new_branches_change_nothing_and_are_stored_under_their_modules_name(tmp_path: Path) -> None:
     base = torch.nn.Linear(6, 4)
     branch = LoraLinear(base, 2, torch.zeros(4, 6, dtype=torch.bool))
     hidden = torch.rand(3, 6)
@@ -27,14 +27,14 @@ def test_new_branches_change_nothing_and_are_stored_under_their_module(tmp_path:
     assert tensors["transformer.transformer_blocks.0.attn1.to_q.lora_B.weight"].shape == (4, 2)
 
 
-def test_branches_are_behind_what_finds_the_subject() -> None:
+def test_branches_are_added_to_the_last_two_blocks_only() -> None:
     branches = add_branches(_new_transformer())
     assert {name.split(".")[1] for name in branches} == {"4", "5"}
     assert {name.split(".")[2] for name in branches} == {"attn1", "attn2", "ff"}
 
 
-def test_training_branches_leaves_alone_what_is_held() -> None:
-    """Of the last MLP: what is written to noisy latents, and the units that hand a pinned frame over."""
+def test_training_branches_does_not_change_held_weights() -> None:
+    """In the last MLP: the weights that write to the noisy latents, and the units that hand over a pinned frame."""
     branches = add_branches(_new_transformer())
     optimiser = torch.optim.AdamW(
         [p for branch in branches.values() for p in branch.parameters() if p.requires_grad], lr=0.1, weight_decay=0.0

@@ -1,4 +1,7 @@
-"""What the transformer knows before any training."""
+"""What an untrained transformer computes: it copies pinned pictures and knows where the subject should be.
+
+`training.start` sets these weights with `training.layout`, `training.pins` and `training.signposts`.
+"""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -11,7 +14,6 @@ from torch import Tensor
 from training.autoencoder import LATENTS, LOTS, MEANS
 from training.batches import TOKEN
 from training.layout import DISTANCES, DRAWN_MARK, FEWNESS, GUIDES, HEAD, NEARNESS, SIGHTS
-from training.optimise import Hold
 from training.pins import CLOSE, HANDERS
 from training.signposts import CROWDS, OCTAVE, ODDS, SIGNPOST, SIGNPOSTS
 from training.start import held
@@ -36,7 +38,7 @@ def _velocity(
     times: Sequence[float] = (0, 8, 16, 24),
     size: tuple[int, int] = (ROWS, COLUMNS),
 ) -> Tensor:
-    """Of each token, (1, N, 78). times: of latent frames, in frames."""
+    """Returns the velocity of each token, (1, N, 78). times: the frame numbers of the latent frames."""
     seconds, rows, columns = torch.meshgrid(
         torch.tensor(times) / 25,
         torch.arange(float(size[0])) * TOKEN,
@@ -62,7 +64,7 @@ def _run(
     times: Sequence[float] = (0, 8, 16, 24),
     size: tuple[int, int] = (ROWS, COLUMNS),
 ) -> list[Tensor]:
-    """What each block hands on, (1, N, 256)."""
+    """Returns the output of each block, (1, N, 256)."""
     seen: list[Tensor] = []
 
     def watch(_module: object, _given: object, made: Tensor) -> None:
@@ -76,61 +78,63 @@ def _run(
 
 
 def _pinned(model: LTXVideoTransformer3DModel, pins: list[int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Clean pictures in front of 12 latent frames of noise. Returns them and what the first layer makes of the noise,
-    (latent frames, tokens, channels)."""
+    """Runs clean pictures, pinned at the frames `pins`, in front of 12 latent frames of noise.
+
+    Returns the pictures and what the first layer makes of the noise, (latent frames, tokens, channels).
+    """
     times, area = [*pins, 0, *range(1, 89, 8)], size[0] * size[1]
     tokens = torch.randn((1, len(times), area, LATENTS), generator=torch.Generator().manual_seed(1))
     tokens[:, : len(pins)] *= 0.7
     timestep = torch.full((1, len(times), area), 1000.0)
     timestep[:, : len(pins)] = 0
-    told = _run(model, tokens.flatten(1, 2), timestep.flatten(1), times, size)[0]
-    return tokens[0, : len(pins)], told[0].view(len(times), area, -1)[len(pins) :]
+    output = _run(model, tokens.flatten(1, 2), timestep.flatten(1), times, size)[0]
+    return tokens[0, : len(pins)], output[0].view(len(times), area, -1)[len(pins) :]
 
 
-def _alike(one: Tensor, other: Tensor) -> float:
+def _correlation(one: Tensor, other: Tensor) -> float:
     return float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])
 
 
 @pytest.mark.parametrize("size", [(ROWS, COLUMNS), LARGEST])
-def test_the_first_layer_copies_what_is_pinned_at_the_same_place(
+def test_the_first_layer_copies_the_pinned_picture_of_the_same_place(
     model: LTXVideoTransformer3DModel, size: tuple[int, int]
 ) -> None:
-    clean, told = _pinned(model, [40], size)
-    for estimate in told[..., LATENTS : 2 * LATENTS]:
-        assert _alike(estimate, clean[0]) > 0.99
+    clean, output = _pinned(model, [40], size)
+    for estimate in output[..., LATENTS : 2 * LATENTS]:
+        assert _correlation(estimate, clean[0]) > 0.99
         assert 0.95 < (estimate * clean[0]).sum() / clean[0].square().sum() < 1.05
 
 
 @pytest.mark.parametrize("size", [(ROWS, COLUMNS), LARGEST])
-def test_tokens_have_the_coarse_part_of_what_is_pinned_nearest(
+def test_tokens_hold_the_coarse_part_of_the_nearest_pinned_picture(
     model: LTXVideoTransformer3DModel, size: tuple[int, int]
 ) -> None:
-    clean, told = _pinned(model, [16, 72], size)
+    clean, output = _pinned(model, [16, 72], size)
     coarse = MEANS[:HEAD]
     for frame, nearest in ((1, 0), (2, 0), (4, 0), (7, 1), (9, 1), (11, 1)):
-        assert _alike(told[frame][:, GUIDES[:HEAD]], clean[nearest][:, coarse]) > 0.98
+        assert _correlation(output[frame][:, GUIDES[:HEAD]], clean[nearest][:, coarse]) > 0.98
 
 
 @pytest.mark.parametrize("size", [(ROWS, COLUMNS), LARGEST])
 @pytest.mark.parametrize("pin", [40, 36])
-def test_tokens_that_show_a_pinned_frame_know_it_and_have_its_fine_part(
+def test_tokens_of_a_pinned_frame_are_marked_and_hold_its_fine_part(
     model: LTXVideoTransformer3DModel, size: tuple[int, int], pin: int
 ) -> None:
-    """Frames 33 to 40 are the fifth latent frame behind the first."""
-    clean, told = _pinned(model, [pin], size)
-    assert _alike(told[5][:, GUIDES[HEAD:]], clean[0][:, MEANS[HEAD:]]) > 0.98
-    nearness = told[..., NEARNESS].mean(1) / CLOSE
+    """Frames 33 to 40 are the latent frame with index 5."""
+    clean, output = _pinned(model, [pin], size)
+    assert _correlation(output[5][:, GUIDES[HEAD:]], clean[0][:, MEANS[HEAD:]]) > 0.98
+    nearness = output[..., NEARNESS].mean(1) / CLOSE
     assert nearness[5] > 0.9
     assert nearness[[*range(4), *range(7, 12)]].abs().max() < 0.1
 
 
-def test_no_pinned_frame_is_near_where_none_is(model: LTXVideoTransformer3DModel) -> None:
-    _, told = _pinned(model, [], (ROWS, COLUMNS))
-    assert told[..., NEARNESS].abs().max() < 0.1 * CLOSE
+def test_nearness_is_zero_without_pinned_frames(model: LTXVideoTransformer3DModel) -> None:
+    _, output = _pinned(model, [], (ROWS, COLUMNS))
+    assert output[..., NEARNESS].abs().max() < 0.1 * CLOSE
 
 
-def _unlike(start: LTXVideoTransformer3DModel) -> LTXVideoTransformer3DModel:
-    """With layers that write at random wherever training may let them, as loudly as after training."""
+def _randomised(start: LTXVideoTransformer3DModel) -> LTXVideoTransformer3DModel:
+    """Returns a copy with random outputs wherever training may change weights, as large as after training."""
     model, masks = deepcopy(start), held(start)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -140,38 +144,41 @@ def _unlike(start: LTXVideoTransformer3DModel) -> LTXVideoTransformer3DModel:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("sigma", [1.0, 0.7, 0.3, 0.12])
 @pytest.mark.parametrize("size", [(ROWS, COLUMNS), LARGEST])
-def test_a_pinned_frame_is_handed_over_whatever_the_layers_say(
+def test_a_pinned_frame_is_handed_over_whatever_the_layers_output(
     model: LTXVideoTransformer3DModel, size: tuple[int, int], sigma: float, dtype: torch.dtype
 ) -> None:
-    """The velocity of its tokens leads to it."""
+    """The velocity of its tokens leads to the pinned picture."""
     clean, noise = torch.randn(
         (2, size[0] * size[1], LATENTS), generator=torch.Generator().manual_seed(2), dtype=torch.float32
     )
-    clean[:, [latent for latent in range(LATENTS) if latent not in MEANS]] = 0  # it stands still
+    clean[:, [latent for latent in range(LATENTS) if latent not in MEANS]] = 0  # the picture stands still
     times = [40, *range(1, 89, 8)]
     others = torch.randn((len(times), *clean.shape), generator=torch.Generator().manual_seed(3))
     others[0], others[5] = clean, (1 - sigma) * clean + sigma * noise
     timestep = torch.full(others.shape[:2], sigma * 1000)
     timestep[0] = 0
-    velocity = _velocity(_unlike(model).to(dtype), others.flatten(0, 1)[None], timestep.flatten()[None], times, size)
+    velocity = _velocity(
+        _randomised(model).to(dtype), others.flatten(0, 1)[None], timestep.flatten()[None], times, size
+    )
     reached = others[5] - sigma * velocity.view(others.shape)[5]
     seen = (reached - clean)[:, MEANS]
     assert seen.square().mean().sqrt() < 0.04 + 0.11 * sigma
 
 
-def test_nothing_is_handed_over_where_nothing_is_pinned(model: LTXVideoTransformer3DModel) -> None:
+def test_the_units_that_hand_over_do_nothing_without_pinned_frames(model: LTXVideoTransformer3DModel) -> None:
     bare = deepcopy(model)
     with torch.no_grad():
         bare.transformer_blocks[-1].ff.net[2].weight[:, HANDERS.start :] = 0
-    told, bare_told = (_velocity(one, _noise(7), torch.full((1, 1), 700.0)) for one in (model, bare))
-    assert torch.allclose(told, bare_told, atol=1e-4)
+    output, bare_output = (_velocity(one, _noise(7), torch.full((1, 1), 700.0)) for one in (model, bare))
+    assert torch.allclose(output, bare_output, atol=1e-4)
 
 
 def _noise(seed: int) -> Tensor:
-    """In which `DRAWN` has the highest lot, by 0.1."""
+    """Returns noise in which the token `DRAWN` has the highest lot, by 0.1."""
     noise = torch.randn((1, FRAMES, ROWS, COLUMNS, LATENTS), generator=torch.Generator().manual_seed(seed))
     noise[0, *DRAWN, LOTS] = noise[..., LOTS].max() + 0.1
     return noise.flatten(1, 3)
@@ -194,18 +201,18 @@ def test_only_the_token_with_the_highest_lot_is_marked(
 @pytest.mark.parametrize("number", range(len(SIGNPOSTS)))
 def test_signposts_rise_towards_their_side_of_the_drawn_token(model: LTXVideoTransformer3DModel, number: int) -> None:
     post = SIGNPOSTS[number]
-    told = _run(model, _noise(7), torch.full((1, 1), 1000.0))[-1][0].view(FRAMES, ROWS, COLUMNS, -1)
+    output = _run(model, _noise(7), torch.full((1, 1), 1000.0))[-1][0].view(FRAMES, ROWS, COLUMNS, -1)
     place: list[int | slice] = [*DRAWN]
     place[post.axis] = slice(max(0, DRAWN[post.axis] - 3), DRAWN[post.axis] + 3)
     for channel in (SIGHTS[number], DISTANCES[number]):
-        line = told[*place, channel] * post.sign
-        assert (line.diff() < 0).all()  # the further on a token is, the further back the drawn one
+        line = output[*place, channel] * post.sign
+        assert (line.diff() < 0).all()  # the farther along the axis a token is, the farther back the drawn token
 
 
-def test_distances_are_what_is_seen_in_octaves(model: LTXVideoTransformer3DModel) -> None:
-    """Odds, as everything a head sees it sees in competition with all other tokens."""
-    told = _run(model, _noise(7), torch.full((1, 1), 1000.0))[-1][0]
-    for sight, distance in zip(told[:, SIGHTS].T, told[:, DISTANCES].T, strict=True):
+def test_distances_are_the_logarithms_of_the_sights(model: LTXVideoTransformer3DModel) -> None:
+    """In octaves of odds, because the drawn token competes for attention with all other tokens."""
+    output = _run(model, _noise(7), torch.full((1, 1), 1000.0))[-1][0]
+    for sight, distance in zip(output[:, SIGHTS].T, output[:, DISTANCES].T, strict=True):
         share = sight / SIGNPOST
         odds = (share / (1 - share)).log2()
         known = (odds > ODDS[0] + 1) & (odds < ODDS[-1] - 1)
@@ -213,33 +220,14 @@ def test_distances_are_what_is_seen_in_octaves(model: LTXVideoTransformer3DModel
         assert (distance[known] / OCTAVE - odds[known]).std() < 0.25
 
 
-def test_tokens_know_in_octaves_how_many_they_are(model: LTXVideoTransformer3DModel) -> None:
-    told = []
+def test_fewness_falls_by_octaves_with_the_number_of_tokens(model: LTXVideoTransformer3DModel) -> None:
+    means = []
     for frames in (1, 4, 16):
         noise = torch.randn((1, frames * ROWS * COLUMNS, LATENTS), generator=torch.Generator().manual_seed(3))
         noise[0, 0, LOTS] = noise[..., LOTS].max() + 0.1
         fewness = _run(model, noise, torch.full((1, 1), 1000.0), range(0, 8 * frames, 8))[1][0, :, FEWNESS]
         assert fewness.std() < 0.05
-        told.append(fewness.mean())
-    for few, many in pairwise(told):
+        means.append(fewness.mean())
+    for few, many in pairwise(means):
         assert 1.5 < (few - many) / OCTAVE < 2.5  # four times as many
-    assert max(map(abs, told)) < OCTAVE * len(CROWDS) / 2  # within its range
-
-
-def test_training_leaves_what_is_held_alone_and_moves_the_rest(model: LTXVideoTransformer3DModel) -> None:
-    masks = held(model)
-    hold = Hold(model, masks)
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    hold.before()
-    assert all(
-        parameter.grad is not None and not parameter.grad[masks[n]].any() for n, parameter in model.named_parameters()
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(1.0)
-    hold.after()
-    for name, parameter in model.named_parameters():
-        assert torch.equal(parameter[masks[name]], before[name][masks[name]])
-        assert torch.equal(parameter[~masks[name]], before[name][~masks[name]] + 1)
+    assert max(map(abs, means)) < OCTAVE * len(CROWDS) / 2  # within its range

@@ -1,6 +1,7 @@
 from pathlib import Path
 from random import Random
 
+import pytest
 import torch
 from training.pictures import CAMERA_WORDS
 from training.scenes import Grid, random_scene
@@ -26,13 +27,13 @@ def test_captions_have_no_unknown_words() -> None:
     assert not any(unknown in ids for ids in tokenizer(captions)["input_ids"])
 
 
-def test_other_words_are_harmless() -> None:
+def test_unknown_words_become_the_unknown_token() -> None:
     tokenizer = new_tokenizer()
     ids = tokenizer("A RED circle, 4K masterpiece!")["input_ids"]
     assert tokenizer.convert_ids_to_tokens(ids) == ["a", "red", "circle", "<unk>", "<unk>", "</s>"]
 
 
-def test_synonyms_are_read_as_the_words_the_model_knows() -> None:
+def test_synonyms_have_the_tokens_of_known_words() -> None:
     tokenizer = new_tokenizer()
     known = tokenizer("a purple circle moving right on a grey background")["input_ids"]
     assert tokenizer("A violet sphere moves right on a gray backdrop")["input_ids"] == known
@@ -45,8 +46,9 @@ def test_every_meaning_has_a_slot() -> None:
         assert all(value in SLOTS[slot] for slot, value in meaning.items())
 
 
+@pytest.mark.slow
 def test_the_text_encoder_learns_what_a_caption_says(tmp_path: Path) -> None:
-    """A few steps are enough to leave chance behind; binding colours to shapes takes the full training."""
+    """A few steps beat chance. Binding colours to shapes takes the full training."""
     tokenizer = new_tokenizer()
     rng = Random(1)  # noqa: S311
     captions = [random_caption(rng) for _ in range(64)]

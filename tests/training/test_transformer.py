@@ -29,6 +29,7 @@ SCALES = Scales(torch.zeros(LATENTS), torch.ones(LATENTS))
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the training small: two layers and one lesson."""
     monkeypatch.setattr(transformer, "LAYERS", 2)
     monkeypatch.setattr(transformer, "TAUGHT", (0, 1))
     lessons = (Lesson(1.0, ((1, 2, 2, 2),), 0.5, everything),)
@@ -36,11 +37,12 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class InterruptedTrainingError(Exception):
-    """Raised in place of a power cut."""
+    """Simulates a crash during training."""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
-def test_resumed_training_equals_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_training_equals_uninterrupted_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = new_tokenizer()
     text = (tokenizer, new_text_encoder(tokenizer))
     whole = train_transformer(tmp_path / "whole", text, SCALES, 2, seed=1)
@@ -59,8 +61,9 @@ def test_resumed_training_equals_an_undisturbed_one(tmp_path: Path, monkeypatch:
         torch.testing.assert_close(mine, other, atol=0, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
-def test_what_is_held_stays_as_the_checkpoint_has_it(tmp_path: Path) -> None:
+def test_held_weights_are_those_of_the_checkpoint(tmp_path: Path) -> None:
     tokenizer = new_tokenizer()
     text, checkpoint = (tokenizer, new_text_encoder(tokenizer)), tmp_path / "transformer.pt"
     train_transformer(tmp_path, text, SCALES, 1, seed=1)
@@ -71,7 +74,7 @@ def test_what_is_held_stays_as_the_checkpoint_has_it(tmp_path: Path) -> None:
     assert torch.load(checkpoint, weights_only=True)["model"]["proj_in.bias"][CONSTANT] == 7.0
 
 
-def test_pinned_tokens_are_clean_and_outside_the_loss() -> None:
+def test_pinned_tokens_are_clean_and_have_no_weight_in_the_loss() -> None:
     rng = Random(1)  # noqa: S311
     batch = make_batch(rng, Layout(2, 2, 3, 89, 3), SCALES, pinned=True)
     hard = batch.timestep == 0
@@ -81,12 +84,12 @@ def test_pinned_tokens_are_clean_and_outside_the_loss() -> None:
     assert batch.coordinates.shape[2] == batch.tokens.shape[1]
 
 
-def test_places_are_learned_where_they_are_known() -> None:
+def test_the_place_loss_counts_known_places_and_more_near_the_subject() -> None:
     motion = [0.0, 2.0, 0.1, 0.0, -0.5, 0.8, 1.5]
     places = torch.tensor([[[0.5, -1.0, *motion], [20.0, 3.0, *motion], [math.nan] * 9]])
-    told = torch.randn(1, 3, INNER)
+    hidden = torch.randn(1, 3, INNER)
     fine, coarse, moved = places[..., :2].tanh(), (places[..., :2] / FAR).tanh(), places[..., 2:] * torch.tensor(GAINS)
-    told[:, :2, PLACES.start : PLACES.stop] = LOUDNESS * torch.cat([fine, coarse, moved], -1)[:, :2]
+    hidden[:, :2, PLACES.start : PLACES.stop] = LOUDNESS * torch.cat([fine, coarse, moved], -1)[:, :2]
 
     def loss(of: Tensor, *more: Tensor, sigma: float = 1.0) -> float:
         empty = torch.zeros(0)
@@ -94,32 +97,32 @@ def test_places_are_learned_where_they_are_known() -> None:
         return place_loss([of, *more], batch).item()
 
     def off(token: int, channel: int) -> Tensor:
-        wrong = told.clone()
+        wrong = hidden.clone()
         wrong[0, token, PLACES.start + channel] += 1
         return wrong
 
-    assert loss(told) == 0
-    assert loss(off(0, 0)) > 10 * loss(off(1, 0)) > 0  # near the subject, far from it
+    assert loss(hidden) == 0
+    assert loss(off(0, 0)) > 10 * loss(off(1, 0)) > 0  # near the subject, then far from it
     assert loss(off(0, 4)) == loss(off(1, 4)) > 0
-    assert loss(told, off(0, 0)) == pytest.approx(loss(off(0, 0)) / 2)
+    assert loss(hidden, off(0, 0)) == pytest.approx(loss(off(0, 0)) / 2)
     assert loss(off(2, 0)) == loss(off(2, 4)) == 0
     places = places * math.nan
     assert loss(off(0, 0)) == 0
 
 
-def test_cover_is_learned_where_places_are_known_and_most_on_outlines() -> None:
+def test_the_cover_loss_counts_known_places_and_more_on_outlines() -> None:
     tokenizer = new_tokenizer()
     video = Video(new_text_encoder(tokenizer))
-    told, empty = torch.randn(1, 3, INNER), torch.zeros(0)
+    hidden, empty = torch.randn(1, 3, INNER), torch.zeros(0)
     places = torch.tensor([[[0.0] * 9, [0.0] * 9, [math.nan] * 9]])
     focus = torch.tensor([[0.0, 2.0, 2.0]])
-    cover = video.cover(told).detach()
+    cover = video.cover(hidden).detach()
 
     def loss(token: int, sigma: float = 1.0) -> Tensor:
         wrong = cover.clone()
         wrong[0, token] += 1
         batch = Batch(empty, empty, empty, torch.full((1, 1), 1000 * sigma), empty, places, focus, wrong, [])
-        return cover_loss(video, [told, told], batch)
+        return cover_loss(video, [hidden, hidden], batch)
 
     assert loss(1).item() == pytest.approx(7 * loss(0).item())
     assert loss(1).item() == pytest.approx(7 / 8, abs=1e-3)

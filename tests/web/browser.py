@@ -1,4 +1,4 @@
-"""Debian's Chromium on the playground, and what every page must not do."""
+"""Debian's Chromium, the actions of a visitor, and the checks that every page must pass."""
 
 import os
 import re
@@ -12,27 +12,28 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-from keyreel.server.page import FOLDER
+from keyreel.server.routes.page import FOLDER
 
 ROOT = Path(__file__).parents[2]
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
-PATIENCE = 30_000
+TIMEOUT = 30_000
 """Milliseconds."""
 DESKTOP = (1440, 900)
 PHONE = (390, 844)
 
-expect.set_options(PATIENCE)
+expect.set_options(TIMEOUT)
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
+    """Starts the browser. Skips the test when Chromium or the built page is missing."""
     program = shutil.which("chromium")
     if program is None:
-        pytest.skip("Chromium is not installed: the playground is not tried in a browser")
+        pytest.skip("Chromium is not installed: the playground is not tested in a browser")
     if not (FOLDER / "index.html").exists():
-        pytest.skip("the page is not built (make page): the playground is not tried")
+        pytest.skip("the page is not built (make page): the playground is not tested")
     with sync_playwright() as playwright:
-        # The sandbox of Chromium does not work for root.
+        # Chromium's sandbox does not work for root.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"] if os.getuid() == 0 else [])
         yield browser
         browser.close()
@@ -40,23 +41,23 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def watched(browser: Browser, size: tuple[int, int] = DESKTOP, **options: Any) -> Iterator[BrowserContext]:
-    """A visitor, whose pages may neither break the security policy, nor throw, nor ask another server."""
+    """A browser session. Its pages may not violate the security policy, throw, or call another server."""
     viewport: Any = {"width": size[0], "height": size[1]}
     context = browser.new_context(viewport=viewport, **options)
-    context.set_default_timeout(PATIENCE)
-    wrong: list[str] = []
+    context.set_default_timeout(TIMEOUT)
+    problems: list[str] = []
     hosts: set[str] = set()
-    context.on("console", lambda line: wrong.append(line.text) if "Security Policy" in line.text else None)
-    context.on("weberror", lambda error: wrong.append(str(error.error)))
+    context.on("console", lambda line: problems.append(line.text) if "Security Policy" in line.text else None)
+    context.on("weberror", lambda error: problems.append(str(error.error)))
     context.on("request", lambda request: hosts.add(urlsplit(request.url).hostname or ""))
     yield context
     context.close()
-    assert wrong == []
+    assert problems == []
     assert hosts <= {"127.0.0.1", "localhost", ""}
 
 
 def opened(context: BrowserContext, url: str) -> Page:
-    """The playground at `url`, ready."""
+    """Opens the playground and waits until it is ready."""
     page = context.new_page()
     page.goto(url)
     expect(page.get_by_role("textbox", name="Prompt", exact=True)).to_be_visible()
@@ -83,7 +84,7 @@ def set_number(page: Page, name: str, value: int) -> None:
 
 
 def add_files(page: Page, *paths: Path) -> None:
-    """To the timeline; waits until they are uploaded."""
+    """Adds files to the timeline and waits until they are uploaded."""
     page.locator(".timeline input[type=file]").first.set_input_files([*paths])
     for path in paths:
         expect(page.get_by_role("slider", name=path.name)).to_be_visible()
@@ -91,7 +92,7 @@ def add_files(page: Page, *paths: Path) -> None:
 
 
 def serious_issues(page: Page) -> list[str]:
-    """What axe-core finds, worst first."""
+    """Returns the serious and critical issues that axe-core finds."""
     page.evaluate(AXE.read_text())
     found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
     return [

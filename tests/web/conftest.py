@@ -1,4 +1,4 @@
-"""A browser, and a server whose worker does what the prompt says."""
+"""A browser, and a server whose worker runs each request as its prompt says."""
 
 from collections.abc import Iterator
 
@@ -28,12 +28,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 def visitor(browser: Browser, server: LiveServer) -> Iterator[BrowserContext]:
     with watched(browser) as context:
         yield context
-    # What a test left running would keep the worker from the next one.
+    # A request that a test left running would block the worker.
     server.worker.paused = False
     server.cancel_all()
 
 
 @pytest.fixture
 def page(visitor: BrowserContext, server: LiveServer) -> Page:
-    """As the user."""
+    """The playground, with the user signed in."""
     return opened(visitor, f"{server.url}/#key={server.credentials}")

@@ -1,19 +1,19 @@
-"""A small film, as a worker would have made it."""
+"""A small video, as a worker would make it."""
 
 from pathlib import Path
 
 import numpy as np
 
-from keyreel.canvas import Size
 from keyreel.media.mp4 import Mp4Writer
 from keyreel.store.records import NewFile
+from keyreel.video.canvas import Size
 from tests.server.live import LiveServer
 
 FRAMES = 25
 
 
 def film(path: Path) -> Path:
-    """A bar that moves from left to right."""
+    """Writes a video of a bar that moves from left to right."""
     pixels = np.full((FRAMES, 144, 256, 3), (24, 32, 72), np.uint8)
     for number, frame in enumerate(pixels):
         frame[:, 9 * number : 9 * number + 32] = (255, 122, 69)
@@ -23,7 +23,7 @@ def film(path: Path) -> Path:
 
 
 def stored(server: LiveServer, path: Path) -> dict[str, object]:
-    """It in the server's object store, as an output has it."""
+    """Stores a video on the server. Returns the `video` of an output."""
     content = path.read_bytes()
     new = NewFile(
         key_id="nobody",

@@ -1,4 +1,4 @@
-"""A server behind a proxy of its own that ends TLS and takes a prefix off the path, as people deploy it."""
+"""A server behind a reverse proxy that terminates TLS and removes a prefix from the path."""
 
 import http.client
 import ssl
@@ -19,7 +19,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host"}
 
 @contextmanager
 def gateway(folder: Path, prefix: str) -> Iterator[str]:
-    """The public address, without a slash at its end. The key `boss:secret` is good there; nothing runs requests."""
+    """Runs both. Yields the public URL, without a final slash. The key is `boss:secret`; no worker runs requests."""
     target: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,7 +54,7 @@ def _forward(handler: BaseHTTPRequestHandler, target: str, prefix: str) -> None:
     with closing(http.client.HTTPConnection(target)) as connection:
         connection.request(handler.command, handler.path.removeprefix(prefix) or "/", body, headers)
         answer = connection.getresponse()
-        with suppress(OSError):  # the browser has gone
+        with suppress(OSError):  # the browser has disconnected
             handler.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in HOP_BY_HOP:

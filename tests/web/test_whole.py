@@ -1,4 +1,4 @@
-"""From an empty server to a finished video, with the demo model and nothing in the place of anything."""
+"""From an empty server to a finished video: the real page, server, workers and demo model. Only the hub is a fake."""
 
 import json
 import os
@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from keyreel.canvas import Size
 from keyreel.media.images import read_image
 from keyreel.media.limits import Limits
 from keyreel.media.mp4 import read_metadata
 from keyreel.media.samples import sample_frames
 from keyreel.settings import Settings
+from keyreel.video.canvas import Size
 from tests.fake_hub import MAIN, FakeHub
 from tests.server.served import Served, served
 from tests.web.browser import (
-    PATIENCE,
     ROOT,
+    TIMEOUT,
     add_files,
     compose,
     generate,
@@ -39,13 +39,15 @@ SUNRISE = ROOT / "examples" / "sunrise.png"
 NIGHT = ROOT / "examples" / "night.png"
 NEON = ROOT / "src" / "keyreel" / "demo" / "loras" / "neon.safetensors"
 FRAMES = 17
-WORK = 8 * PATIENCE
-"""Milliseconds for a video, on a machine that has other things to do."""
+VIDEO_TIMEOUT = 8 * TIMEOUT
+"""Milliseconds in which a busy machine makes a video."""
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server that has made nothing yet, and a hub with two LoRAs in one repository."""
+    """A new server, and a hub with two LoRAs in one repository."""
     folder = tmp_path_factory.mktemp("whole")
     looks = folder / "looks"
     looks.mkdir()
@@ -70,20 +72,20 @@ def page(visitor: BrowserContext, whole: Served) -> Page:
     return opened(visitor, f"{whole.url}/#key={whole.key}")
 
 
-def test_a_preview_is_shown_and_cancel_stops(page: Page) -> None:
+def test_a_preview_is_shown_and_the_request_can_be_cancelled(page: Page) -> None:
     compose(page, "a big white moon over the sea")
     set_number(page, "Steps", 50)
     generate(page)
-    expect(viewer(page).get_by_role("img", name="Preview")).to_be_visible(timeout=WORK)
+    expect(viewer(page).get_by_role("img", name="Preview")).to_be_visible(timeout=VIDEO_TIMEOUT)
     assert serious_issues(page) == []
     viewer(page).get_by_role("button", name="Cancel").click()
     expect(viewer(page).get_by_role("heading", name="Cancelled")).to_be_visible()
 
 
-def test_two_pictures_and_a_lora(page: Page, tmp_path: Path) -> None:
+def test_a_video_from_two_pictures_and_a_lora(page: Page, tmp_path: Path) -> None:
     compose_small(page)
     generate(page)
-    expect(viewer(page).get_by_role("link", name="Download")).to_be_visible(timeout=WORK)
+    expect(viewer(page).get_by_role("link", name="Download")).to_be_visible(timeout=VIDEO_TIMEOUT)
     with page.expect_download() as download:
         viewer(page).get_by_role("link", name="Download").click()
     path = tmp_path / "video.mp4"
@@ -94,17 +96,17 @@ def test_two_pictures_and_a_lora(page: Page, tmp_path: Path) -> None:
     assert likeness(first, SUNRISE) > 0.95
     assert likeness(first, SUNRISE) > likeness(first, NIGHT) + 0.3
     assert likeness(last, NIGHT) > likeness(last, SUNRISE) + 0.3
-    facts = read_metadata(path)["comment"]
-    assert "dusk.safetensors" in facts
-    # What it says of itself is on the page, too, and is still there after a reload.
+    comment = read_metadata(path)["comment"]
+    assert "dusk.safetensors" in comment
+    # The page shows the seed, too, and still shows it after a reload.
     seed = viewer(page).locator("dd").first.inner_text()
-    assert seed in facts
+    assert seed in comment
     page.reload()
     expect(viewer(page).get_by_text(seed)).to_be_visible()
 
 
 @pytest.mark.parametrize("language", ["JavaScript", "Python", "curl", "keyreel"])
-def test_each_snippet_gives_a_video_as_it_stands(page: Page, whole: Served, language: str, tmp_path: Path) -> None:
+def test_each_code_snippet_makes_a_video_unchanged(page: Page, whole: Served, language: str, tmp_path: Path) -> None:
     compose_small(page)
     page.get_by_role("button", name="Code").click()
     page.get_by_role("tab", name=language).click()
@@ -112,14 +114,14 @@ def test_each_snippet_gives_a_video_as_it_stands(page: Page, whole: Served, lang
     content = (
         (tmp_path / "video.mp4").read_bytes()
         if language == "keyreel"
-        else httpx.get(address(printed), trust_env=False).raise_for_status().content
+        else httpx.get(video_url(printed), trust_env=False).raise_for_status().content
     )
     (tmp_path / "made.mp4").write_bytes(content)
     assert likeness(sample_frames(tmp_path / "made.mp4", FRAMES)[0], SUNRISE) > 0.95
 
 
 def compose_small(page: Page) -> None:
-    """Two pictures on the timeline and a LoRA of the hub: few frames and steps."""
+    """Fills the form: two pictures, a LoRA from the hub, few frames and steps."""
     compose(page, "a smooth transition")
     page.get_by_role("radio", name="480p").check()
     page.get_by_role("radio", name="1:1").check()
@@ -135,7 +137,7 @@ def compose_small(page: Page) -> None:
 
 
 def run(language: str, code: str, key: str, folder: Path) -> str:
-    """What the code prints, in a folder of its own."""
+    """Runs the code in a new folder. Returns what it prints."""
     variables = os.environ | {"FAL_KEY": key, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     match language:
         case "JavaScript":
@@ -147,18 +149,21 @@ def run(language: str, code: str, key: str, folder: Path) -> str:
             command = [sys.executable, "video.py"]
         case _:
             command = ["bash", "-c", code]
-    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=WORK / 1000)
+    done = subprocess.run(
+        command, cwd=folder, env=variables, capture_output=True, text=True, timeout=VIDEO_TIMEOUT / 1000
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def address(printed: str) -> str:
+def video_url(printed: str) -> str:
+    """Finds the video's URL in the output of a snippet, which is JSON or the URL."""
     text = printed.strip()
     return str(json.loads(text)["video"]["url"]) if text.startswith("{") else text
 
 
 def likeness(frame: np.ndarray, picture: Path) -> float:
-    """Correlation of the means of a 12 by 12 grid with those of the picture, cut to the frame's shape."""
+    """Returns the correlation of two 12 by 12 grids of means: the frame's, and that of the picture cut to its shape."""
     height, width, _ = frame.shape
     wanted = read_image(picture, Size(width, height), Limits.from_settings(Settings()), ())
     return float(np.corrcoef(means(frame), means(wanted))[0, 1])

@@ -1,6 +1,6 @@
-"""Kills the child again and again, at random moments: `python -m tests.worker.chaos --rounds 200`.
+"""Kills the engine process repeatedly, at random moments: `python -m tests.worker.chaos --rounds 200`.
 
-Each request must complete, once, and with the same bytes as without any of this.
+Each request must complete exactly once, with the same bytes as without a kill.
 """
 
 import argparse
@@ -14,27 +14,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from keyreel.store.records import Success
-from keyreel.worker.process import CHILD
-from tests.worker.conftest import FAKE_CHILD, Bench, open_bench
+from keyreel.fal.outcomes import Success
+from keyreel.worker.process import ENGINE_PROCESS
+from tests.worker.conftest import FAKE_ENGINE_PROCESS, Bench, open_bench
 from tests.worker.processes import children
 
-LONGEST = 1.2
-"""Seconds from the submit to the kill, at most: the moment may fall before, into and after the work."""
+LONGEST_DELAY = 1.2
+"""Maximum seconds from the submit to the kill, so that it may happen before, during or after the work."""
 WORK: dict[str, Any] = {"prompt": "pace=0.02", "number_of_steps": 40}
 
 
 async def chaos(bench: Bench, rounds: int, *, seed: int = 0, model: str | None = None) -> dict[str, int]:
-    """Runs the rounds one after the other and says how they went. `model`: a real one; a fake engine when absent."""
-    moments = random.Random(seed)  # noqa: S311
-    child = CHILD if model else FAKE_CHILD
+    """Runs the rounds one after the other and returns the counts. model: None runs the fake engine."""
+    rng = random.Random(seed)  # noqa: S311
+    program = ENGINE_PROCESS if model else FAKE_ENGINE_PROCESS
     counts = {"rounds": rounds, "killed": 0, "second attempts": 0}
-    async with bench.worker(model=model or "fake", child=child):
+    async with bench.worker(model=model or "fake", engine_process=program):
         undisturbed = await _content(bench, await bench.submit(**WORK))
         for _ in range(rounds):
             request = await bench.submit(**WORK)
-            await asyncio.sleep(moments.uniform(0, LONGEST))
-            counts["killed"] += _kill(child[-1])
+            await asyncio.sleep(rng.uniform(0, LONGEST_DELAY))
+            counts["killed"] += _kill(program[-1])
             assert await _content(bench, request) == undisturbed
             await _check_completed_once(bench, request)
             counts["second attempts"] += (await bench.completed(request)).attempt > 1
@@ -42,7 +42,7 @@ async def chaos(bench: Bench, rounds: int, *, seed: int = 0, model: str | None =
 
 
 def _kill(module: str) -> int:
-    """How many there were to be killed: none, when the last one's successor has not been started yet."""
+    """Returns the number of killed processes: 0 if the replacement of the previous one has not been started yet."""
     pids = children(module)
     for pid in pids:
         with suppress(ProcessLookupError):

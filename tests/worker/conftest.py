@@ -1,4 +1,4 @@
-"""A worker on a real store and real files, whose child runs a fake engine (or, where it matters, the real one)."""
+"""Runs a worker on a real store and real files, with a fake engine or, where it matters, the real one."""
 
 import asyncio
 import os
@@ -12,19 +12,20 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from keyreel.addresses import AddressPolicy
-from keyreel.links import Links
-from keyreel.objects import open_objects
+from keyreel.fal.outcomes import Failure, Success
+from keyreel.files.links import Links
+from keyreel.files.objects import open_objects
+from keyreel.net.addresses import AddressPolicy
 from keyreel.settings import Settings
 from keyreel.store import Store, open_store
-from keyreel.store.records import Failure, NewRequest, State, Status, Success
+from keyreel.store.records import NewRequest, State, Status
 from keyreel.worker.context import WorkerContext
-from keyreel.worker.process import PREPARER
+from keyreel.worker.process import DECODE_PROCESS
 from keyreel.worker.supervisor import supervise
 from tests.worker.site import Site, open_site
 
-FAKE_CHILD = (sys.executable, "-m", "tests.worker.fake_child")
-FAKE_PREPARER = (sys.executable, "-m", "tests.worker.fake_preparer")
+FAKE_ENGINE_PROCESS = (sys.executable, "-m", "tests.worker.fake_engine_process")
+FAKE_DECODE_PROCESS = (sys.executable, "-m", "tests.worker.fake_decode_process")
 SMALL: dict[str, Any] = {
     "prompt": "a red circle",
     "resolution": "480p",
@@ -35,13 +36,13 @@ SMALL: dict[str, Any] = {
 }
 SEED = 5
 PATIENCE = 120
-"""Seconds: on a busy machine the real engine alone takes half a minute to load."""
+"""Seconds to wait at most. On a busy machine the real engine takes half a minute to load."""
 ENDPOINT = "fal-ai/ltx-video-lora/multiconditioning"
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What a test drives a worker with."""
+    """A store, and what a worker on it needs. Tests submit requests and watch them."""
 
     store: Store
     context: WorkerContext
@@ -53,8 +54,8 @@ class Bench:
         new = NewRequest(endpoint=ENDPOINT, key_id=key_id, input=request, seed=SEED, retry=retry)
         return (await self.store.queue.submit(new)).id
 
-    async def until(self, request_id: str, condition: Callable[[Status], object]) -> Status:
-        """The request as soon as it is in this condition."""
+    async def wait_until(self, request_id: str, condition: Callable[[Status], object]) -> Status:
+        """Waits until the request's status meets the condition and returns it."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 changed = self.store.database.changed
@@ -64,48 +65,62 @@ class Bench:
                     return status
                 await changed.wait()
 
-    async def at_step(self, request_id: str, number: int) -> Status:
-        """The request as soon as the device has done so many steps of it."""
-        return await self.until(request_id, lambda status: steps_done(status) >= number)
+    async def wait_for_step(self, request_id: str, number: int) -> Status:
+        """Waits until the device has done `number` steps of the request."""
+        return await self.wait_until(request_id, lambda status: steps_done(status) >= number)
 
     async def completed(self, request_id: str) -> Status:
-        return await self.until(request_id, lambda status: status.state is State.COMPLETED)
+        """Waits until the request is completed and returns its status."""
+        return await self.wait_until(request_id, lambda status: status.state is State.COMPLETED)
 
     async def output(self, request_id: str) -> dict[str, Any]:
+        """Waits until the request has succeeded and returns its output."""
         outcome = (await self.completed(request_id)).outcome
         assert isinstance(outcome, Success), outcome
         return outcome.output
 
     async def failure(self, request_id: str) -> Failure:
+        """Waits until the request has failed and returns the failure."""
         outcome = (await self.completed(request_id)).outcome
         assert isinstance(outcome, Failure), outcome
         return outcome
 
     async def video(self, request_id: str, to: Path) -> bytes:
-        """The content of the file that the result names."""
-        path = self.context.links.object_of((await self.output(request_id))["video"]["url"])
-        assert path is not None
-        await self.context.objects.download(path, to)
+        """Waits for the video, writes it to `to` and returns its bytes."""
+        file = self.context.links.file_of((await self.output(request_id))["video"]["url"])
+        assert file is not None
+        await self.context.objects.download(file.object, to)
         return to.read_bytes()
 
     async def log(self, request_id: str) -> list[str]:
         return [entry.message for entry in await self.store.requests.log(request_id)]
+
+    def settings(self, **changes: Any) -> Settings:
+        """Returns the settings with changes, for `worker(settings=...)`."""
+        return self.context.settings.model_copy(update=changes)
 
     @asynccontextmanager
     async def worker(
         self,
         *,
         model: str = "fake",
-        child: Sequence[str] = FAKE_CHILD,
-        preparer: Sequence[str] = PREPARER,
+        engine_process: Sequence[str] = FAKE_ENGINE_PROCESS,
+        decode_process: Sequence[str] = DECODE_PROCESS,
         stop: asyncio.Event | None = None,
         **changes: Any,
     ) -> AsyncIterator[None]:
-        """A worker for the time of the block. It has to leave by itself, and to leave nothing behind."""
+        """Runs a worker during the block. It must stop by itself when told to, and leave no files behind."""
         context = replace(self.context, **changes)
         stop = stop or asyncio.Event()
         task = asyncio.create_task(
-            supervise(context, model=model, device="cpu", stop=stop, child=child, preparer=preparer)
+            supervise(
+                context,
+                model=model,
+                device="cpu",
+                stop=stop,
+                engine_process=engine_process,
+                decode_process=decode_process,
+            )
         )
         try:
             yield
@@ -117,7 +132,7 @@ class Bench:
 
 
 class Gate:
-    """A named pipe that a fake engine waits at in each step of a request whose prompt is `gate.prompt`."""
+    """A named pipe at which the fake engine waits in each step of a request with the prompt `gate.prompt`."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -125,10 +140,12 @@ class Gate:
         self._fifo = os.open(path, os.O_RDWR)
 
     def open(self, steps: int = 1) -> None:
+        """Lets `steps` steps pass."""
         os.write(self._fifo, b"." * steps)
 
 
 def steps_done(status: Status) -> int:
+    """Returns the number of denoising steps done, or -1 outside that stage."""
     if status.progress is None or status.progress["stage"] != "denoise":
         return -1
     return int(status.progress["step"])
@@ -160,9 +177,9 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
-    """A bench whose worker runs throughout the module: each costs two processes."""
-    async with open_bench(tmp_path_factory.mktemp("served")) as bench, bench.worker(preparer=FAKE_PREPARER):
+async def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    """A bench with a worker for all tests of a module, because each worker starts two processes."""
+    async with open_bench(tmp_path_factory.mktemp("shared")) as bench, bench.worker(decode_process=FAKE_DECODE_PROCESS):
         yield bench
 
 

@@ -1,4 +1,4 @@
-"""A web server with inputs, and ways to make them."""
+"""A web server that serves inputs to workers."""
 
 import asyncio
 import io
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 class Site:
-    """Serves `files` by path; `asked` is set as soon as somebody has got one."""
+    """Serves `files` by path. `asked` is set at the first request."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -42,6 +42,7 @@ async def open_site() -> AsyncIterator[Site]:
 
 
 def picture(colour: tuple[int, int, int] = (200, 30, 30), size: int = 64) -> bytes:
+    """Returns a plain square PNG."""
     file = io.BytesIO()
     Image.fromarray(np.full((size, size, 3), colour, np.uint8)).save(file, "PNG")
     return file.getvalue()

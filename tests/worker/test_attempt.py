@@ -4,27 +4,28 @@ from typing import cast
 
 import pytest
 
-from keyreel.events import Stage, Step
+from keyreel.fal.outcomes import JsonObject
 from keyreel.store import Store
-from keyreel.store.records import JsonObject, Lease, LogLine, Standing
+from keyreel.store.records import Lease, LeaseStatus, LogLine
+from keyreel.video.events import Stage, Step
 from keyreel.worker import attempt as module
-from keyreel.worker.attempt import Attempt, InterruptedAttemptError, Interruption, insist
+from keyreel.worker.attempt import Attempt, InterruptedAttemptError, Interruption
 
 LEASE = Lease("id", 1, "endpoint", "key", {}, 5, None, 0.0)
 
 
 class FakeQueue:
-    """Answers each beat as told: with a standing, or an error of the database."""
+    """Answers each heartbeat with the next of the given answers: a status, or an error to raise."""
 
-    def __init__(self, *answers: Standing | Exception) -> None:
+    def __init__(self, *answers: LeaseStatus | Exception) -> None:
         self._answers = list(answers)
         self.lines: list[str] = []
         self.progress: JsonObject | None = None
-        self.beats: asyncio.Queue[None] = asyncio.Queue()
+        self.heartbeats: asyncio.Queue[None] = asyncio.Queue()
 
-    async def beat(self, _lease: Lease, progress: JsonObject | None, lines: Sequence[LogLine]) -> Standing:
-        answer = self._answers.pop(0) if self._answers else Standing.CONTINUE
-        self.beats.put_nowait(None)
+    async def heartbeat(self, _lease: Lease, progress: JsonObject | None, lines: Sequence[LogLine]) -> LeaseStatus:
+        answer = self._answers.pop(0) if self._answers else LeaseStatus.CONTINUE
+        self.heartbeats.put_nowait(None)
         if isinstance(answer, Exception):
             raise answer
         self.lines += [line.message for line in lines]
@@ -42,39 +43,39 @@ class FakeStore:
         return None
 
 
-def new_attempt(*answers: Standing | Exception) -> tuple[Attempt, FakeQueue]:
+def new_attempt(*answers: LeaseStatus | Exception) -> tuple[Attempt, FakeQueue]:
     queue = FakeQueue(*answers)
     return Attempt(cast("Store", FakeStore(queue)), LEASE), queue
 
 
-async def test_what_is_reported_is_told_at_once_and_together() -> None:
+async def test_reports_are_sent_at_once_in_one_heartbeat() -> None:
     attempt, queue = new_attempt()
-    async with asyncio.timeout(module.BEAT - 0.5), attempt.kept():
-        await queue.beats.get()
-        attempt.note(Stage("denoise", 3))
-        attempt.note(Step(1))
-        await queue.beats.get()
+    async with asyncio.timeout(module.HEARTBEAT_INTERVAL - 0.5), attempt.heartbeats():
+        await queue.heartbeats.get()
+        attempt.record(Stage("denoise", 3))
+        attempt.record(Step(1))
+        await queue.heartbeats.get()
     assert queue.lines == ["Denoising, 3 steps"]
     assert queue.progress
     assert queue.progress["step"] == 1
-    assert queue.beats.qsize() <= 1
+    assert queue.heartbeats.qsize() <= 1
 
 
-async def test_what_the_store_did_not_hear_is_told_again() -> None:
+async def test_a_failed_heartbeat_is_followed_by_one_with_the_same_lines() -> None:
     attempt, queue = new_attempt(OSError("disk full"))
     attempt.report.write("Hello")
-    await attempt.beat()
+    await attempt.heartbeat()
     assert not queue.lines
-    await attempt.beat()
-    await attempt.beat()
+    await attempt.heartbeat()
+    await attempt.heartbeat()
     assert queue.lines == ["Hello"]
 
 
 @pytest.mark.parametrize(
-    ("standing", "why"), [(Standing.CANCELLED, Interruption.CANCELLED), (Standing.LOST, Interruption.LOST)]
+    ("status", "why"), [(LeaseStatus.CANCELLED, Interruption.CANCELLED), (LeaseStatus.LOST, Interruption.LOST)]
 )
-async def test_a_beat_learns_that_it_is_over(standing: Standing, why: Interruption) -> None:
-    attempt, _ = new_attempt(standing)
+async def test_a_heartbeat_interrupts_a_cancelled_or_lost_attempt(status: LeaseStatus, why: Interruption) -> None:
+    attempt, _ = new_attempt(status)
     ended = asyncio.Event()
 
     async def work() -> None:
@@ -84,7 +85,7 @@ async def test_a_beat_learns_that_it_is_over(standing: Standing, why: Interrupti
             ended.set()
 
     with pytest.raises(InterruptedAttemptError) as caught:
-        async with attempt.kept():
+        async with attempt.heartbeats():
             await attempt.unless_interrupted(work())
     assert caught.value.why is why
     assert ended.is_set()
@@ -94,30 +95,6 @@ async def test_the_first_interruption_counts() -> None:
     attempt, _ = new_attempt()
     attempt.interrupt(Interruption.CANCELLED)
     attempt.interrupt(Interruption.RELEASED)
-    assert await attempt.interrupted() is Interruption.CANCELLED
+    assert await attempt.wait_for_interruption() is Interruption.CANCELLED
     with pytest.raises(InterruptedAttemptError):
-        attempt.check()
-
-
-async def test_an_outcome_waits_for_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAUSES", (0.0, 0.0))
-    failures = [OSError("away"), OSError("away")]
-    done: list[bool] = []
-
-    async def finish() -> None:
-        if failures:
-            raise failures.pop()
-        done.append(True)
-
-    await insist(finish)
-    assert done == [True]
-
-
-async def test_an_outcome_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAUSES", (0.0, 0.0))
-
-    async def finish() -> None:
-        raise OSError("away")
-
-    with pytest.raises(OSError, match="away"):
-        await insist(finish)
+        attempt.raise_if_interrupted()

@@ -7,30 +7,32 @@ import pytest
 from PIL import Image
 
 from keyreel.errors import RequestError
-from keyreel.events import Stage
 from keyreel.store.records import Status
+from keyreel.video.events import Stage
 from keyreel.worker.attempt import Attempt
-from keyreel.worker.previews import Previews, strip
+from keyreel.worker.previews import Previews, encode_strip
 from keyreel.worker.spool import read_pixels, write_preview
 from tests.worker.conftest import Bench, Gate
 
 
-def named(status: Status) -> dict[str, object] | None:
+def preview_of(status: Status) -> dict[str, object] | None:
     return (status.progress or {}).get("preview")
 
 
-async def test_the_newest_preview_is_there_while_the_video_is_made(bench: Bench, gate: Gate, tmp_path: Path) -> None:
+async def test_the_newest_preview_is_published_during_the_run(bench: Bench, gate: Gate, tmp_path: Path) -> None:
     async with bench.worker():
         request_id = await bench.submit(f"preview {gate.prompt}", number_of_steps=3)
         gate.open()
-        first = named(await bench.until(request_id, named))
+        first = preview_of(await bench.wait_until(request_id, preview_of))
         assert first
         assert first["frames"] == 2
         gate.open()
-        second = named(await bench.until(request_id, lambda status: named(status) not in (None, first)))
+        second = preview_of(await bench.wait_until(request_id, lambda status: preview_of(status) not in (None, first)))
         assert second
-        path = bench.context.links.object_of(str(second["url"]).partition("?")[0])
-        assert path == bench.context.links.object_of(str(first["url"]).partition("?")[0])
+        file = bench.context.links.file_of(str(second["url"]).partition("?")[0])
+        assert file
+        assert file == bench.context.links.file_of(str(first["url"]).partition("?")[0])
+        path = file.object
         assert path
         await bench.context.objects.download(path, tmp_path / "preview.jpg")
         with Image.open(tmp_path / "preview.jpg") as picture:
@@ -41,7 +43,7 @@ async def test_the_newest_preview_is_there_while_the_video_is_made(bench: Bench,
     assert await bench.context.objects.size(path) is None
 
 
-async def test_what_is_not_allowed_is_not_shown(bench: Bench, tmp_path: Path) -> None:
+async def test_a_preview_that_is_not_allowed_is_not_published(bench: Bench, tmp_path: Path) -> None:
     await bench.submit()
     lease = await bench.store.queue.claim("worker-1")
     assert lease
@@ -52,14 +54,14 @@ async def test_what_is_not_allowed_is_not_shown(bench: Bench, tmp_path: Path) ->
         if read_pixels(pixels).mean() > 100:
             raise RequestError.at((), "Too bright.", "content_policy_violation")
 
-    attempt.report.show(Stage("denoise", 2))
-    async with Previews(bench.context, attempt, check).shown() as previews:
+    attempt.report.record(Stage("denoise", 2))
+    async with Previews(bench.context, attempt, check).publishing() as previews:
         previews.offer(bright := write_preview(np.full((2, 4, 8, 3), 200, np.uint8), tmp_path))
         await checked.wait()
-        attempt.report.news()
+        attempt.report.unsent()
         previews.offer(dark := write_preview(np.full((3, 4, 8, 3), 20, np.uint8), tmp_path))
         await attempt.report.changed.wait()
-        progress, _ = attempt.report.news()
+        progress, _ = attempt.report.unsent()
         assert progress
         assert progress["preview"]["frames"] == 3
         assert progress["preview"]["url"].endswith("?1")
@@ -67,9 +69,9 @@ async def test_what_is_not_allowed_is_not_shown(bench: Bench, tmp_path: Path) ->
     assert not dark.exists()
 
 
-def test_frames_lie_below_each_other() -> None:
+def test_a_strip_shows_frames_one_below_the_other() -> None:
     pixels = np.zeros((3, 16, 24, 3), np.uint8)
     pixels[1] = 200
-    with Image.open(io.BytesIO(strip(pixels))) as picture:
+    with Image.open(io.BytesIO(encode_strip(pixels))) as picture:
         assert picture.size == (24, 48)
         assert [picture.getpixel((12, y))[0] > 100 for y in (8, 24, 40)] == [False, True, False]  # type: ignore[index]

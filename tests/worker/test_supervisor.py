@@ -1,28 +1,29 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import os
+import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from keyreel.errors import ModelError
 from keyreel.media.mp4 import read_metadata
-from keyreel.objects import Objects
-from keyreel.store import open_store
-from keyreel.store.queue import LEASE
 from keyreel.store.records import State, Status
-from keyreel.worker.process import CHILD
+from keyreel.worker.process import ENGINE_PROCESS
 from keyreel.worker.supervisor import supervise
-from tests.store.conftest import Clock, wipe
-from tests.worker.conftest import FAKE_CHILD, SEED, Bench, Gate, new_bench, steps_done
+from tests.worker.conftest import FAKE_DECODE_PROCESS, FAKE_ENGINE_PROCESS, SEED, Bench, Gate, steps_done
+from tests.worker.faces import FACES
+from tests.worker.processes import children
 from tests.worker.site import open_site, picture
 
 
-async def test_a_request_becomes_a_file(bench: Bench, checkpoint: Path, tmp_path: Path) -> None:
-    """With the real model, twice: the same bytes."""
+@pytest.mark.slow
+async def test_the_real_engine_makes_the_same_video_twice(bench: Bench, checkpoint: Path, tmp_path: Path) -> None:
     copies = [tmp_path / "one.mp4", tmp_path / "two.mp4"]
-    async with open_site() as site, bench.worker(model=str(checkpoint), child=CHILD):
+    async with open_site() as site, bench.worker(model=str(checkpoint), engine_process=ENGINE_PROCESS):
         images = [{"image_url": site.add("start.png", picture()) + "?token=SECRET"}]
         requests = [await bench.submit(images=images, number_of_steps=1) for _ in copies]
         videos = [await bench.video(request, copy) for request, copy in zip(requests, copies, strict=True)]
@@ -53,116 +54,93 @@ async def test_a_request_becomes_a_file(bench: Bench, checkpoint: Path, tmp_path
     assert "SECRET" not in copies[0].read_bytes().decode("latin-1")
 
 
-async def test_a_poison_request_ends_after_its_attempts(bench: Bench) -> None:
+@pytest.mark.slow
+async def test_a_request_that_kills_the_engine_fails_after_three_attempts(bench: Bench) -> None:
     async with bench.worker():
-        poison = await bench.submit("die")
+        deadly = await bench.submit("die")
         others = [await bench.submit() for _ in range(2)]
         for other in others:
             await bench.output(other)
-        failure = await bench.failure(poison)
+        failure = await bench.failure(deadly)
     assert failure.type == "runner_server_error"
-    assert failure.message == "The process on the device was killed by signal 9"
-    status = await bench.completed(poison)
+    assert failure.message == "The engine process was killed by signal 9"
+    status = await bench.completed(deadly)
     assert status.attempt == 3
-    assert [line for line in await bench.log(poison) if line.startswith("Attempt")] == [
+    assert [line for line in await bench.log(deadly) if line.startswith("Attempt")] == [
         f"Attempt {number} failed: {failure.message}" for number in (1, 2, 3)
     ]
 
 
-async def test_the_machine_fails_and_others_go_on(bench: Bench) -> None:
-    failures = {
-        "fail": "RuntimeError: out of memory",
-        "poison": "The process on the device lost its device: RuntimeError: an illegal memory access was encountered",
-        "hang": "The process on the device gave no sign of life for 1 s",
-    }
-    async with bench.worker(patience=1.0):
-        requests = {prompt: await bench.submit(prompt, retry=False) for prompt in failures}
-        other = await bench.submit()
-        assert {prompt: (await bench.failure(request)).message for prompt, request in requests.items()} == failures
-        await bench.output(other)
-
-
-async def test_a_draining_worker_finishes_one_and_hands_back_the_other(bench: Bench, gate: Gate) -> None:
+async def test_a_draining_worker_finishes_one_request_and_hands_back_the_other(bench: Bench, gate: Gate) -> None:
     stop = asyncio.Event()
     async with bench.worker(stop=stop):
         running, waiting = await bench.submit(gate.prompt), await bench.submit()
-        await bench.until(waiting, lambda status: status.log_lines)
+        await bench.wait_until(waiting, lambda status: status.log_lines)
         (worker,) = await bench.store.workers.alive()
         assert (worker.name, worker.model, worker.device, worker.ready) == ("worker-1", "fake", "fake:0", True)
         stop.set()
-        handed_back = await bench.until(waiting, lambda status: status.state is State.IN_QUEUE)
+        handed_back = await bench.wait_until(waiting, lambda status: status.state is State.IN_QUEUE)
         assert handed_back.attempt == 1
         gate.open(2)
         await bench.output(running)
-    assert (await bench.until(waiting, lambda _: True)).state is State.IN_QUEUE
+    assert (await bench.wait_until(waiting, lambda _: True)).state is State.IN_QUEUE
     assert not await bench.store.workers.alive()
 
 
-async def test_without_time_a_draining_worker_hands_back_everything(bench: Bench, gate: Gate) -> None:
+async def test_a_draining_worker_without_grace_hands_back_every_request(bench: Bench, gate: Gate) -> None:
     stop = asyncio.Event()
     async with bench.worker(stop=stop, grace=0.0):
         running = await bench.submit(gate.prompt, number_of_steps=50)
         gate.open()
-        await bench.at_step(running, 1)
+        await bench.wait_for_step(running, 1)
         stop.set()
-        for step in (2, 3, 4):  # each is seen in the store before the next: the order to stop overtakes them
+        for step in (2, 3, 4):  # one after the other, so that the order to stop arrives between them
             gate.open()
-            await bench.until(running, partial(is_waiting_or_at, step))
-        assert (await bench.until(running, lambda _: True)).state is State.IN_QUEUE
+            await bench.wait_until(running, partial(is_waiting_or_at, step))
+        assert (await bench.wait_until(running, lambda _: True)).state is State.IN_QUEUE
 
 
 def is_waiting_or_at(step: int, status: Status) -> bool:
     return status.state is State.IN_QUEUE or steps_done(status) >= step
 
 
-async def test_a_model_that_cannot_be_loaded_is_told(bench: Bench) -> None:
+async def test_a_model_that_cannot_be_loaded_raises_an_error(bench: Bench) -> None:
     with pytest.raises(ModelError, match="There is no model 'missing'"):
-        await supervise(bench.context, model="missing", device=None, stop=asyncio.Event(), child=FAKE_CHILD)
+        await supervise(
+            bench.context, model="missing", device=None, stop=asyncio.Event(), engine_process=FAKE_ENGINE_PROCESS
+        )
 
 
-class GatedObjects(Objects):
-    """Keeps a video only when the test lets it."""
-
-    arrived = asyncio.Event()
-    gate = asyncio.Event()
-
-    async def put(self, path: str, source: Path | bytes | AsyncIterator[bytes]) -> int:
-        self.arrived.set()
-        await self.gate.wait()
-        return await super().put(path, source)
-
-
-@pytest.fixture
-def gated_objects(bench: Bench) -> GatedObjects:
-    GatedObjects.arrived, GatedObjects.gate = asyncio.Event(), asyncio.Event()
-    return GatedObjects(bench.context.objects.store)
+@pytest.mark.slow
+async def test_a_checker_that_cannot_be_loaded_raises_an_error(bench: Bench, tmp_path: Path) -> None:
+    context = replace(bench.context, settings=bench.settings(image_checker=str(tmp_path / "missing")))
+    with pytest.raises(ModelError, match=r"KEYREEL_IMAGE_CHECKER: .* is neither"):
+        async with asyncio.timeout(60):
+            await supervise(
+                context,
+                model="fake",
+                device="cpu",
+                stop=asyncio.Event(),
+                engine_process=FAKE_ENGINE_PROCESS,
+                decode_process=FAKE_DECODE_PROCESS,
+            )
 
 
-async def test_a_video_that_is_made_is_not_cancelled(bench: Bench, gated_objects: GatedObjects) -> None:
-    async with bench.worker(objects=gated_objects):
-        request = await bench.submit()
-        await gated_objects.arrived.wait()
-        await bench.store.queue.cancel(request)
-        following = await bench.submit()
-        await bench.until(following, lambda status: status.log_lines >= 3)  # the device is free meanwhile
-        gated_objects.gate.set()
-        await bench.output(request)
-        await bench.output(following)
-
-
-async def test_a_lost_request_leaves_nothing(tmp_path: Path) -> None:
-    async with open_store(f"sqlite:///{tmp_path / 'keyreel.db'}", Clock.now) as store:
-        await wipe(store.database)
-        bench, clock = new_bench(store, tmp_path), Clock(store.database)
-        gate = Gate(tmp_path / "gate")
-        async with bench.worker():
-            request = await bench.submit(gate.prompt, number_of_steps=2)
-            gate.open()
-            await bench.at_step(request, 1)
-            await clock.advance(LEASE)
-            assert (await store.queue.reap()).released == 1
-            gate.open(3)  # one step, with which the first attempt ends in vain, and two for the second
-            await bench.output(request)
-        assert (await bench.completed(request)).attempt == 2
-    (folder,) = (tmp_path / "objects" / "out").iterdir()
-    assert [path.name for path in folder.iterdir()] == ["2"]
+async def test_a_worker_can_be_stopped_while_its_checker_loads(bench: Bench, tmp_path: Path) -> None:
+    """This guard process reports its start through a named pipe and then never becomes ready."""
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    slow = (sys.executable, "-c", f"open({str(started)!r}, 'w').close(); import signal; signal.pause()")
+    stop = asyncio.Event()
+    context = replace(bench.context, settings=bench.settings(**FACES))
+    programs: dict[str, Any] = {
+        "engine_process": FAKE_ENGINE_PROCESS,
+        "decode_process": FAKE_DECODE_PROCESS,
+        "guard_process": slow,
+    }
+    worker = asyncio.create_task(supervise(context, model="fake", device="cpu", stop=stop, **programs))
+    await asyncio.to_thread(started.read_bytes)
+    stop.set()
+    async with asyncio.timeout(30):
+        await worker
+    assert not children(str(started))

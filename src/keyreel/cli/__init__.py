@@ -4,18 +4,18 @@ from typing import Annotated
 
 import typer
 
-from keyreel import __version__
 from keyreel.cli.doctor import doctor
 from keyreel.cli.generate import generate
 from keyreel.cli.keys import keys
 from keyreel.cli.models import models
 from keyreel.cli.serve import serve
 from keyreel.cli.wrap import wrap
-from keyreel.schema import EXAMPLE_PROMPTS
+from keyreel.fal.schema import EXAMPLE_PROMPTS
+from keyreel.version import __version__
 
 app = typer.Typer(
     name="keyreel",
-    help="A prompt, pictures, clips and LoRAs in, a video out.",
+    help="Generate videos from prompts, pictures, clips and LoRAs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -30,10 +30,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def keyreel(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """A prompt, pictures, clips and LoRAs in, a video out."""
+    """Generate videos from prompts, pictures, clips and LoRAs."""
 
 
 app.command(epilog="Prompts that the demo model understands:\n\n" + "\n\n".join(EXAMPLE_PROMPTS))(generate)

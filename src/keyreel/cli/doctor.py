@@ -1,4 +1,4 @@
-"""`keyreel doctor`: what this machine has, and which models run on it."""
+"""`keyreel doctor`: examines this machine and the models that run on it."""
 
 import platform
 import shutil
@@ -16,22 +16,22 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from keyreel import plans
-from keyreel.catalogue import CATALOGUE, ModelCard, find_model, missing_size
-from keyreel.checkpoint import Parameters, check_files, count_parameters
+from keyreel.checkpoints import memory as plans
+from keyreel.checkpoints.catalogue import CATALOGUE, ModelCard, find_model, missing_size
+from keyreel.checkpoints.checkpoint import Parameters, check_files, count_parameters
+from keyreel.checkpoints.memory import LEAST, REFERENCE, ModelSize
 from keyreel.cli.models import gib
 from keyreel.errors import ModelError
-from keyreel.plans import LEAST, REFERENCE, ModelSize
 
 PACKAGES = ("torch", "diffusers", "transformers")
 LARGE = 1_000_000_000
-"""Weights from which on a model is meant for GPUs."""
+"""Models with more weights than this are meant for GPUs."""
 NO_ENGINE = "the engine is not installed: pip install 'keyreel[engine]'"
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """memory, free: bytes. weight_size: bytes of one weight in the type that Keyreel computes in there."""
+    """A device. memory, free: bytes. weight_size: bytes of one weight in the data type that Keyreel uses there."""
 
     name: str
     description: str
@@ -42,7 +42,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a model runs on this machine, and where or why not. plan: how it is laid out there for a 720p video."""
+    """Whether a model runs on this machine, and where or why not. plan: its memory plan for a 720p video."""
 
     model: str
     runs: bool
@@ -52,7 +52,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """versions: of the engine's packages, None where not installed. disk_free: bytes for downloads."""
+    """The facts about this machine. versions: of the engine's packages, None if missing. disk_free: bytes."""
 
     python: str
     keyreel: str
@@ -67,7 +67,7 @@ class Report:
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Check this machine: the engine, its devices, the video encoder, and which models run here.
 
-    Ends with status 1 when none does.
+    Exits with status 1 if no model runs here.
     """
     report = examine()
     console = Console()
@@ -80,11 +80,12 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
 
 
 def examine() -> Report:
+    """Examines this machine."""
     versions = {package: _version(package) for package in PACKAGES}
     devices, problem = _devices() if all(versions.values()) else ((), NO_ENGINE)
     h264 = _h264()
     disk_free = _disk_free(Path(constants.HF_HUB_CACHE))
-    problem_here = problem or (None if h264 else "PyAV has no H.264 encoder (libx264): pip install av")
+    obstacle = problem or (None if h264 else "PyAV has no H.264 encoder (libx264): pip install av")
     return Report(
         python=platform.python_version(),
         keyreel=version("keyreel"),
@@ -94,14 +95,14 @@ def examine() -> Report:
         h264=h264,
         disk_free=disk_free,
         models=tuple(
-            Verdict(card.name, runs=False, reason=problem_here) if problem_here else judge(card, devices, disk_free)
+            Verdict(card.name, runs=False, reason=obstacle) if obstacle else judge(card, devices, disk_free)
             for card in CATALOGUE.values()
         ),
     )
 
 
 def judge(card: ModelCard, devices: Sequence[Device], disk_free: int) -> Verdict:
-    """Whether a model's files are or could be here, and the first device that has room for it."""
+    """Judges whether a model runs: whether its files are here or fit on the disk, and a device has room for it."""
     try:
         found = find_model(card.name)
         check_files(found)
@@ -110,31 +111,31 @@ def judge(card: ModelCard, devices: Sequence[Device], disk_free: int) -> Verdict
         return Verdict(card.name, runs=False, reason=str(error))
     missing = missing_size(card, found)
     if disk_free < missing:
-        reason = f"its download takes {gib(missing)}; {gib(disk_free)} are free on the disk"
+        reason = f"the download needs {gib(missing)}; only {gib(disk_free)} are free on the disk"
         return Verdict(card.name, runs=False, reason=reason)
     return place(card, parameters, devices, f"; {gib(missing)} to download first" if missing else "")
 
 
 def place(card: ModelCard, parameters: Parameters, devices: Sequence[Device], suffix: str = "") -> Verdict:
-    """The memory plan for a 720p video of 89 frames on the first device that has one, by what is free there now."""
+    """Finds the first device with enough free memory for a 720p video of 89 frames, and the memory plan there."""
     for index, device in enumerate(devices):
         size = ModelSize(parameters, device.weight_size)
         if plan := plans.choose(size, REFERENCE, device.free):
             where = f"on {device.name}" if index == 0 else f"with --device {device.name}"
-            reason = f"{where}: takes {gib(plans.needed(plan, size, REFERENCE))} of {gib(device.free)} free{suffix}"
+            reason = f"{where}: needs {gib(plans.needed(plan, size, REFERENCE))} of {gib(device.free)} free{suffix}"
             if device.name == "cpu" and parameters.total > LARGE:
-                reason += "; hours per video, it is meant for a GPU"
+                reason += "; takes hours per video: the model is meant for a GPU"
             return Verdict(card.name, runs=True, reason=reason, plan=plans.describe(plan, parameters))
-    short = (
-        f"{device.name} has {gib(device.free)} free, it takes "
-        f"{gib(plans.needed(LEAST, ModelSize(parameters, device.weight_size), REFERENCE))} at least"
+    reasons = (
+        f"{device.name} has {gib(device.free)} free, but the model needs at least "
+        f"{gib(plans.needed(LEAST, ModelSize(parameters, device.weight_size), REFERENCE))}"
         for device in devices
     )
-    return Verdict(card.name, runs=False, reason="; ".join(short))
+    return Verdict(card.name, runs=False, reason="; ".join(reasons))
 
 
 def _devices() -> tuple[tuple[Device, ...], str | None]:
-    """Devices, the fastest first; or what is wrong with the engine."""
+    """Returns the devices, fastest first, or a description of the engine's problem."""
     try:
         import torch
 
@@ -165,7 +166,7 @@ def _version(package: str) -> str | None:
 
 
 def _h264() -> str | None:
-    """The name of PyAV's H.264 encoder, if it has one."""
+    """Returns the name of PyAV's H.264 encoder, if it has one."""
     try:
         return str(Codec("libx264", "w").long_name)
     except UnknownCodecError:
@@ -173,7 +174,7 @@ def _h264() -> str | None:
 
 
 def _disk_free(folder: Path) -> int:
-    """Bytes free where `folder` is or would be."""
+    """Returns the free bytes on the disk of `folder`, which need not exist."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""`keyreel generate`: one video from the command line."""
+"""`keyreel generate`: generates one video."""
 
 import json
 import signal
@@ -13,19 +13,19 @@ from urllib.request import url2pathname
 import typer
 from rich.console import Console
 
-from keyreel.cli.arguments import flag, pinned, weighted
+from keyreel.cli.arguments import flag, parse_condition, parse_lora
 from keyreel.cli.progress import event_bars
 from keyreel.errors import KeyreelError, RequestError
-from keyreel.events import Done
-from keyreel.local import stream
+from keyreel.fal.schema import Output, Request
+from keyreel.local import Done, stream
 from keyreel.media.sheet import contact_sheet
-from keyreel.recipes import RecipeName
-from keyreel.schema import AspectRatio, Output, Request, Resolution
+from keyreel.video.canvas import AspectRatio, Resolution
+from keyreel.video.recipes import RecipeName
 
 REFUSED = 2
 INTERRUPTED = 130
-PINNED_FORM = "PATH_OR_URL[@FRAME[:STRENGTH]]"
-LORA_FORM = "PATH_URL_OR_REPOSITORY[#WEIGHT_NAME][@SCALE]"
+CONDITION_FORM = "PATH_OR_URL[@FRAME[:STRENGTH]]"
+LORA_FORM = "PATH_URL_OR_REPOSITORY, then optionally #WEIGHT_NAME and @SCALE"
 
 Strings = list[str] | None
 Flag = bool | None
@@ -35,10 +35,10 @@ def generate(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="What the video shows.", show_default=False)] = None,
     request: Annotated[
-        Path | None, typer.Option(help="JSON file with the endpoint's input; flags override it.", show_default=False)
+        Path | None, typer.Option(help="JSON file with the endpoint's input. Flags override it.", show_default=False)
     ] = None,
-    image: Annotated[Strings, flag("images", PINNED_FORM)] = None,
-    video: Annotated[Strings, flag("videos", PINNED_FORM)] = None,
+    image: Annotated[Strings, flag("images", CONDITION_FORM)] = None,
+    video: Annotated[Strings, flag("videos", CONDITION_FORM)] = None,
     lora: Annotated[Strings, flag("loras", LORA_FORM)] = None,
     negative_prompt: Annotated[str | None, flag("negative_prompt")] = None,
     resolution: Annotated[Resolution | None, flag("resolution")] = None,
@@ -51,27 +51,27 @@ def generate(
     reverse_video: Annotated[Flag, flag("reverse_video")] = None,
     enable_safety_checker: Annotated[Flag, flag("enable_safety_checker")] = None,
     recipe: Annotated[RecipeName | None, flag("recipe")] = None,
-    model: Annotated[str, typer.Option(help="Name, folder, .safetensors file or hub repository.")] = "demo",
+    model: Annotated[str, typer.Option(help="Model: name, folder, .safetensors file or hub repository.")] = "demo",
     device: Annotated[
-        str | None, typer.Option(help="cuda, cuda:1, mps or cpu. Default: the fastest.", show_default=False)
+        str | None, typer.Option(help="Device: cuda, cuda:1, mps or cpu. Default: the fastest.", show_default=False)
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The MP4 to write. Default: keyreel-SEED.mp4.", show_default=False)
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(help="Also write a contact sheet of the frames (PNG).", show_default=False)
+        Path | None, typer.Option(help="Also write a contact sheet of frames (PNG).", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the endpoint's output object on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the endpoint's output as JSON.")] = False,
 ) -> None:
-    """Make a video.
+    """Generate a video.
 
-    Wherever the endpoint takes a URL, a path will do; in a request file it starts at that file's folder.
+    A field that takes a URL also takes a path. Paths in a request file are relative to its folder.
     """
     flags = {name: value for name in Request.model_fields if (value := context.params.get(name)) is not None}
     lists = {
-        "images": [pinned(value, "image_url") for value in image or ()],
-        "videos": [pinned(value, "video_url") for value in video or ()],
-        "loras": [weighted(value) for value in lora or ()],
+        "images": [parse_condition(value, "image_url") for value in image or ()],
+        "videos": [parse_condition(value, "video_url") for value in video or ()],
+        "loras": [parse_lora(value) for value in lora or ()],
     }
     console = Console(stderr=True)
     try:
@@ -81,7 +81,7 @@ def generate(
             sheet.parent.mkdir(parents=True, exist_ok=True)
             contact_sheet(_path(output), sheet)
     except KeyreelError as error:
-        _complain(error)
+        _print_error(error)
         raise typer.Exit(REFUSED) from None
     except OSError as error:
         typer.echo(f"keyreel: {error.filename or 'The file'} cannot be written: {error.strerror}.", err=True)
@@ -125,21 +125,21 @@ def _make(
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """The first Ctrl-C only fills the list, for the next step's border to see; the second acts as usual."""
+    """Yields a list that the first Ctrl-C fills, to stop between two events. The second acts as usual."""
     received: list[int] = []
 
-    def note(number: int, _frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         received.append(number)
         signal.signal(signal.SIGINT, before)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = signal.signal(signal.SIGINT, handle)
     try:
         yield received
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _complain(error: KeyreelError) -> None:
+def _print_error(error: KeyreelError) -> None:
     problems = error.problems if isinstance(error, RequestError) else (error,)
     for problem in problems:
         typer.echo(f"keyreel: {problem}", err=True)

@@ -1,4 +1,4 @@
-"""`keyreel keys`: who may use the server. Through the server when it runs, else in its database."""
+"""`keyreel keys`: manages API keys, through the server if it runs, else in its database."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,32 +23,32 @@ from keyreel.store.records import Key, NewKey
 
 T = TypeVar("T")
 
-DataDir = Annotated[Path | None, typer.Option(help="Data folder of the server.")]
+DataDir = Annotated[Path | None, typer.Option(help="The server's data folder.")]
 
-keys = typer.Typer(help="Who may use the server.", no_args_is_help=True)
+keys = typer.Typer(help="Manage the API keys of the server.", no_args_is_help=True)
 
 
 @keys.command()
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
-    admin: Annotated[bool, typer.Option("--admin", help="It may manage keys and see everybody's requests.")] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="Allow the key to manage keys and see all requests.")] = False,
     max_requests: Annotated[
-        int | None, typer.Option(min=1, help="Requests that may wait and run at once. Default: any number.")
+        int | None, typer.Option(min=1, help="Maximum number of waiting and running requests. Default: no limit.")
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key and print it. It cannot be shown again."""
-    with _key_book(data_dir) as book:
-        new = book.create(name, admin, max_requests)
+    """Create a key and print it. It cannot be shown again."""
+    with _key_manager(data_dir) as manager:
+        new = manager.create(name, admin, max_requests)
     typer.echo(f"{new.key.id}:{new.secret}")
 
 
 @keys.command("list")
 def list_keys(data_dir: DataDir = None) -> None:
     """List the keys, without their secrets."""
-    with _key_book(data_dir) as book:
-        listed = book.list()
-    # Narrow: 80 columns hold an id and all the rest, whole.
+    with _key_manager(data_dir) as manager:
+        listed = manager.list()
+    # In 80 columns, ids stay on one line and the other columns wrap.
     others = (Column(title, overflow="fold") for title in ("Name", "Admin", "At once", "Created", "Revoked"))
     table = Table(Column("Id", no_wrap=True), *others, box=None, pad_edge=False)
     for key in listed:
@@ -59,29 +59,31 @@ def list_keys(data_dir: DataDir = None) -> None:
 
 @keys.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="Its id, the part before the colon.")], data_dir: DataDir = None
+    key_id: Annotated[str, typer.Argument(help="Id of the key, the part before the colon.")], data_dir: DataDir = None
 ) -> None:
-    """Refuse a key from now on."""
-    with _key_book(data_dir) as book:
-        book.revoke(key_id)
+    """Revoke a key. The server refuses it from now on."""
+    with _key_manager(data_dir) as manager:
+        manager.revoke(key_id)
     typer.echo(f"{key_id} is revoked.")
 
 
-class KeyBook(Protocol):
+class KeyManager(Protocol):
+    """Creates, revokes and lists keys."""
+
     def create(self, name: str, admin: bool, max_requests: int | None) -> NewKey: ...
     def revoke(self, key_id: str) -> None: ...
     def list(self) -> list[Key]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class ServersKeys:
-    """The server takes note of a change at once."""
+class ServerKeys:
+    """Manages keys through the running server, which applies changes at once."""
 
     server: LocalServer
 
     def create(self, name: str, admin: bool, max_requests: int | None) -> NewKey:
-        wanted = {"name": name, "admin": admin, "max_requests": max_requests}
-        answer = self.server.call("POST", "/keys", wanted)
+        body = {"name": name, "admin": admin, "max_requests": max_requests}
+        answer = self.server.call("POST", "/keys", body)
         secret = answer.pop("secret")
         return NewKey(Key(**answer), secret)
 
@@ -93,7 +95,9 @@ class ServersKeys:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredKeys:
+class DatabaseKeys:
+    """Manages keys in the database at `url`, while no server runs."""
+
     url: str
 
     def create(self, name: str, admin: bool, max_requests: int | None) -> NewKey:
@@ -115,13 +119,13 @@ class StoredKeys:
 
 
 @contextmanager
-def _key_book(data_dir: Path | None) -> Iterator[KeyBook]:
-    """Errors of the block are printed, and end the command."""
+def _key_manager(data_dir: Path | None) -> Iterator[KeyManager]:
+    """Yields the keys of the server on `data_dir`. Prints errors of the block and ends the command."""
     settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     server = LocalServer.find(settings.data_dir)
     try:
-        yield ServersKeys(server) if server and server.answers() else StoredKeys(database_url(settings))
+        yield ServerKeys(server) if server and server.answers() else DatabaseKeys(database_url(settings))
     except KeyreelError as error:
         typer.secho(str(error), fg=typer.colors.RED, err=True)
         raise typer.Exit(1) from None

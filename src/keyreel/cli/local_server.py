@@ -1,4 +1,4 @@
-"""The server that runs on a data folder, as commands on the same machine find it."""
+"""Lets commands find and call the server that runs on a data folder of this machine."""
 
 import json
 import ssl
@@ -18,14 +18,17 @@ _TIMEOUT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class LocalServer:
+    """A server on this machine, described by a file in its data folder."""
+
     url: str
     credentials: str = field(repr=False)
     pid: int
     authority: str | None = None
-    """A file: who signed the server's certificate, where it has one of its own."""
+    """Path of the authority's certificate, if the server has a certificate of its own."""
 
     @classmethod
     def find(cls, data_dir: Path) -> Self | None:
+        """Returns the server of a data folder, or None. It may have stopped; see `answers`."""
         try:
             return cls(**json.loads((data_dir / _NAME).read_text()))
         except (FileNotFoundError, ValueError, TypeError):
@@ -33,7 +36,7 @@ class LocalServer:
 
     @contextmanager
     def announced(self, data_dir: Path) -> Iterator[None]:
-        """For the owner's eyes only: the file holds a key."""
+        """Writes the file for the duration of the block. It contains a key, so only the owner may read it."""
         file = data_dir / _NAME
         file.unlink(missing_ok=True)
         file.touch(mode=0o600)
@@ -44,7 +47,7 @@ class LocalServer:
             file.unlink(missing_ok=True)
 
     def answers(self) -> bool:
-        """False when it was killed and the file is left over."""
+        """Returns False if the server was killed and left its file behind."""
         try:
             self.call("GET", "/health/live")
         except KeyreelError:
@@ -52,7 +55,7 @@ class LocalServer:
         return True
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The decoded answer. Raises KeyreelError with the server's own words."""
+        """Returns the decoded response. Raises KeyreelError with the server's message."""
         request = urllib.request.Request(  # noqa: S310
             f"{self.url}{path}",
             method=method,
@@ -69,6 +72,6 @@ class LocalServer:
             raise KeyreelError(f"No server answers at {self.url}: {error.reason}.") from None
 
     def _opener(self) -> urllib.request.OpenerDirector:
-        """Without the environment's proxies: the server is on this machine."""
+        """Ignores the environment's proxies, because the server is on this machine."""
         tls = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=self.authority))
         return urllib.request.build_opener(urllib.request.ProxyHandler({}), tls)

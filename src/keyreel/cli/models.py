@@ -1,4 +1,4 @@
-"""`keyreel models`: which models have a name, which of them are here, and their coming and going."""
+"""`keyreel models`: lists, downloads, verifies and removes models."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,27 +11,27 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from keyreel import catalogue, checkpoint, hub
-from keyreel.catalogue import CATALOGUE, ModelCard, find_model, missing_size
-from keyreel.checkpoint import Checkpoint, check_files, count_parameters, fingerprint, size_on_disk
-from keyreel.companions import find_companions
+from keyreel.checkpoints import catalogue, checkpoint, hub
+from keyreel.checkpoints.auxiliary import find_auxiliary_weights
+from keyreel.checkpoints.catalogue import CATALOGUE, ModelCard, find_model, missing_size
+from keyreel.checkpoints.checkpoint import Checkpoint, check_files, count_parameters, fingerprint, size_on_disk
+from keyreel.checkpoints.memory import GIB
 from keyreel.errors import ModelError
-from keyreel.plans import GIB
 from keyreel.settings import Settings
 
 FAILED = 1
 
-models = typer.Typer(invoke_without_command=True, help="Models: list, pull, verify, remove.")
+models = typer.Typer(invoke_without_command=True, help="List, pull, verify and remove models.")
 
 Name = Annotated[
     str,
-    typer.Argument(help="A name, or on the hub owner/name or owner/name/file.safetensors, with or without @REVISION."),
+    typer.Argument(help="Name, or on the hub owner/name or owner/name/file.safetensors, optionally with @REVISION."),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model of the catalogue. Sizes in bytes; `path` is None when its files are not all on this machine."""
+    """A model of the catalogue. Sizes in bytes. path: None if files are missing on this machine."""
 
     name: str
     summary: str
@@ -46,7 +46,7 @@ class Listed:
 def list_models(
     context: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
-    """List the models that have a name. Folders, files and hub repositories work too."""
+    """List the models that have a name. Other models work by folder, file or hub repository."""
     if context.invoked_subcommand:
         return
     listed = [list_model(card) for card in CATALOGUE.values()]
@@ -59,20 +59,20 @@ def list_models(
 
 @models.command()
 def pull(name: Name) -> None:
-    """Download a model, or the rest of one. A download that was cut off goes on where it stopped."""
-    with _complaints():
+    """Download a model, or its missing files. An interrupted download resumes."""
+    with _errors_printed():
         here = catalogue.download(find_model(name))
         check_files(here)
         settings = Settings()
-        find_companions(here, settings.wishes)
+        find_auxiliary_weights(here, settings.recipe_settings)
         typer.echo(f"{here.name}: {gib(size_on_disk(here))} in {here.path}")
         typer.echo(f"SHA-256 {fingerprint(here, settings.cache_dir)}")
 
 
 @models.command()
 def verify(name: Name) -> None:
-    """Read all files of a model and compare them with the hashes that they were published with."""
-    with _complaints():
+    """Read all files of a model and compare them with their published hashes."""
+    with _errors_printed():
         here = _present(name)
         check_files(here)
         if here.path:
@@ -85,10 +85,10 @@ def verify(name: Name) -> None:
 @models.command()
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Delete a model's downloaded files. What other models of the catalogue use stays."""
-    with _complaints():
+    """Delete a model's downloaded files. Files that other models of the catalogue use are kept."""
+    with _errors_printed():
         paths = list(checkpoint.files(_present(name)).values())
         if foreign := [path for path in paths if not hub.is_cached(path)]:
             raise ModelError(f"{foreign[0].parent} was not downloaded by Keyreel. Delete it yourself.")
@@ -99,10 +99,11 @@ def remove(
             typer.confirm(f"Delete {gib(size)} of {name}?", abort=True)
         typer.echo(f"Freed {gib(hub.remove(mine))}.")
         if len(mine) < len(paths):
-            typer.echo("The text encoder stays: other models here use it.")
+            typer.echo("The text encoder is kept: other models here use it.")
 
 
 def list_model(card: ModelCard) -> Listed:
+    """Looks up a model of the catalogue on this machine."""
     try:
         found = find_model(card.name)
         check_files(found)
@@ -117,12 +118,13 @@ def list_model(card: ModelCard) -> Listed:
 
 
 def gib(size: int) -> str:
-    """Bytes for people: GiB, or MiB where that says more."""
+    """Formats bytes in GiB, or small numbers in MiB."""
     return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
 @contextmanager
-def _complaints() -> Iterator[None]:
+def _errors_printed() -> Iterator[None]:
+    """Prints a ModelError of the block and ends the command."""
     try:
         yield
     except ModelError as error:
@@ -133,21 +135,21 @@ def _complaints() -> Iterator[None]:
 def _present(name: str) -> Checkpoint:
     found = find_model(name)
     if not found.is_present:
-        raise ModelError(f"{name} is not on this machine: keyreel models pull {name}")
+        raise ModelError(f"{name} is not on this machine. Download it with: keyreel models pull {name}")
     return found
 
 
 def _report(path: Path) -> bool:
-    """Prints a line about a file. False when it is not what was published."""
+    """Prints the state of a file. Returns False if it differs from the published one."""
     verdict = hub.is_as_published(path)
-    word = {True: "as published", False: "DAMAGED", None: "whole"}[verdict]
+    word = {True: "as published", False: "DAMAGED", None: "complete"}[verdict]
     note = " (no published hash to compare with)" if verdict is None else ""
     typer.echo(f"{word:<14}{path.parent.name}/{path.name}{note}")
     return verdict is not False
 
 
 def _used_by_others(name: str) -> set[Path]:
-    """Files of the catalogue's other models that are complete."""
+    """Returns the files of the catalogue's other models that are complete on this machine."""
     this = find_model(name)
     others = [find_model(card.name) for card in CATALOGUE.values() if card.repo]
     return {

@@ -1,4 +1,4 @@
-"""Events as progress bars."""
+"""Shows events as progress bars."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,23 +17,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from keyreel.events import Event, Notice, Stage, Step
-
-TITLES = {
-    "inputs": "Fetching inputs",
-    "expand": "Expanding prompt",
-    "check": "Checking content",
-    "model": "Loading model",
-    "conditions": "Encoding conditions",
-    "denoise": "Denoising",
-    "upsample": "Upsampling",
-    "refine": "Refining",
-    "decode": "Decoding frames",
-}
+from keyreel.local import Event
+from keyreel.video.events import STAGE_TITLES, Notice, Stage, Step
 
 
 class SecondsPerStep(ProgressColumn):
-    """Seconds per step, over all steps so far."""
+    """A column with the mean seconds per step so far."""
 
     def render(self, task: Task) -> Text:
         elapsed = task.finished_time or task.elapsed
@@ -43,7 +32,7 @@ class SecondsPerStep(ProgressColumn):
 
 
 class EventBars:
-    """One bar per stage."""
+    """Shows one progress bar per stage."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -55,16 +44,16 @@ class EventBars:
                 self._progress.console.print(message)
             case Stage(name, steps):
                 self.finish()
-                self._task = self._progress.add_task(TITLES[name], total=steps or None)
+                self._task = self._progress.add_task(STAGE_TITLES[name], total=steps or None)
                 if self._progress.disable:
-                    self._progress.console.print(f"{TITLES[name]} ...")
+                    self._progress.console.print(f"{STAGE_TITLES[name]} ...")
             case Step(done) if self._task is not None:
                 self._progress.update(self._task, completed=done)
             case _:
                 pass
 
     def finish(self) -> None:
-        """A stage that reported no steps is whole when the next begins."""
+        """Completes the current bar. A stage without steps is complete when the next begins."""
         if self._task is not None:
             task = self._progress.tasks[self._task]
             total = task.total or 1
@@ -73,7 +62,7 @@ class EventBars:
 
 @contextmanager
 def event_bars(console: Console) -> Iterator[EventBars]:
-    """Bars on a terminal; in a log, where nothing can be drawn over, a line per stage."""
+    """Yields progress bars on a terminal. In a log, where bars cannot be redrawn, each stage is one line."""
     with Progress(
         TextColumn("{task.description:<20}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""`keyreel serve`: the whole service in one process."""
+"""`keyreel serve`: the server with its workers."""
 
 import asyncio
 import os
@@ -13,11 +13,10 @@ from urllib.parse import urlsplit
 import certifi
 import typer
 
-from keyreel import __version__
-from keyreel.certificates import Certificate, make_bundle, server_certificate
 from keyreel.cli.local_server import LocalServer
-from keyreel.endpoints import MULTICONDITIONING
 from keyreel.errors import KeyreelError
+from keyreel.fal.endpoints import MULTICONDITIONING
+from keyreel.net.certificates import Certificate, make_bundle, server_certificate
 from keyreel.server.credentials import LOCAL
 from keyreel.server.logs import configure_logs
 from keyreel.server.process import Workers, listen, stop_on_signal
@@ -25,21 +24,22 @@ from keyreel.server.process import serve as serve_process
 from keyreel.server.startup import ensure_key, open_services
 from keyreel.settings import Settings
 from keyreel.store.records import NewKey
+from keyreel.version import __version__
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0: all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on. 0: a free one.")] = 8000,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the database and the files.")] = None,
-    model: Annotated[str, typer.Option(help="Name, folder, file or hub repository of the model.")] = "demo",
+    host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 listens on all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on. 0 chooses a free port.")] = 8000,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder for the database and the files.")] = None,
+    model: Annotated[str, typer.Option(help="Model: name, folder, .safetensors file or hub repository.")] = "demo",
     device: Annotated[
         list[str] | None,
         typer.Option(help="Device of a worker: cpu, cuda:0, ... Can be repeated. Default: the fastest."),
     ] = None,
-    worker: Annotated[bool, typer.Option(help="Run requests here, or only take them.")] = True,
-    tls: Annotated[bool, typer.Option("--tls", help="Serve HTTPS, with an authority of its own.")] = False,
+    worker: Annotated[bool, typer.Option(help="Run workers here, or only queue requests.")] = True,
+    tls: Annotated[bool, typer.Option("--tls", help="Serve HTTPS, with a certificate that Keyreel issues.")] = False,
 ) -> None:
-    """Serve fal's API: queue, workers and files on one machine."""
+    """Serve fal's API, with queue, workers and files on this machine."""
     configure_logs()
     settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
     workers = Workers(model, tuple(device or [None])) if worker else None
@@ -47,7 +47,7 @@ def serve(
     try:
         asyncio.run(_serve(settings, host, port, workers, tls=tls))
     except* KeyreelError as errors:
-        failures.extend(_leaves(errors))
+        failures.extend(_flattened(errors))
     for failure in failures:
         typer.secho(str(failure), fg=typer.colors.RED, err=True)
     if failures:
@@ -71,7 +71,7 @@ async def _serve(settings: Settings, host: str, port: int, workers: Workers | No
 
 @dataclass(frozen=True, slots=True)
 class _Trust:
-    """What the server shows, and what a client has to know to believe it: the authority, alone and among the usual."""
+    """The server's certificate, and what clients need to trust it. bundle: the authority and the public authorities."""
 
     served: Certificate
     authority: Path
@@ -86,7 +86,7 @@ def _trust(settings: Settings, host: str) -> _Trust:
 
 
 def _url(host: str, listener: socket.socket, scheme: str) -> str:
-    """As seen from this machine."""
+    """Returns the server's URL as seen from this machine."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     port = listener.getsockname()[1]
     return f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
@@ -94,9 +94,9 @@ def _url(host: str, listener: socket.socket, scheme: str) -> str:
 
 def _welcome(url: str, new_key: NewKey | None, trust: _Trust | None) -> str:
     credentials = f"{new_key.key.id}:{new_key.secret}" if new_key else "<id>:<secret>"
-    # After the #, where neither proxies nor logs see it.
+    # A fragment is not sent to the server, so neither proxies nor logs see the key.
     page = f"{url}/#key={credentials}" if new_key else url
-    hint = "The key is shown this once." if new_key else "Keys: keyreel keys create NAME"
+    hint = "The key is shown only once." if new_key else "Keys: keyreel keys create NAME"
     curl = f"curl --cacert {trust.authority}" if trust else "curl"
     return f"""
 Keyreel {__version__} is at {page}
@@ -115,7 +115,7 @@ Keyreel {__version__} is at {page}
 
 
 def _python(url: str, credentials: str, trust: _Trust | None) -> str:
-    """Two ways for fal's Python client: it speaks HTTPS only, unless its constants are changed."""
+    """Returns the lines for fal's Python client. It uses HTTPS only, unless its constants are changed."""
     if trust is None:
         return f"""
   Python      import os, fal_client.client
@@ -125,17 +125,17 @@ def _python(url: str, credentials: str, trust: _Trust | None) -> str:
               fal_client.client.REST_URL = fal_client.client.CDN_URL = "{url}"
 """
     host = url.removeprefix("https://")
-    return f"""              before: export NODE_EXTRA_CA_CERTS={trust.authority}
+    return f"""              First: export NODE_EXTRA_CA_CERTS={trust.authority}
 
   Python      export FAL_KEY="{credentials}" SSL_CERT_FILE={trust.bundle} \\
                 FAL_RUN_HOST={host}/run FAL_QUEUE_RUN_HOST={host}/queue
-              Its uploads go to fal all the same: use fal_client.encode_file, or `keyreel wrap --server {url}`.
+              Its uploads still go to fal. Use fal_client.encode_file instead, or `keyreel wrap --server {url}`.
 """
 
 
-def _leaves(group: BaseExceptionGroup[KeyreelError]) -> Iterator[BaseException]:
+def _flattened(group: BaseExceptionGroup[KeyreelError]) -> Iterator[BaseException]:
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
+            yield from _flattened(error)
         else:
             yield error

@@ -1,4 +1,4 @@
-"""`keyreel wrap`: a program that knows only fal.ai, against this server."""
+"""`keyreel wrap`: runs a program that calls fal.ai against a Keyreel server."""
 
 import asyncio
 import os
@@ -15,12 +15,12 @@ REFUSED = 2
 
 def wrap(
     command: Annotated[list[str], typer.Argument(help="The program and its arguments, after `--`.")],
-    server: Annotated[str, typer.Option(help="Where the Keyreel server listens.")] = "http://127.0.0.1:8000",
+    server: Annotated[str, typer.Option(help="URL of the Keyreel server.")] = "http://127.0.0.1:8000",
 ) -> None:
     """Run a program that calls fal.ai against a Keyreel server: keyreel wrap -- python app.py
 
-    Takes Python programs and others that honour HTTPS_PROXY, and Node's fetch. The program uses its own FAL_KEY, which
-    must be a key of the server. Connections to other hosts are left alone.
+    Works with Python programs, others that honour HTTPS_PROXY, and Node's fetch. The program's own FAL_KEY must be a
+    key of the server. Connections to other hosts are not changed.
     """
     try:
         status = asyncio.run(run_wrapped(parse_server(server), command, os.environ))

@@ -1,1 +1,4 @@
-"""The model. The only package that imports torch; it knows nothing of HTTP, files or rows."""
+"""The model. The only package that imports torch. It knows nothing of HTTP, the database or the network.
+
+May import: checkpoints, errors, media, safety, video.
+"""

@@ -1,7 +1,7 @@
-"""LoRAs as low-rank branches beside the model's own weights.
+"""LoRAs as low-rank branches beside the model's weights.
 
-The weights themselves are never touched: a merge that is undone in bf16 leaves rounding behind, and a video
-must not depend on which LoRAs ran before it.
+The weights themselves never change: merging a LoRA and undoing it in bf16 would leave rounding errors, and a video must
+not depend on the LoRAs of earlier requests.
 """
 
 from collections import defaultdict
@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from keyreel.checkpoints.lora_keys import LowRank, check_lora, first_names
 from keyreel.errors import Loc, RequestError
-from keyreel.lora_keys import LowRank, check_lora, first_names
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """The update of one linear layer: gain * b @ a. a: (rank, in), b: (out, rank), as the file has them."""
+    """The update of one linear layer: gain * b @ a. a: (rank, in), b: (out, rank), as in the file."""
 
     a: Tensor
     b: Tensor
@@ -31,7 +31,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA that fits a model. `scale`: how strongly it acts, on top of each branch's gain."""
+    """A LoRA that fits a model. scale: its strength in the request, a factor on each branch's gain."""
 
     name: str
     branches: Mapping[str, Branch]
@@ -39,7 +39,7 @@ class Adapter:
 
 
 def linear_shapes(transformer: LTXVideoTransformer3DModel) -> dict[str, tuple[int, int]]:
-    """(out, in) features of each linear layer, by module path, as `check_lora` needs them."""
+    """Returns the (out, in) features of each linear layer by module path, as `check_lora` needs them."""
     return {
         path: (module.out_features, module.in_features)
         for path, module in transformer.named_modules()
@@ -50,7 +50,7 @@ def linear_shapes(transformer: LTXVideoTransformer3DModel) -> dict[str, tuple[in
 def read_adapter(path: Path, transformer: LTXVideoTransformer3DModel, scale: float, loc: Loc, name: str) -> Adapter:
     """Reads a LoRA into main memory. Raises RequestError unless all of it fits the transformer.
 
-    `loc`: where the request names it, as in `("loras", 0, "path")`; `name`: what to call the file.
+    loc: the LoRA's place in the request, for example `("loras", 0, "path")`. name: what messages call the file.
     """
     layers = check_lora(path, linear_shapes(transformer), loc=loc, name=name)
     tensors = load_file(path)
@@ -64,14 +64,14 @@ def read_adapter(path: Path, transformer: LTXVideoTransformer3DModel, scale: flo
 
 @contextmanager
 def attached(transformer: LTXVideoTransformer3DModel, adapters: Sequence[Adapter]) -> Iterator[None]:
-    """Within the context each linear layer adds what the adapters say; afterwards nothing of them is left.
+    """Adds the adapters to the linear layers within the context, and removes them afterwards.
 
     Acts where layers are called (`layer(x)`), not where their weights are read.
     """
     with ExitStack() as hooks:
         for path, branches in _by_module(adapters).items():
             module = transformer.get_submodule(path)
-            # Not the weight's own place and type: it may be resting elsewhere until it is the block's turn.
+            # The layer's own weight may be on another device and of another type until its block computes.
             hook = _branch_hook(*_stack(branches, transformer.device, transformer.dtype))
             hooks.enter_context(module.register_forward_hook(hook))
         yield
@@ -88,7 +88,7 @@ def _is_finite(branch: Branch) -> bool:
 
 
 def _by_module(adapters: Sequence[Adapter]) -> dict[str, list[tuple[Branch, float]]]:
-    """The branches of each module, with the factor that belongs to each."""
+    """Returns the branches of each module, each with its factor."""
     modules = defaultdict(list)
     for adapter in adapters:
         if adapter.scale == 0:
@@ -99,16 +99,16 @@ def _by_module(adapters: Sequence[Adapter]) -> dict[str, list[tuple[Branch, floa
 
 
 def _stack(branches: Sequence[tuple[Branch, float]], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """One A: (sum of ranks, in) and one B: (out, sum of ranks), factors included, for several branches."""
+    """Combines branches into one A (sum of ranks, in) and one B (out, sum of ranks), which includes the factors."""
     a = torch.cat([branch.a.to(device, dtype) for branch, _ in branches])
-    # Scaled in fp32: a rounded factor would be an error of all weights in the same direction.
+    # Scaled in fp32: rounding the factor itself would bias all weights in the same direction.
     b = torch.cat([(branch.b.to(device, torch.float32) * factor).to(dtype) for branch, factor in branches], dim=1)
     return a, b
 
 
 def _branch_hook(a: Tensor, b: Tensor) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:
     def add(_module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        # In place: the output was just made and nobody else has it yet.
+        # In place is safe: the layer has just made the output and nothing else refers to it.
         return output.add_(functional.linear(functional.linear(inputs[0], a), b))
 
     return add

@@ -1,9 +1,9 @@
 """The video autoencoder, frame by frame: memory does not grow with the length of the video.
 
 Every layer of LTX-Video's autoencoder sees at most three frames at once: convolutions are three frames wide and norms
-work per position. So each layer here is a generator over frames: it takes an iterator of frames (B, C, H, W) and
-yields frames, keeping no more than the frames it still needs. Chained, they give the numbers of the whole-video pass,
-without tiles or seams, and the first finished frames while later ones are not yet computed.
+work per position. So each layer here is a generator over frames: it takes an iterator of frames (B, C, H, W), yields
+frames and holds only those that it still needs. The chain of layers gives the numbers of the whole-video pass without
+tiles or seams, and it yields the first frames before the later ones are computed.
 
 The weights stay in diffusers' modules (AutoencoderKLLTXVideo with the blocks of 0.9.5 and later).
 """
@@ -35,7 +35,7 @@ Frames = Iterator[torch.Tensor]
 """Frames (B, C, H, W) in time order."""
 
 Conditioned: TypeAlias = LTXVideoDecoder3d | LTXVideoMidBlock3d | LTXVideoUpBlock3d | LTXVideoResnetBlock3d
-"""What is told the noise level."""
+"""Modules that take the noise level."""
 
 
 def check_supported(vae: AutoencoderKLLTXVideo) -> None:
@@ -50,7 +50,7 @@ def check_supported(vae: AutoencoderKLLTXVideo) -> None:
 
 
 def encode(vae: AutoencoderKLLTXVideo, video: torch.Tensor) -> torch.Tensor:
-    """Pixels (1, 3, 8k+1, H, W) in [-1, 1] to the mode of the latents (1, C, k+1, H/32, W/32), not normalised."""
+    """Encodes pixels (1, 3, 8k+1, H, W) in [-1, 1] to the latents' mode (1, C, k+1, H/32, W/32), not normalised."""
     encoder = vae.encoder
     frames: Frames = (_patchify(frame, encoder.patch_size) for frame in video.unbind(2))
     frames = _conv(frames, encoder.conv_in)
@@ -65,9 +65,9 @@ def encode(vae: AutoencoderKLLTXVideo, video: torch.Tensor) -> torch.Tensor:
 
 
 def decode(vae: AutoencoderKLLTXVideo, latents: torch.Tensor, timestep: float) -> Frames:
-    """Latents (1, C, F, H, W), not normalised, to 8F-7 frames (1, 3, H, W) of pixels in [-1, 1], one by one.
+    """Decodes latents (1, C, F, H, W), not normalised. Yields 8F-7 frames (1, 3, H, W) of pixels in [-1, 1].
 
-    timestep: the noise level in [0, 1] that a timestep-conditioned decoder is told.
+    timestep: the noise level in [0, 1] for a timestep-conditioned decoder.
     """
     decoder = vae.decoder
     level = _decoder_timestep(decoder, latents, timestep)
@@ -86,19 +86,19 @@ def decode(vae: AutoencoderKLLTXVideo, latents: torch.Tensor, timestep: float) -
 
 
 def _conv(frames: Frames, layer: LTXVideoCausalConv3d) -> Frames:
-    """A three-frame convolution. Past the ends the first (and, if it looks ahead, the last) frame is repeated."""
+    """A three-frame convolution. Pads by repeating the first frame and, unless it is causal, the last."""
     width = layer.conv.kernel_size[0]
     before = width - 1 if layer.is_causal else (width - 1) // 2
     window: deque[torch.Tensor] = deque()
     for frame in _repeat_ends(frames, before, width - 1 - before):
         window.append(frame)
         if len(window) == width:
-            yield _take_step(window, layer.conv)
+            yield _convolve(window, layer.conv)
 
 
-def _take_step(window: deque[torch.Tensor], conv: nn.Conv3d) -> torch.Tensor:
-    """The convolution's next frame; drops the oldest frame of the window. Leaves nothing else behind in memory."""
-    # The same sums as conv3d on these frames; conv2d has the faster kernels. The weights are a view, not a copy.
+def _convolve(window: deque[torch.Tensor], conv: nn.Conv3d) -> torch.Tensor:
+    """Returns the convolution's next frame and drops the window's oldest. Holds no other frame afterwards."""
+    # Equals conv3d on these frames, but conv2d has faster kernels. The flattened weights are a view, not a copy.
     stacked = torch.stack(tuple(window), dim=2).flatten(1, 2)
     window.popleft()
     return functional.conv2d(stacked, conv.weight.flatten(1, 2), conv.bias, padding=conv.padding[1:])
@@ -127,31 +127,31 @@ def _residual(frames: Frames, block: LTXVideoResnetBlock3d, embedding: torch.Ten
     branch = _conv(branch, block.conv1)
     branch = (functional.silu(_pixel_norm(frame, block.norm2) * (1 + scale_2) + shift_2) for frame in branch)
     for change, frame in zip(_conv(branch, block.conv2), shortcut, strict=True):
-        yield change.add_(_project(frame, block))  # in place: the change was just made and is nobody else's
+        yield change.add_(_project(frame, block))  # in place: nothing else refers to the change
 
 
 def _upsample(frames: Frames, layer: LTXVideoUpsampler3d) -> Frames:
-    """A convolution whose channels become space and time, plus the repeated input where the layer has a residual."""
+    """A convolution whose channels become space and time, plus the repeated input if the layer has a residual."""
     if not layer.residual:
-        return _trim(_spread(_conv(frames, layer.conv), layer), layer)
+        return _trim(_upscale(_conv(frames, layer.conv), layer), layer)
     branch, shortcut = _fork(frames)
     repeats = prod(layer.stride) // layer.upscale_factor
-    changes = _spread(_conv(branch, layer.conv), layer)
-    copies = (frame.repeat(1, repeats, 1, 1) for frame in _spread(shortcut, layer))
+    changes = _upscale(_conv(branch, layer.conv), layer)
+    copies = (frame.repeat(1, repeats, 1, 1) for frame in _upscale(shortcut, layer))
     return _trim(starmap(torch.add, zip(changes, copies, strict=True)), layer)
 
 
-def _spread(frames: Frames, layer: LTXVideoUpsampler3d) -> Frames:
+def _upscale(frames: Frames, layer: LTXVideoUpsampler3d) -> Frames:
     return chain.from_iterable(_channels_to_frames(frame, layer.stride) for frame in frames)
 
 
 def _trim(frames: Frames, layer: LTXVideoUpsampler3d) -> Frames:
-    """The first latent frame stands for one frame, not for eight: each upsampler drops what came out too much."""
+    """Drops the surplus frames at the start: the first latent frame stands for one frame, not for eight."""
     return islice(frames, layer.stride[0] - 1, None)
 
 
 def _downsample(frames: Frames, layer: LTXVideoDownsampler3d) -> Frames:
-    """Space and time become channels, of a convolution and of the input averaged over groups of channels."""
+    """Moves space and time into channels. Adds the input, averaged over groups of channels, to the convolution."""
     stride = layer.stride
     branch, shortcut = _fork(_repeat_ends(frames, stride[0] - 1, 0))
     grouped = zip(_groups(_conv(branch, layer.conv), stride[0]), _groups(shortcut, stride[0]), strict=True)
@@ -161,9 +161,9 @@ def _downsample(frames: Frames, layer: LTXVideoDownsampler3d) -> Frames:
 
 
 def _fork(frames: Frames) -> tuple[Frames, Frames]:
-    """The frames twice. The second iterator may never be ahead of the first, and holds no more than it is behind.
+    """Returns two iterators over the frames. The second must never be ahead of the first.
 
-    itertools.tee would keep up to 57 frames that both have taken.
+    Holds only the frames between the two. itertools.tee would hold up to 57 frames that both have consumed.
     """
     waiting: deque[torch.Tensor] = deque()
 
@@ -188,7 +188,7 @@ def _groups(frames: Frames, count: int) -> Iterator[list[torch.Tensor]]:
 
 
 def _patchify(frame: torch.Tensor, size: int) -> torch.Tensor:
-    """(B, C, H*p, W*p) -> (B, C*p*p, H, W), with the column inside the patch before the row."""
+    """(B, C, H*p, W*p) -> (B, C*p*p, H, W). Inside a patch, the column comes before the row."""
     frame = torch.unflatten(torch.unflatten(frame, 3, (-1, size)), 2, (-1, size))
     return frame.permute(0, 1, 5, 3, 2, 4).flatten(1, 3)
 
@@ -216,7 +216,7 @@ def _frames_to_channels(frames: list[torch.Tensor], stride: tuple[int, int, int]
 
 
 def _pixel_norm(frame: torch.Tensor, norm: RMSNorm) -> torch.Tensor:
-    """RMS over the channels of each pixel (the norm has no weights)."""
+    """RMS norm over the channels of each pixel (without weights)."""
     mean_square = frame.float().square().mean(dim=1, keepdim=True)
     return (frame * torch.rsqrt(mean_square + norm.eps)).to(frame.dtype)
 
@@ -238,7 +238,7 @@ def _decoder_timestep(decoder: LTXVideoDecoder3d, latents: torch.Tensor, timeste
 
 
 def _embed(owner: Conditioned, level: torch.Tensor | None, latents: torch.Tensor) -> torch.Tensor | None:
-    """(B, K) embedding of the decoder's timestep by a block's own embedder."""
+    """Returns the decoder's timestep as embedded by the module: (B, K), or None without a timestep."""
     if level is None:
         return None
     embedding: torch.Tensor = owner.time_embedder(
@@ -248,7 +248,7 @@ def _embed(owner: Conditioned, level: torch.Tensor | None, latents: torch.Tensor
 
 
 def _modulation(block: LTXVideoResnetBlock3d, embedding: torch.Tensor | None) -> tuple[torch.Tensor | float, ...]:
-    """Shift and scale for each of the two norms of a block: (B, C, 1, 1), or 0 where nothing is conditioned."""
+    """Returns shift and scale of a block's two norms: (B, C, 1, 1), or 0 in an unconditioned block."""
     if embedding is None or block.scale_shift_table is None:
         return 0.0, 0.0, 0.0, 0.0
     shift_1, scale_1, shift_2, scale_2 = _shift_scale(block, embedding, 4)

@@ -1,4 +1,4 @@
-"""Classifiers of pictures and of prompts, as published for transformers."""
+"""Safety classifiers of pictures and of prompts: any classification model published for transformers."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -13,19 +13,20 @@ from transformers import (
 )
 
 from keyreel.engine.pretrained import load_pretrained, load_processor
-from keyreel.job import Pixels
-from keyreel.moderation import Scores
+from keyreel.safety.moderation import Scores
+from keyreel.video.job import Pixels
 
 BATCH = 8
+"""Pictures that are classified at once."""
 WINDOW = 512
-"""Tokens that a text classifier reads at once, at most."""
+"""Tokens of a window, at most."""
 
 
 class PictureClassifier:
-    """A model for image classification. Runs in fp32: it is small, and its scores are compared with thresholds."""
+    """An image classification model. It is small and runs in fp32: its scores are compared with thresholds."""
 
     def __init__(self, folder: str, setting: str, device: torch.device) -> None:
-        # The variant on PIL: the one on torchvision is not installed everywhere, and resizes differently.
+        # Not the torchvision backend: it is not installed everywhere, and it resizes differently.
         self._processor = load_processor(AutoImageProcessor, folder, setting, backend="pil")
         self._model = load_pretrained(AutoModelForImageClassification, folder, setting, device, torch.float32)
         self._device = device
@@ -33,17 +34,17 @@ class PictureClassifier:
 
     @torch.inference_mode()
     def scores(self, items: Sequence[Pixels]) -> list[Scores]:
-        """items: (height, width, 3) each."""
+        """Returns the scores of each picture (height, width, 3)."""
         found: list[Scores] = []
         for start in range(0, len(items), BATCH):
             batch = list(items[start : start + BATCH])
-            read = self._processor(batch, input_data_format="channels_last", return_tensors="pt")
-            found += _scores(self._model, self._model(pixel_values=read["pixel_values"].to(self._device)).logits)
+            inputs = self._processor(batch, input_data_format="channels_last", return_tensors="pt")
+            found += _scores(self._model, self._model(pixel_values=inputs["pixel_values"].to(self._device)).logits)
         return found
 
 
 class TextClassifier:
-    """A model for sequence classification. A long text is read in windows; what any of them holds, counts."""
+    """A sequence classification model. Reads a long text in overlapping windows and takes the highest scores."""
 
     def __init__(self, folder: str, setting: str, device: torch.device) -> None:
         self._tokenizer = load_processor(AutoTokenizer, folder, setting)
@@ -52,10 +53,11 @@ class TextClassifier:
         self.labels: Collection[str] = _labels(self._model)
 
     def scores(self, items: Sequence[str]) -> list[Scores]:
-        return [self._read(text) for text in items]
+        """Returns the scores of each text."""
+        return [self._classify(text) for text in items]
 
     @torch.inference_mode()
-    def _read(self, text: str) -> Scores:
+    def _classify(self, text: str) -> Scores:
         length = min(WINDOW, self._tokenizer.model_max_length)
         windows = self._tokenizer(
             text,
@@ -77,7 +79,7 @@ def _labels(model: Any) -> list[str]:
 
 
 def _scores(model: Any, logits: Tensor) -> list[Scores]:
-    """logits: (B, labels). Labels exclude each other unless the model's configuration says otherwise."""
-    several = model.config.problem_type == "multi_label_classification" or logits.shape[1] == 1
-    shares = logits.float().sigmoid() if several else logits.float().softmax(1)
-    return [dict(zip(_labels(model), row, strict=True)) for row in shares.tolist()]
+    """Turns logits (B, labels) into scores. Labels exclude each other unless the configuration says otherwise."""
+    independent = model.config.problem_type == "multi_label_classification" or logits.shape[1] == 1
+    probabilities = logits.float().sigmoid() if independent else logits.float().softmax(1)
+    return [dict(zip(_labels(model), row, strict=True)) for row in probabilities.tolist()]

@@ -1,9 +1,9 @@
-"""Pictures and clips to latents, extra tokens, strengths and coordinates.
+"""Conditions: pictures and clips as latents, extra tokens, strengths and coordinates.
 
 A condition at frame 0 is mixed into the first latent frames of the grid. A later one becomes extra tokens in front of
-the sequence, whose coordinates say at which frame they lie: a picture one latent frame, a clip two (the first latent
-frame of a clip holds a single frame and so fits nowhere in the grid); the rest of a clip is mixed into the grid. This
-is the token logic of LTX-Video's `prepare_conditioning` and of diffusers' LTXConditionPipeline.
+the sequence, and their coordinates place them at their frame. A picture becomes one latent frame of extra tokens, a
+clip two: its first latent frame holds a single frame and so fits nowhere in the grid. The rest of a clip is mixed into
+the grid. LTX-Video's `prepare_conditioning` and diffusers' LTXConditionPipeline do the same.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ import torch
 from diffusers import AutoencoderKLLTXVideo
 from torch.nn import functional
 
-from keyreel.canvas import Grid, Size, margins
 from keyreel.engine import latents, noise
 from keyreel.engine.autoencoder import encode
 from keyreel.engine.latents import LatentShape
-from keyreel.job import Condition, Pixels
+from keyreel.video.canvas import Grid, Size, margins
+from keyreel.video.job import Condition, Pixels
 
 PREFIX = 2
 """Latent frames of a later clip that become extra tokens."""
@@ -35,11 +35,11 @@ class PinnedLatents:
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
-    """What is denoised.
+    """The tokens that a pass denoises.
 
-    tokens: (1, N, C) fp32 as they are at sigma 1; the first `extra` are conditions, the rest the video's grid.
-    pinned: (N,) how strongly each token is held, from 0 (free) to 1 (never changes).
-    coordinates: (3, N) frame, y and x in pixels.
+    tokens: (1, N, C) fp32 at the start of the pass. The first `extra` are conditions, the rest the video's grid.
+    pinned: (N,) the strength that holds each token, from 0 (free) to 1 (never changes).
+    coordinates: (3, N) frame number, and y and x in pixels.
     """
 
     tokens: torch.Tensor
@@ -49,7 +49,7 @@ class TokenSequence:
 
     @classmethod
     def joined(cls, parts: Sequence["TokenSequence"]) -> "TokenSequence":
-        """The parts one behind the other; all but the last are extra tokens."""
+        """Concatenates the parts. All but the last are extra tokens."""
         return cls(
             torch.cat([part.tokens for part in parts], dim=1),
             torch.cat([part.pinned for part in parts]),
@@ -63,7 +63,7 @@ def encode_condition(
 ) -> PinnedLatents:
     """Encodes a condition on the autoencoder's device.
 
-    drawn: the video's size with its margins. at: the size of this pass, when it is another.
+    drawn: the video's size with its margins. at: the size of this pass, if it differs.
     """
     pixels = torch.from_numpy(_with_margins(condition.pixels, drawn)).permute(3, 0, 1, 2)[None]
     video = pixels.to(vae.device, vae.dtype) / 127.5 - 1
@@ -74,18 +74,18 @@ def encode_condition(
 
 
 def resized(frames: torch.Tensor, size: Size) -> torch.Tensor:
-    """Frames (F, 3, H, W) at another size. Bilinear and without a low-pass, as LTX-Video does it."""
+    """Resizes frames (F, 3, H, W). Bilinear without a low-pass filter, as LTX-Video does it."""
     return functional.interpolate(frames, (size.height, size.width), mode="bilinear", align_corners=False)
 
 
 def initial_noise(shape: LatentShape, channels: int, seed: int) -> torch.Tensor:
-    """(1, C, F, H, W). Drawn per token, frame after frame: a longer video begins with the noise of a shorter one."""
+    """Returns noise (1, C, F, H, W). Drawn frame by frame: a longer video begins with the noise of a shorter one."""
     frames, height, width = shape
     return latents.unpack(noise.draw(seed, "latents", 0, (1, frames * height * width, channels)), shape)
 
 
 def token_sequence(pins: Sequence[PinnedLatents], start: torch.Tensor, grid: Grid, seed: int) -> TokenSequence:
-    """What a pass starts from, (1, C, F, H, W) on the CPU, with all conditions in place."""
+    """Puts the conditions into the latents that a pass starts from. start: (1, C, F, H, W) on the CPU."""
     x = start.clone()
     shape: LatentShape = (x.shape[2], x.shape[3], x.shape[4])
     pinned = torch.zeros(shape)
@@ -102,7 +102,7 @@ def token_sequence(pins: Sequence[PinnedLatents], start: torch.Tensor, grid: Gri
 
 
 def _split(pin: PinnedLatents, grid: Grid) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """(latents that become extra tokens, latents that go into the grid, the latent frame where the latter begin)."""
+    """Returns the latents for extra tokens, the latents for the grid, and the latent frame where the latter begin."""
     count = 0 if pin.start == 0 else min(PREFIX, pin.latents.shape[2])
     at = pin.start // grid.temporal + count if pin.latents.shape[2] > count else 0
     return pin.latents[:, :, :count], pin.latents[:, :, count:], at
@@ -111,10 +111,10 @@ def _split(pin: PinnedLatents, grid: Grid) -> tuple[torch.Tensor, torch.Tensor, 
 def _extra_tokens(prefix: torch.Tensor, pin: PinnedLatents, grid: Grid, noise_of: tuple[int, int]) -> TokenSequence:
     seed, index = noise_of
     tokens = latents.pack(prefix)
-    blank = noise.draw(seed, "condition", index, tuple(tokens.shape))
+    fresh = noise.draw(seed, "condition", index, tuple(tokens.shape))
     shape = (prefix.shape[2], prefix.shape[3], prefix.shape[4])
     return TokenSequence(
-        blank.lerp(tokens, pin.strength),
+        fresh.lerp(tokens, pin.strength),
         torch.full((tokens.shape[1],), pin.strength),
         latents.coordinates(shape, grid, pin.start),
         0,
@@ -122,7 +122,7 @@ def _extra_tokens(prefix: torch.Tensor, pin: PinnedLatents, grid: Grid, noise_of
 
 
 def _with_margins(pixels: Pixels, drawn: Size) -> Pixels:
-    """Extends pixels of the video's size to the drawn size by their edges; the margin is cut off again at the end."""
+    """Pads pixels of the video's size to the drawn size by repeating their edges. The margin is cut off at the end."""
     height, width = pixels.shape[1:3]
     left, top = margins(drawn, Size(width, height))
     right, bottom = drawn.width - width - left, drawn.height - height - top

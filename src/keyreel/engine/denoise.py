@@ -1,4 +1,4 @@
-"""From noise to latents, one step after the other."""
+"""Denoising: from noise to latents, step by step."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,20 +9,18 @@ from diffusers import LTXVideoTransformer3DModel
 from keyreel.engine import noise
 from keyreel.engine.conditions import TokenSequence
 from keyreel.engine.guidance import guided
+from keyreel.engine.schedule import TOLERANCE
 from keyreel.engine.transformer import Forward, KeyValue, Levels, Rotary, velocities
-from keyreel.recipes import Guidance, StgMode
-
-EPSILON = 1e-6
-"""Two noise levels closer than this are the same."""
+from keyreel.video.recipes import Guidance, StgMode
 
 
 @dataclass(frozen=True, slots=True)
 class Denoiser:
-    """One pass: all that stays the same from step to step.
+    """The denoising of one pass. The fields stay the same from step to step.
 
-    sigmas: noise levels of the pass down to 0, one more than there are steps. guidance: what steers each step.
-    negative: the negative prompt's keys and values; empty when no step is guided by it.
-    stochastic: a step ends with fresh noise in place of what is left of the old.
+    positive, negative: keys and values of the prompts. `negative` is empty when no step uses it.
+    sigmas: the noise levels of the pass down to 0, one more than there are steps. guidance: one entry per step.
+    stochastic: each step replaces the remaining noise with fresh noise.
     """
 
     transformer: LTXVideoTransformer3DModel
@@ -39,46 +37,46 @@ class Denoiser:
     stochastic: bool = False
 
     def steps(self, tokens: torch.Tensor, start: int = 0) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """Yields (steps done, tokens, clean), (1, N, C) fp32, after each step.
+        """Yields (steps done, tokens, clean) after each step. Tokens and clean are (1, N, C) fp32.
 
-        The first two are all that it takes to go on later. clean: what this step expects to come of the tokens.
+        To resume, pass the tokens and the steps done. clean: the step's prediction of the finished tokens.
         """
         for index in range(start, len(self.sigmas) - 1):
             tokens, clean = self.step(tokens, index)
             yield index + 1, tokens, clean
 
     def step(self, tokens: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """One Euler step from sigmas[index] to sigmas[index + 1], and what it expects to come of the tokens.
+        """Takes an Euler step from sigmas[index] to sigmas[index + 1]. Returns the tokens and the predicted clean ones.
 
-        A token pinned with strength a is never noisier than 1 - a: it stays as it is until the schedule has come down
-        to that level and is denoised with the others from there on. With a = 1 it never changes.
+        A token pinned with strength a is never noisier than 1 - a. It stays as it is until the schedule has come down
+        to that level; from then on it is denoised with the others. With a = 1 it never changes.
         """
-        sigma, following = self.sigmas[index], self.sigmas[index + 1]
+        sigma, next_sigma = self.sigmas[index], self.sigmas[index + 1]
         free = 1 - self.sequence.pinned
-        tokens = self._shake(tokens, sigma, index)
-        noisy = free.clamp(max=sigma)
-        predicted = self._velocity(tokens, Levels.of(noisy).to(tokens.device), self.guidance[index])
-        clean = tokens - noisy.to(tokens.device)[None, :, None] * predicted
-        moved = tokens + (following - sigma) * predicted
+        tokens = self._with_condition_noise(tokens, sigma, index)
+        levels = free.clamp(max=sigma)
+        predicted = self._velocity(tokens, Levels.of(levels).to(tokens.device), self.guidance[index])
+        clean = tokens - levels.to(tokens.device)[None, :, None] * predicted
+        moved = tokens + (next_sigma - sigma) * predicted
         if self.stochastic:
             fresh = noise.draw(self.seed, "step", index, tuple(tokens.shape)).to(tokens.device)
-            moved = (tokens - sigma * predicted).lerp(fresh, following)
-        moving = (sigma - EPSILON < free).to(tokens.device)[None, :, None]
+            moved = (tokens - sigma * predicted).lerp(fresh, next_sigma)
+        moving = (sigma - TOLERANCE < free).to(tokens.device)[None, :, None]
         return torch.where(moving, moved, tokens), clean
 
-    def _shake(self, tokens: torch.Tensor, sigma: float, index: int) -> torch.Tensor:
-        """Fresh noise on fully pinned tokens, less and less: without it a pinned picture makes a still video."""
-        hard = self.sequence.pinned > 1 - EPSILON
-        if self.condition_noise_scale == 0 or not hard.any():
+    def _with_condition_noise(self, tokens: torch.Tensor, sigma: float, index: int) -> torch.Tensor:
+        """Adds fresh noise to fully pinned tokens, less each step. Without it a pinned picture makes a still video."""
+        fixed = self.sequence.pinned > 1 - TOLERANCE
+        if self.condition_noise_scale == 0 or not fixed.any():
             return tokens
-        clean = self.sequence.tokens[:, hard]
+        clean = self.sequence.tokens[:, fixed]
         fresh = noise.draw(self.seed, "condition noise", index, tuple(clean.shape))
-        shaken = tokens.clone()
-        shaken[:, hard.to(tokens.device)] = (clean + self.condition_noise_scale * sigma**2 * fresh).to(tokens.device)
-        return shaken
+        noisy = tokens.clone()
+        noisy[:, fixed.to(tokens.device)] = (clean + self.condition_noise_scale * sigma**2 * fresh).to(tokens.device)
+        return noisy
 
     def _velocity(self, tokens: torch.Tensor, levels: Levels, guidance: Guidance) -> torch.Tensor:
-        """The guided prediction in fp32, from the forwards that it needs."""
+        """Returns the guided prediction in fp32. Computes only the forwards that the guidance needs."""
         forwards = {"positive": Forward(self.positive)}
         if guidance.scale > 1:
             forwards["negative"] = Forward(self.negative)

@@ -1,4 +1,4 @@
-"""Devices: which there are, what they have room for, and modules that visit them."""
+"""Devices: which ones this machine has, their free memory, and modules that move to one temporarily."""
 
 import os
 import resource
@@ -17,7 +17,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name, or the fastest. Raises ModelError when this machine has no such device."""
+    """Returns the named device, or the fastest. Raises ModelError when this machine has no such device."""
     available = device_names()
     if name is None:
         return torch.device(available[0])
@@ -28,16 +28,17 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def device_names() -> list[str]:
-    """Devices of this machine, the fastest first."""
+    """Returns the devices of this machine, the fastest first."""
     cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return [*cuda, *mps, "cpu"]
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the device computes in it: half the memory, and what the model was trained in.
+    """Returns bf16 where the device computes in it, else fp32.
 
-    CPUs without AMX take three times as long in bf16 as in fp32, and GPUs before Ampere only emulate it.
+    The model was trained in bf16, which takes half the memory. But CPUs without AMX take three times as long in bf16 as
+    in fp32, and GPUs before Ampere only emulate it.
     """
     if device.type == "mps":
         return torch.bfloat16
@@ -47,7 +48,7 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 
 
 def memory(device: torch.device) -> tuple[int, int]:
-    """(free, total) bytes, as seen by this process: what it has reserved and does not use counts as free."""
+    """Returns (free, total) bytes. Memory that this process has reserved but does not use counts as free."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
@@ -58,14 +59,14 @@ def memory(device: torch.device) -> tuple[int, int]:
 
 
 def main_memory() -> tuple[int, int]:
-    """(free, total) bytes of main memory, within the limits of this process and its container."""
+    """Returns (free, total) bytes of main memory, within the limits of this process and its container."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = [(_available(total), total), *_container_limit(), *_process_limit()]
     return max(min(free for free, _ in limits), 0), min(total for _, total in limits)
 
 
 def release(device: torch.device) -> None:
-    """Gives back what the allocator keeps for later: pieces too small for what is wanted now."""
+    """Frees the allocator's cache, whose blocks may be too small for the next allocations."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -74,30 +75,30 @@ def release(device: torch.device) -> None:
 
 @contextmanager
 def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """The module on `device` for a while. Its weights stay where they are: only the copy comes and goes."""
+    """Puts a copy of the module's weights on `device` within the context. The originals stay where they are."""
     tensors = list(chain(module.parameters(), module.buffers()))
-    home = [tensor.data for tensor in tensors]
+    originals = [tensor.data for tensor in tensors]
     try:
         for tensor in tensors:
             tensor.data = tensor.data.to(device)
         yield
     finally:
-        for tensor, data in zip(tensors, home, strict=True):
+        for tensor, data in zip(tensors, originals, strict=True):
             tensor.data = data
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed. A wrong answer costs one attempt in vain, or one that was not made."""
+    """Whether the error is a failed allocation. A wrong answer costs a useless retry, or a retry that is not made."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # For CPU and MPS there is no class of its own, only the text.
+    # torch has no exception class for CPU and MPS, only the text.
     return isinstance(error, RuntimeError) and any(
         sign in str(error) for sign in ("DefaultCPUAllocator", "MPS backend out of memory")
     )
 
 
 def _available(total: int) -> int:
-    """What Linux says can be had without swapping; elsewhere unknown, and taken for all."""
+    """Returns the bytes that Linux can give without swapping. Other systems do not say: returns `total`."""
     try:
         lines = (PROC / "meminfo").read_text().splitlines()
     except OSError:
@@ -106,7 +107,7 @@ def _available(total: int) -> int:
 
 
 def _container_limit() -> Iterator[tuple[int, int]]:
-    """(free, total) of the control group that a container is in. Its page cache counts as free."""
+    """Yields (free, total) of the container's control group, if it has a limit. Page cache counts as free."""
     try:
         limit = (CGROUP / "memory.max").read_text().strip()
         used = int((CGROUP / "memory.current").read_text())
@@ -119,7 +120,7 @@ def _container_limit() -> Iterator[tuple[int, int]]:
 
 
 def _process_limit() -> Iterator[tuple[int, int]]:
-    """(free, total) under `ulimit -v`."""
+    """Yields (free, total) under `ulimit -v`, if it is set."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return

@@ -1,4 +1,4 @@
-"""A language model on this machine that expands prompts, and one that sees for it."""
+"""Prompt expansion on this machine: a language model, and a vision model that captions the first picture for it."""
 
 import time
 from typing import Any
@@ -10,24 +10,35 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 from keyreel.engine.pretrained import load_pretrained, load_processor
 from keyreel.errors import ModelError
-from keyreel.expansion import CAPTION_PROMPT, MAX_TOKENS, TEMPERATURE, LocalModel, clean, messages, seed_of, too_slow
+from keyreel.safety.expansion import (
+    CAPTION_PROMPT,
+    MAX_TOKENS,
+    TEMPERATURE,
+    LocalModel,
+    clean,
+    messages,
+    seed_of,
+    too_slow,
+)
 
-LANGUAGE = "KEYREEL_EXPANDER_MODEL"
-VISION = "KEYREEL_EXPANDER_VISION_MODEL"
+LANGUAGE_SETTING = "KEYREEL_EXPANDER_MODEL"
+VISION_SETTING = "KEYREEL_EXPANDER_VISION_MODEL"
 
 
 class LanguageModel:
-    """A causal language model that was tuned to follow instructions: its tokenizer has a chat template."""
+    """A causal language model that follows instructions: its tokenizer has a chat template."""
 
     def __init__(self, folder: str, device: torch.device) -> None:
-        self._tokenizer = load_processor(AutoTokenizer, folder, LANGUAGE)
+        self._tokenizer = load_processor(AutoTokenizer, folder, LANGUAGE_SETTING)
         if not self._tokenizer.chat_template:
-            raise ModelError(f"{LANGUAGE}: {folder} has no chat template. Choose a model that follows instructions.")
-        self._model = load_pretrained(AutoModelForCausalLM, folder, LANGUAGE, device, "auto")
+            raise ModelError(
+                f"{LANGUAGE_SETTING}: {folder} has no chat template. Choose a model that follows instructions."
+            )
+        self._model = load_pretrained(AutoModelForCausalLM, folder, LANGUAGE_SETTING, device, "auto")
         self._device = device
 
     def answer(self, conversation: list[dict[str, Any]], seconds: float) -> str:
-        """Draws from torch's own random numbers."""
+        """Returns the model's answer within about `seconds`. Samples with torch's global random state."""
         inputs = self._tokenizer.apply_chat_template(
             conversation, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         ).to(self._device)
@@ -35,15 +46,15 @@ class LanguageModel:
 
 
 class VisionModel:
-    """Says what a picture shows: a model that is asked, or one that does nothing else and has no chat template."""
+    """Describes a picture. The model follows instructions or, without a chat template, is a captioning model."""
 
     def __init__(self, folder: str, device: torch.device) -> None:
-        self._processor = load_processor(AutoProcessor, folder, VISION, backend="pil")
-        self._model = load_pretrained(AutoModelForImageTextToText, folder, VISION, device, "auto")
+        self._processor = load_processor(AutoProcessor, folder, VISION_SETTING, backend="pil")
+        self._model = load_pretrained(AutoModelForImageTextToText, folder, VISION_SETTING, device, "auto")
         self._device = device
 
     def caption(self, picture: NDArray[Any], seconds: float) -> str:
-        """picture: (height, width, 3)."""
+        """Returns a description of a picture (height, width, 3) within about `seconds`."""
         image = Image.fromarray(picture)
         if self._processor.chat_template:
             content = [{"type": "image", "image": image}, {"type": "text", "text": CAPTION_PROMPT}]
@@ -61,7 +72,7 @@ class VisionModel:
 
 
 class LocalExpander:
-    """The models that `models` names, which lie in folders."""
+    """Expands prompts with the models in the folders that `models` names."""
 
     def __init__(self, models: LocalModel, device: torch.device) -> None:
         self._device = device
@@ -71,9 +82,9 @@ class LocalExpander:
 
     @torch.inference_mode()
     def expand(self, prompt: str, seed: int, picture: NDArray[Any] | None) -> str:
-        """The expanded prompt: the same for the same seed. picture: (height, width, 3), what the video starts from.
+        """Returns the expanded prompt, which is the same for the same seed. Raises ExpansionError.
 
-        Raises ExpansionError.
+        picture: (height, width, 3), what the video starts from.
         """
         end = time.monotonic() + self._timeout
         with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
@@ -88,10 +99,10 @@ class LocalExpander:
 
 
 def _generate(model: Any, inputs: Any, seconds: float) -> torch.Tensor:
-    """The ids that were added. Stops early, in the middle of a sentence, when the time is over."""
+    """Returns the generated token ids. When the time is over it stops, even within a sentence."""
     ids = model.generate(
         **inputs, do_sample=True, temperature=TEMPERATURE, max_new_tokens=MAX_TOKENS, max_time=max(seconds, 0.0)
     )
-    known = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
-    added: torch.Tensor = ids[0, known:]
-    return added
+    prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+    generated: torch.Tensor = ids[0, prompt_length:]
+    return generated

@@ -1,21 +1,21 @@
-"""A job within the memory of its device."""
+"""Runs a job within the memory of its device."""
 
 from collections.abc import Generator
 from contextlib import closing
 
+from keyreel.checkpoints.memory import workload
 from keyreel.engine import pipeline
 from keyreel.engine.devices import is_out_of_memory, release
 from keyreel.engine.models import Model
-from keyreel.events import Event, Frames, Notice
-from keyreel.job import Job
-from keyreel.plans import workload
+from keyreel.video.events import Event, Frames, Notice
+from keyreel.video.job import Job
 
 
 def run(model: Model, job: Job) -> Generator[Event]:
-    """Makes the video of `job`, see `keyreel.engine.pipeline.run`, laid out by a memory plan that suits its size.
+    """Makes the video of `job` (see `keyreel.engine.pipeline.run`) under a memory plan that suits its size.
 
-    Plans are made from estimates: a job that runs out of memory all the same begins once more under the next plan. It
-    makes the same frames, so those that were shown already are not shown again.
+    Plans rest on estimates. A job that runs out of memory runs once more under the next plan. The second run makes the
+    same frames, so it does not yield those that the first run has yielded already.
     """
     work = workload(job, model.grid)
     model.placement.fit(work)
@@ -31,15 +31,17 @@ def run(model: Model, job: Job) -> Generator[Event]:
     except Exception as error:
         if not is_out_of_memory(error) or not model.placement.step_down(work):
             raise
-    # Only here are the tensors gone that the error's traceback held.
+    # Not in the except block: there the error's traceback still holds the tensors.
     release(model.device)
-    yield Notice(f"{model.device} ran out of memory. Once more under another plan: {model.placement.description}.")
+    yield Notice(
+        f"{model.device} ran out of memory. Trying again with another memory plan: {model.placement.description}."
+    )
     with closing(pipeline.run(model, job)) as events:
         yield from _without_first(shown, events)
 
 
 def _without_first(count: int, events: Generator[Event]) -> Generator[Event]:
-    """The events without the first frames."""
+    """Yields the events without the first `count` frames."""
     for event in events:
         if isinstance(event, Frames):
             skipped = min(count, len(event.pixels))

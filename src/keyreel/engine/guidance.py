@@ -1,11 +1,11 @@
-"""How several predictions of one step become one (plain functions).
+"""Guidance: combines the predictions of a step into one (pure functions).
 
-All tensors are velocities (1, N, C) in fp32. Lightricks' `pipeline_ltx_video.py` applies them in this order.
+All tensors are velocities (1, N, C) in fp32. The order is that of Lightricks' `pipeline_ltx_video.py`.
 """
 
 import torch
 
-from keyreel.recipes import Guidance
+from keyreel.video.recipes import Guidance
 
 EPSILON = 1e-8
 
@@ -18,7 +18,7 @@ def guided(
     *,
     cfg_star: bool,
 ) -> torch.Tensor:
-    """The prediction of a step. `negative` and `perturbed` are None where `guidance` has no use for them."""
+    """Returns the guided prediction of a step. `negative` and `perturbed` are None if `guidance` does not use them."""
     velocity = positive
     if negative is not None:
         velocity = classifier_free(fitted(negative, positive) if cfg_star else negative, positive, guidance.scale)
@@ -28,17 +28,17 @@ def guided(
 
 
 def classifier_free(negative: torch.Tensor, positive: torch.Tensor, scale: float) -> torch.Tensor:
-    """Classifier-free guidance (arXiv 2207.12598): away from the negative prompt, by `scale` times the difference."""
+    """Classifier-free guidance (arXiv 2207.12598): negative + scale * (positive - negative)."""
     return torch.lerp(negative, positive, scale)
 
 
 def fitted(negative: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    """CFG* (CFG-Zero*, arXiv 2503.18886): the multiple of the negative prediction that is nearest to the positive."""
-    share = (positive * negative).sum() / (negative.square().sum() + EPSILON)
-    return share * negative
+    """CFG-Zero* (arXiv 2503.18886): scales the negative prediction to the multiple nearest to the positive one."""
+    factor = (positive * negative).sum() / (negative.square().sum() + EPSILON)
+    return factor * negative
 
 
 def rescaled(velocity: torch.Tensor, positive: torch.Tensor, amount: float) -> torch.Tensor:
-    """Takes back, in part, the standard deviation that guidance has added (arXiv 2305.08891, section 3.4)."""
+    """Guidance rescale (arXiv 2305.08891, section 3.4): restores the positive's standard deviation by `amount`."""
     factor = positive.std() / velocity.std()
     return velocity * (amount * factor + (1 - amount))

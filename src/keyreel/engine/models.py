@@ -12,10 +12,10 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-from keyreel import catalogue, checkpoint
-from keyreel.canvas import Grid
-from keyreel.checkpoint import Checkpoint
-from keyreel.companions import find_companions
+from keyreel.checkpoints import catalogue, checkpoint
+from keyreel.checkpoints.auxiliary import find_auxiliary_weights
+from keyreel.checkpoints.checkpoint import Checkpoint
+from keyreel.checkpoints.memory import ModelSize
 from keyreel.engine.adapters import Adapter, read_adapter
 from keyreel.engine.autoencoder import check_supported
 from keyreel.engine.devices import choose_device, choose_dtype
@@ -25,13 +25,13 @@ from keyreel.engine.single_file import load_single_file
 from keyreel.engine.upsample import load_upsampler
 from keyreel.engine.weights import fill, mapped
 from keyreel.errors import ModelError, RequestError
-from keyreel.plans import ModelSize
-from keyreel.recipes import NO_WISHES, Abilities, Wishes, default_recipe
+from keyreel.video.canvas import Grid
+from keyreel.video.recipes import RECIPE_DEFAULTS, Capabilities, RecipeSettings, default_recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
-    """Modules in evaluation mode, without gradients. `placement`: which of their weights are on the device now."""
+    """A loaded model: modules in evaluation mode, without gradients. placement: where their weights are."""
 
     name: str
     transformer: LTXVideoTransformer3DModel
@@ -42,24 +42,24 @@ class Model:
     dtype: torch.dtype
     fingerprint: str
     placement: Placement
-    abilities: Abilities = field(default_factory=Abilities)
+    capabilities: Capabilities = field(default_factory=Capabilities)
     upsampler: LTXLatentUpsamplerModel | None = None
     distilled_lora: Adapter | None = None
 
 
-def load_model(name: str, device: str | None, cache_dir: Path, wishes: Wishes = NO_WISHES) -> Model:
-    """Finds, downloads if need be, checks and loads a model. Raises ModelError.
+def load_model(name: str, device: str | None, cache_dir: Path, settings: RecipeSettings = RECIPE_DEFAULTS) -> Model:
+    """Finds, checks and loads a model, and downloads what is missing. Raises ModelError.
 
-    name: see `catalogue.find_model`. device: `cuda`, `cuda:1`, `mps`, `cpu`; None takes the fastest.
+    name: see `catalogue.find_model`. device: `cuda`, `cuda:1`, `mps` or `cpu`; None selects the fastest.
     """
-    _quietly()
+    _disable_progress_bars()
     target = choose_device(device)
     dtype = choose_dtype(target)
     found = catalogue.download(catalogue.find_model(name))
     checkpoint.check_files(found)
-    companions = find_companions(found, wishes)
-    abilities = companions.abilities(cache_dir)
-    default_recipe(abilities, wishes.recipe)
+    auxiliary = find_auxiliary_weights(found, settings)
+    capabilities = auxiliary.capabilities(cache_dir)
+    default_recipe(capabilities, settings.recipe)
     transformer, vae, text_encoder = _load_modules(found)
     check_supported(vae)
     size = ModelSize(checkpoint.count_parameters(found), dtype.itemsize, found.int8)
@@ -73,20 +73,20 @@ def load_model(name: str, device: str | None, cache_dir: Path, wishes: Wishes = 
         dtype=dtype,
         fingerprint=checkpoint.fingerprint(found, cache_dir),
         placement=Placement(transformer, vae, text_encoder, size, target, dtype),
-        abilities=abilities,
-        upsampler=load_upsampler(path, vae, dtype) if (path := companions.upsampler) else None,
-        distilled_lora=_load_adapter(path, transformer) if (path := companions.distilled_lora) else None,
+        capabilities=capabilities,
+        upsampler=load_upsampler(path, vae, dtype) if (path := auxiliary.upsampler) else None,
+        distilled_lora=_load_adapter(path, transformer) if (path := auxiliary.distilled_lora) else None,
     )
 
 
-def _quietly() -> None:
-    """Their progress bars would run into the caller's own; loading is a stage of its own there."""
+def _disable_progress_bars() -> None:
+    """Turns off progress bars that would disturb the caller's own."""
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
 
 
 def _load_modules(found: Checkpoint) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Transformer, autoencoder and text encoder, as they lie in their files."""
+    """Returns transformer, autoencoder and text encoder, with their weights mapped from the files."""
     path, text = found.path, found.text
     if path is None or text is None:
         raise ModelError(f"Model {found.name!r} is not on this machine.")
@@ -99,7 +99,7 @@ def _load_modules(found: Checkpoint) -> tuple[nn.Module, nn.Module, nn.Module]:
 
 
 def _load_part(kind: type[Any], folder: Path) -> nn.Module:
-    """diffusers' own loading would only warn of weights that do not fit, and run with random ones."""
+    """Loads a part strictly. diffusers would only warn of weights that do not fit, and use random ones."""
     try:
         config = kind.load_config(folder, local_files_only=True)
         with torch.device("meta"):
@@ -117,7 +117,7 @@ def _load_text_encoder(folder: Path) -> T5EncoderModel:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder} describes a text encoder that Keyreel cannot build: {error}") from error
     weights = _weights(folder)
-    # One table of words under two names, of which files may carry either.
+    # Files may hold the token embedding under either of two names, or both.
     names = ("shared.weight", "encoder.embed_tokens.weight")
     fill(encoder, {name: weights[other] for name, other in (names, names[::-1]) if other in weights} | weights, folder)
     encoder.set_input_embeddings(encoder.shared)

@@ -1,7 +1,7 @@
-"""Named noise streams: all randomness of a video, from its seed alone.
+"""Named noise streams: all randomness of a video, derived from its seed alone.
 
-Each use of noise has a stream of its own, so that what one part draws never shifts what another part gets: noise does
-not depend on the device, on other requests, on earlier steps or on a resume.
+Each use of noise has its own stream, so one part's draws never shift another part's. Noise does not depend on the
+device, on other requests, on earlier steps or on a resume.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ Shape = tuple[int, ...]
 
 
 def fork(seed: int, purpose: str) -> int:
-    """A seed whose streams have nothing in common with those of `seed`."""
+    """Returns a seed whose streams are independent of those of `seed`."""
     return int.from_bytes(_digest(seed, purpose)[:8], "big")
 
 
 def draw(seed: int, purpose: str, index: int, shape: Shape) -> torch.Tensor:
-    """Standard normal noise, fp32, on the CPU: `(seed, purpose, index)` always gives the same numbers."""
+    """Returns standard normal noise, fp32, on the CPU. `(seed, purpose, index)` always gives the same numbers."""
     digest = _digest(seed, purpose, index)
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
     return torch.randn(shape, generator=generator, dtype=torch.float32)

@@ -1,11 +1,11 @@
-"""The story of one video, top to bottom."""
+"""The pipeline of one video: prompts, conditions, denoising, decoding."""
 
 from collections.abc import Generator, Iterator, Sequence
 from itertools import islice
 
 import torch
 
-from keyreel.canvas import Size, drawn_frames, drawn_size, latent_shape, margins, pass_sizes
+from keyreel.checkpoints.memory import PROMPT_TOKENS
 from keyreel.engine import latents, noise
 from keyreel.engine.adapters import attached, read_adapter
 from keyreel.engine.autoencoder import decode
@@ -21,14 +21,15 @@ from keyreel.engine.denoise import Denoiser
 from keyreel.engine.latents import LatentShape
 from keyreel.engine.models import Model
 from keyreel.engine.preview import is_due, preview
-from keyreel.engine.prompt import MAX_TOKENS, Text
+from keyreel.engine.prompt import Text
 from keyreel.engine.schedule import guidance_per_step, noise_levels
 from keyreel.engine.transformer import KeyValue, rotary, text_key_values
 from keyreel.engine.upsample import upsample
 from keyreel.errors import RequestError
-from keyreel.events import Event, Frames, Notice, Preview, Stage, StageName, Step
-from keyreel.job import Job
-from keyreel.recipes import DISTILLED, Pass, Recipe, recipe_of
+from keyreel.video.canvas import Size, drawn_frames, drawn_size, latent_shape, margins, pass_sizes
+from keyreel.video.events import Event, Frames, Notice, Preview, Stage, StageName, Step
+from keyreel.video.job import Job
+from keyreel.video.recipes import DISTILLED, Pass, Recipe, recipe_of
 
 FRAMES_PER_EVENT = 8
 PASSES: tuple[StageName, ...] = ("denoise", "refine")
@@ -36,9 +37,9 @@ PASSES: tuple[StageName, ...] = ("denoise", "refine")
 
 @torch.inference_mode()
 def run(model: Model, job: Job) -> Generator[Event]:
-    """Makes the video of `job` and yields what happens, the finished frames among it.
+    """Makes the video of `job`. Yields events, among them the finished frames.
 
-    Can be stopped after any event by closing the iterator. However it ends, the model is as it was before.
+    Closing the iterator stops it after any event. It always leaves the model as it was.
     """
     recipe = _recipe(model, job)
     adapters = [read_adapter(file.path, model.transformer, file.scale, file.loc, file.name) for file in job.adapters]
@@ -46,47 +47,47 @@ def run(model: Model, job: Job) -> Generator[Event]:
         adapters.insert(0, model.distilled_lora)
 
     texts = [model.prompts.encode(prompt) for prompt in _prompts(job, recipe)]
-    yield from _cut_prompts(texts)
+    yield from _truncation_notices(texts)
 
     pins = yield from encode_conditions(model, job)
     with attached(model.transformer, adapters):
         z = yield from draw(model, job, recipe, texts, pins)
 
     yield Stage("decode", job.frames)
-    yield from _show(_decoded(model, job, z), job)
+    yield from _frame_events(_decode(model, job, z), job)
 
 
 def _recipe(model: Model, job: Job) -> Recipe:
     sampling = job.sampling
-    if obstacle := model.abilities.obstacle(sampling.recipe):
+    if obstacle := model.capabilities.obstacle(sampling.recipe):
         raise RequestError.at(("recipe",), obstacle, "feature_not_supported")
-    distilled = model.abilities.distilled
+    distilled = model.capabilities.distilled
     return recipe_of(sampling.recipe, job.steps, sampling.guidance_scale, distilled=distilled, passes=job.passes)
 
 
 def _prompts(job: Job, recipe: Recipe) -> tuple[str, ...]:
-    """Where no step is guided by the negative prompt, it has no part in the video."""
-    is_guided = any(guidance.scale > 1 for part in recipe.passes for _, guidance in part.guidance)
+    """Returns the prompts to encode. The negative prompt is left out when no step uses it."""
+    is_guided = any(guidance.scale > 1 for one_pass in recipe.passes for _, guidance in one_pass.guidance)
     return (job.prompt, job.negative_prompt) if is_guided else (job.prompt,)
 
 
-def _cut_prompts(texts: Sequence[Text]) -> Iterator[Notice]:
+def _truncation_notices(texts: Sequence[Text]) -> Iterator[Notice]:
     for name, text in zip(("prompt", "negative prompt"), texts, strict=False):
         if text.is_cut:
             yield Notice(
-                f"The {name} is longer than the model reads; what follows its first {MAX_TOKENS} tokens is ignored."
+                f"The {name} is longer than the model can read: only its first {PROMPT_TOKENS} tokens are used."
             )
 
 
 def encode_conditions(model: Model, job: Job) -> Generator[Event, None, list[list[PinnedLatents]]]:
-    """The conditions for each pass, at its size."""
+    """Encodes the conditions for each pass, at its size. Returns one list per pass."""
     sizes = pass_sizes(job.size, model.grid, job.sampling.recipe)
     drawn = drawn_size(job.size, model.grid)
     yield Stage("conditions", len(job.conditions) * len(sizes))
     pins: list[list[PinnedLatents]] = [[] for _ in sizes]
     for condition in job.conditions:
-        for size, of_pass in zip(sizes, pins, strict=True):
-            of_pass.append(encode_condition(model.vae, condition, drawn, size))
+        for size, pinned in zip(sizes, pins, strict=True):
+            pinned.append(encode_condition(model.vae, condition, drawn, size))
             yield Step(sum(map(len, pins)))
     return pins
 
@@ -94,22 +95,22 @@ def encode_conditions(model: Model, job: Job) -> Generator[Event, None, list[lis
 def draw(
     model: Model, job: Job, recipe: Recipe, texts: Sequence[Text], pins: Sequence[Sequence[PinnedLatents]]
 ) -> Generator[Event, None, torch.Tensor]:
-    """The finished latents (1, C, F, H, W), on the model's device: pass after pass, each from what the last left."""
+    """Runs the passes, each on the result of the one before. Returns latents (1, C, F, H, W) on the model's device."""
     key_values = [text_key_values(model.transformer, text.embedding) for text in texts]
     sizes = pass_sizes(job.size, model.grid, job.sampling.recipe)
     z = None
-    for stage, part, size, pinned in zip(PASSES, recipe.passes, sizes, pins, strict=False):
+    for stage, one_pass, size, pinned in zip(PASSES, recipe.passes, sizes, pins, strict=False):
         if z is not None:
             yield Stage("upsample")
-            z = _upsampled(model, job, z)
+            z = _upsample(model, job, z)
         seed = job.seed if z is None else noise.fork(job.seed, stage)
-        sigmas = noise_levels(part)
+        sigmas = noise_levels(one_pass)
         sequence = token_sequence(pinned, _start(model, job, size, z, sigmas[0], seed), model.grid, seed)
-        denoiser = _denoiser(model, job, recipe, part, sequence, key_values, seed)
+        denoiser = _denoiser(model, job, recipe, one_pass, sequence, key_values, seed)
         steps, shape = len(sigmas) - 1, _shape(model, job, size)
         yield Stage(stage, steps)
         tokens = sequence.tokens.to(model.device)
-        for done, tokens, clean in denoiser.steps(tokens):  # noqa: B007, B020 - the last step's tokens are what comes of it
+        for done, tokens, clean in denoiser.steps(tokens):  # noqa: B007, B020 - the last step's tokens are the result
             yield Step(done)
             if job.previews and is_due(done, steps):
                 yield _preview(model, job, latents.unpack(clean[:, sequence.extra :], shape))
@@ -122,13 +123,13 @@ def _shape(model: Model, job: Job, size: Size) -> LatentShape:
     return latent_shape(size, drawn_frames(job.frames, model.grid), model.grid)
 
 
-def _upsampled(model: Model, job: Job, z: torch.Tensor) -> torch.Tensor:
+def _upsample(model: Model, job: Job, z: torch.Tensor) -> torch.Tensor:
     assert model.upsampler is not None, "checked at the start"  # noqa: S101
     return upsample(model.upsampler, z, model.vae, job.sampling.adain)
 
 
 def _start(model: Model, job: Job, size: Size, z: torch.Tensor | None, sigma: float, seed: int) -> torch.Tensor:
-    """What a pass starts from, on the CPU: noise, in a later pass as much of it as its first noise level says."""
+    """Returns the start of a pass, on the CPU: noise or, in a later pass, `z` noised to the level `sigma`."""
     fresh = initial_noise(_shape(model, job, size), model.transformer.config.in_channels, seed)
     return fresh if z is None else z.cpu().lerp(fresh, sigma)
 
@@ -137,7 +138,7 @@ def _denoiser(
     model: Model,
     job: Job,
     recipe: Recipe,
-    part: Pass,
+    one_pass: Pass,
     sequence: TokenSequence,
     key_values: Sequence[list[KeyValue]],
     seed: int,
@@ -148,8 +149,8 @@ def _denoiser(
         table=rotary(model.transformer, sequence.coordinates.to(model.device), job.frame_rate),
         positive=key_values[0],
         negative=key_values[1] if len(key_values) > 1 else [],
-        sigmas=noise_levels(part),
-        guidance=guidance_per_step(part, recipe.depth, len(model.transformer.transformer_blocks)),
+        sigmas=noise_levels(one_pass),
+        guidance=guidance_per_step(one_pass, recipe.depth, len(model.transformer.transformer_blocks)),
         condition_noise_scale=job.sampling.condition_noise_scale,
         seed=seed,
         stg_mode=job.sampling.stg_mode,
@@ -163,10 +164,10 @@ def _preview(model: Model, job: Job, clean: torch.Tensor) -> Preview:
     return Preview(pixels[::-1] if job.reverse else pixels)
 
 
-def _decoded(model: Model, job: Job, z: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Latents (1, C, F, H, W) to frames (height, width, 3) uint8 of the user's size, on the CPU.
+def _decode(model: Model, job: Job, z: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Decodes latents (1, C, F, H, W). Yields frames (height, width, 3), uint8, of the user's size, on the CPU.
 
-    A little noise goes into the latents first; the decoder is told its level and replaces it by detail.
+    A timestep-conditioned decoder gets slightly noisy latents and the noise level, and replaces the noise with detail.
     """
     shape: LatentShape = (z.shape[2], z.shape[3], z.shape[4])
     if model.vae.config.timestep_conditioning:
@@ -184,8 +185,8 @@ def _decoded(model: Model, job: Job, z: torch.Tensor) -> Iterator[torch.Tensor]:
         yield ((inner.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu()
 
 
-def _show(frames: Iterator[torch.Tensor], job: Job) -> Iterator[Event]:
-    """Frames in playing order, a few at a time; a reversed video can only be shown once it is complete."""
+def _frame_events(frames: Iterator[torch.Tensor], job: Job) -> Iterator[Event]:
+    """Yields frames in playing order, a few at a time. A reversed video has to be complete first."""
     if job.reverse:
         whole = []
         for frame in frames:

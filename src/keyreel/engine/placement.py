@@ -1,4 +1,4 @@
-"""Where a model's weights are: the part of it that changes from request to request."""
+"""Places a model's weights on a device. The placement may change from request to request."""
 
 from itertools import chain
 
@@ -7,18 +7,18 @@ from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from torch import nn
 from transformers import T5EncoderModel
 
-from keyreel import plans
+from keyreel.checkpoints import memory as plans
+from keyreel.checkpoints.memory import GIB, LEAST, ModelSize, Plan, Workload
 from keyreel.engine.blocks import BlockStream
 from keyreel.engine.devices import is_out_of_memory, main_memory, memory, release
 from keyreel.errors import ModelError
-from keyreel.plans import GIB, LEAST, ModelSize, Plan, Workload
 
 PINNED_SHARE = 0.7
-"""Of the main memory that is free: the rest of the machine cannot use pinned memory."""
+"""Share of the free main memory that may be pinned. Nothing else can use pinned memory."""
 
 
 class Placement:
-    """Lays a model out on a device, by a plan (see `keyreel.plans`)."""
+    """Places a model on a device according to a memory plan (see `keyreel.checkpoints.memory`)."""
 
     def __init__(
         self,
@@ -29,22 +29,22 @@ class Placement:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        """The modules' weights lie in their files. Raises ModelError when the device has no room for it."""
+        """Expects modules whose weights are mapped from their files. Raises ModelError if the device is too small."""
         self.size = size
         self.plan = LEAST
         self._device = device
-        self._learnt = 0
-        self._pinnable = PINNED_SHARE * main_memory()[0] if device.type == "cuda" else 0
+        self._correction = 0  # bytes that requests take beyond the estimates, learnt from failures
+        self._pinned_limit = PINNED_SHARE * main_memory()[0] if device.type == "cuda" else 0
         free, _ = memory(device)
         plan = plans.choose(size, plans.REFERENCE, free) or self.plan
         if (need := plans.held(plan, size)) > free:
             raise ModelError(
-                f"The model takes {need / GIB:.1f} GiB of {device} even when all that can stream does; "
+                f"The model needs {need / GIB:.1f} GiB of {device} even when everything that can stream does; "
                 f"{free / GIB:.1f} GiB are free."
             )
         self._transformer = BlockStream(transformer.transformer_blocks, device, dtype, int8=size.int8)
         self._text = BlockStream(text_encoder.encoder.block, device, dtype)
-        # Aside, while what always stays is brought.
+        # Detach the blocks while all other weights move to the device.
         transformer.transformer_blocks, text_encoder.encoder.block = nn.ModuleList(), nn.ModuleList()
         for module in (transformer, vae, text_encoder):
             for tensor in chain(module.parameters(), module.buffers()):
@@ -53,22 +53,22 @@ class Placement:
         self._follow(plan)
 
     def fit(self, work: Workload) -> None:
-        """Makes room for a request. What no plan has room for is tried with the least: sizes are estimates."""
+        """Makes room for a request. If no plan fits, uses the least: the sizes are only estimates."""
         free, _ = memory(self._device)
-        room = free + plans.held(self.plan, self.size) - self._learnt
+        room = free + plans.held(self.plan, self.size) - self._correction
         plan = plans.choose(self.size, work, room) or LEAST
         if plan != self.plan:
             self._follow(plan)
 
     def step_down(self, work: Workload) -> bool:
-        """After a request ran out of memory: to the next plan, and from now on expect such requests to take more.
+        """Changes to the next plan after a request ran out of memory. Returns False if there is none.
 
-        Returns False when there is none.
+        Raises the estimates of later requests accordingly.
         """
         following = plans.after(self.plan, self.size.parameters)
         if following is None:
             return False
-        self._learnt += plans.needed(self.plan, self.size, work) - plans.needed(following, self.size, work)
+        self._correction += plans.needed(self.plan, self.size, work) - plans.needed(following, self.size, work)
         self._follow(following)
         return True
 
@@ -81,7 +81,7 @@ class Placement:
         return plans.describe(self.plan, self.size.parameters)
 
     def _follow(self, plan: Plan) -> None:
-        """Follows a plan, or the first after it that there turns out to be room for."""
+        """Carries out a plan. If memory runs out, carries out the first of the following plans that fits."""
         try:
             self._lay_out(plan)
         except Exception as error:
@@ -94,8 +94,8 @@ class Placement:
 
     def _lay_out(self, plan: Plan) -> None:
         self.plan = plan
-        pinned = plans.streamed(plan, self.size) < self._pinnable
-        # In this order either way: the text encoder only stays where all blocks of the transformer do.
+        pinned = plans.streamed(plan, self.size) < self._pinned_limit
+        # This order suits both directions: the text encoder only stays when all transformer blocks stay.
         self._text.keep(len(self._text) if plan.text else 0, pinned=pinned)
         self._transformer.keep(plan.blocks, pinned=pinned)
         release(self._device)

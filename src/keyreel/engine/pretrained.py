@@ -1,4 +1,4 @@
-"""Small models of transformers' own kinds, loaded whole or not at all."""
+"""Loads small models with transformers, and refuses files that do not fit completely."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from keyreel.errors import ModelError
 
 
 def load_pretrained(kind: Any, folder: str, setting: str, device: torch.device, dtype: torch.dtype | str) -> nn.Module:
-    """A model in evaluation mode. setting: which of the operator's names the folder, for messages.
+    """Loads a model in evaluation mode. Raises ModelError, also when a weight does not fit.
 
-    transformers only warns of weights that do not fit, and runs with random ones. Raises ModelError.
+    transformers would only warn of such a weight and use random values. setting: the name of the setting that gives the
+    folder, for messages.
     """
     transformers_logging.disable_progress_bar()
     try:
@@ -20,22 +21,24 @@ def load_pretrained(kind: Any, folder: str, setting: str, device: torch.device, 
             folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise unloadable(folder, setting, error) from error
+        raise _load_error(folder, setting, error) from error
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[what]:
-            raise ModelError(f"{setting}: {folder} does not fit its configuration: {what} {sorted(report[what])[:5]}.")
+            raise ModelError(
+                f"{setting}: the model in {folder} does not fit its configuration: {what} {sorted(report[what])[:5]}."
+            )
     loaded: nn.Module = model.eval().requires_grad_(False).to(device)
     return loaded
 
 
 def load_processor(kind: Any, folder: str, setting: str, **options: Any) -> Any:
-    """A tokenizer or picture processor. Raises ModelError."""
+    """Loads a tokenizer or picture processor. Raises ModelError."""
     try:
         return kind.from_pretrained(folder, local_files_only=True, **options)
     except (OSError, ValueError, ImportError) as error:
-        raise unloadable(folder, setting, error) from error
+        raise _load_error(folder, setting, error) from error
 
 
-def unloadable(folder: str, setting: str, error: Exception) -> ModelError:
+def _load_error(folder: str, setting: str, error: Exception) -> ModelError:
     reason = str(error).strip().partition("\n")[0].rstrip(".")
     return ModelError(f"{setting}: cannot load {folder}: {reason}.")

@@ -1,4 +1,4 @@
-"""Previews: what a video is going to look like as far as one step can tell, decoded small."""
+"""Previews: small frames of the video that the current step predicts."""
 
 import torch
 from diffusers import AutoencoderKLLTXVideo
@@ -6,29 +6,31 @@ from torch.nn import functional
 
 from keyreel.engine import latents
 from keyreel.engine.autoencoder import decode
-from keyreel.job import Pixels
-from keyreel.media.samples import spread
+from keyreel.media.samples import evenly_spaced
+from keyreel.video.job import Pixels
 
 COUNT = 5
-"""Previews in a pass, at most. With so few frames all of them take about 5 % of the demo model's time, and less of
-a large model's: there a step is dearer, and what is decoded is smaller beside the video."""
+"""Previews in a pass, at most. Together they take about 5 % of the demo model's time. For a large model it is less: a
+step costs more, and a preview is smaller compared with the video."""
 FRAMES = 4
+"""Frames of a preview, at most."""
 CELLS = 16
-"""Latents on the longer side: a larger grid is shrunk."""
+"""Latent cells on the longer side, at most. A larger grid is shrunk."""
 PIXELS = 256
+"""Pixels on the longer side, at most."""
 
 
 def is_due(done: int, steps: int) -> bool:
-    """After which of a pass' steps there is a preview: the first, then evenly spread, not the last."""
+    """Whether a preview follows step `done` of a pass: after the first, then evenly spread, never after the last."""
     return done < steps and (done - 1) * COUNT % steps < COUNT
 
 
 def preview(vae: AutoencoderKLLTXVideo, clean: torch.Tensor, timestep: float) -> Pixels:
-    """Normalised latents (1, C, F, H, W), free of noise, to frames (n, height, width, 3) from all over the video.
+    """Decodes normalised, clean latents (1, C, F, H, W) to a few frames (n, height, width, 3), evenly spread.
 
-    Each is decoded as if it were a video of one frame, which costs an eighth of what its latents hold.
+    Each is decoded as a video of one frame, which costs an eighth of decoding all frames of its latents.
     """
-    frames = clean[0, :, spread(clean.shape[2], FRAMES)].transpose(0, 1)
+    frames = clean[0, :, evenly_spaced(clean.shape[2], FRAMES)].transpose(0, 1)
     cells = _shrunk(frames, CELLS)[:, :, None]
     pixels = next(decode(vae, latents.denormalise(cells, vae).to(vae.dtype), timestep))
     small = _shrunk(pixels.float().clamp(-1, 1), PIXELS)
@@ -37,7 +39,7 @@ def preview(vae: AutoencoderKLLTXVideo, clean: torch.Tensor, timestep: float) ->
 
 
 def _shrunk(pictures: torch.Tensor, longest: int) -> torch.Tensor:
-    """(n, C, H, W) with neither side longer than this."""
+    """Shrinks pictures (n, C, H, W) until neither side is longer than `longest`."""
     height, width = pictures.shape[2:]
     scale = longest / max(height, width)
     if scale >= 1:

@@ -1,4 +1,4 @@
-"""Prompts to embeddings."""
+"""Encodes prompts to embeddings."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
-MAX_TOKENS = 256
+from keyreel.checkpoints.memory import PROMPT_TOKENS
+
 CACHED_PROMPTS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """embedding: (1, L, E) on the model's device. `is_cut`: the prompt was longer than the model reads."""
+    """An encoded prompt. embedding: (1, L, E) on the model's device. is_cut: whether the prompt was too long."""
 
     embedding: torch.Tensor
     is_cut: bool
@@ -20,7 +21,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class PromptEncoder:
-    """T5 and its tokenizer, with the embeddings of recent prompts: most requests share their negative prompt."""
+    """T5 and its tokenizer. Caches recent prompts, because most requests share their negative prompt."""
 
     tokenizer: PreTrainedTokenizerBase
     encoder: T5EncoderModel
@@ -36,10 +37,10 @@ class PromptEncoder:
         return self.recent[prompt]
 
     def _encode(self, prompt: str) -> Text:
-        # No padding, so no mask: padded positions get no attention anyhow, neither here nor in the transformer.
+        # Unpadded, so no mask is needed: neither T5 nor the transformer would attend to padding.
         tokens = self.tokenizer(prompt.strip(), return_tensors="pt", verbose=False).input_ids
-        is_cut = tokens.shape[1] > MAX_TOKENS
+        is_cut = tokens.shape[1] > PROMPT_TOKENS
         if is_cut:
-            tokens = torch.cat((tokens[:, : MAX_TOKENS - 1], tokens[:, -1:]), dim=1)
+            tokens = torch.cat((tokens[:, : PROMPT_TOKENS - 1], tokens[:, -1:]), dim=1)
         embedding = self.encoder(tokens.to(self.device)).last_hidden_state
         return Text(embedding, is_cut)

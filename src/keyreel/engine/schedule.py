@@ -1,18 +1,19 @@
-"""Noise levels, and what steers at each. sigma = 1 is pure noise, sigma = 0 the finished latents."""
+"""Noise levels and the guidance at each. sigma = 1 is pure noise, sigma = 0 the finished latents."""
 
 from dataclasses import replace
 
-from keyreel.recipes import Guidance, Pass
+from keyreel.video.recipes import Guidance, Pass
 
 THRESHOLD = 0.025
+"""How far sigma falls in the linear half of the schedule."""
 TOLERANCE = 1e-6
 """Two noise levels closer than this are the same."""
 
 
 def linear_quadratic(steps: int) -> tuple[float, ...]:
-    """The `steps` + 1 noise levels of LTX-Video 0.9.7, from 1 down to 0.
+    """Returns the `steps` + 1 noise levels of LTX-Video 0.9.7, from 1 down to 0.
 
-    The first half of the steps goes linearly from 1 to 0.975, the rest along a parabola that joins it without a kink
+    The first half of the steps goes linearly from 1 to 0.975, the rest along a parabola with the same initial slope
     (Movie Gen, arXiv 2410.13720, appendix; LTX-Video `schedulers/rf.py`).
     """
     if steps == 1:
@@ -27,22 +28,23 @@ def linear_quadratic(steps: int) -> tuple[float, ...]:
 
 
 def noise_levels(run: Pass) -> tuple[float, ...]:
-    """The pass's noise levels, one more than it has steps. The last step always ends at 0."""
+    """Returns the noise levels of a pass, one more than it has steps. The last step always ends at 0."""
     levels = linear_quadratic(run.steps)[:-1]
     return (*levels[run.skip_initial : run.steps - run.skip_final], 0.0)
 
 
 def guidance_per_step(run: Pass, depth: int, layers: int) -> tuple[Guidance, ...]:
-    """What steers each step of a pass. Blocks that are counted for `depth` are found in a model of `layers`.
+    """Returns the guidance of each step of a pass, with its block numbers for a model of `layers` blocks.
 
-    In a shallower model a block stands for the one at the same relative depth.
+    The recipe gives block numbers for a model of `depth` blocks. A shallower model uses the blocks at the same relative
+    depth, a deeper one the same blocks.
     """
     chosen = (guidance_at(run, sigma) for sigma in noise_levels(run)[:-1])
     return tuple(replace(item, blocks=_blocks(item, depth, layers)) for item in chosen)
 
 
 def guidance_at(run: Pass, sigma: float) -> Guidance:
-    """The first entry that lies at or below `sigma`, or else the last (LTX-Video's `guidance_timesteps`)."""
+    """Returns the first entry at or below `sigma`, else the last (LTX-Video's `guidance_timesteps`)."""
     below = (guidance for start, guidance in run.guidance if start <= sigma + TOLERANCE)
     return next(below, run.guidance[-1][1])
 

@@ -1,7 +1,7 @@
-"""Lightricks' own layout: transformer and autoencoder in one safetensors file that carries its configuration.
+"""Lightricks' layout: transformer and autoencoder in one safetensors file that holds its configuration.
 
-diffusers can read such files, but fetches their configuration from the hub and tells versions apart by the
-width of one layer. Here the file's own configuration decides.
+diffusers can read such files, but it fetches their configuration from the hub and tells versions apart by the width of
+one layer. Here the configuration in the file decides.
 """
 
 import re
@@ -13,8 +13,8 @@ import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from torch import nn
 
-from keyreel.checkpoint import single_file_config
-from keyreel.engine.weights import fill, mapped, some
+from keyreel.checkpoints.checkpoint import single_file_config
+from keyreel.engine.weights import fill, first_keys, mapped
 from keyreel.errors import ModelError
 
 TRANSFORMER_PREFIX = "model.diffusion_model."
@@ -52,7 +52,7 @@ Block = tuple[str, Mapping[str, Any]]
 
 
 def load_single_file(path: Path) -> tuple[nn.Module, nn.Module]:
-    """Transformer and autoencoder, on the CPU. Raises ModelError, naming what is missing or unknown."""
+    """Loads transformer and autoencoder, on the CPU. Raises ModelError, which names missing or unknown weights."""
     config = single_file_config(path)
     try:
         transformer, vae = build(config)
@@ -62,12 +62,12 @@ def load_single_file(path: Path) -> tuple[nn.Module, nn.Module]:
     fill(transformer, transformer_weights(weights), path)
     fill(vae, vae_weights(weights), path)
     if weights:
-        raise ModelError(f"{path} holds weights that Keyreel does not know: {some(weights)}.")
+        raise ModelError(f"{path} holds weights that Keyreel does not know: {first_keys(weights)}.")
     return transformer, vae
 
 
 def build(config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
-    """Transformer and autoencoder without weights (on the meta device), from Lightricks' configuration."""
+    """Builds transformer and autoencoder without weights (on the meta device), from Lightricks' configuration."""
     with torch.device("meta"):
         transformer = LTXVideoTransformer3DModel.from_config(transformer_config(config["transformer"]))
         vae = AutoencoderKLLTXVideo.from_config(vae_config(config["vae"]))
@@ -75,12 +75,12 @@ def build(config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
 
 
 def transformer_config(original: Mapping[str, Any]) -> dict[str, Any]:
-    """Lightricks' configuration in diffusers' words."""
+    """Translates Lightricks' configuration of the transformer to diffusers'."""
     return {option: original[option] for option in TRANSFORMER_OPTIONS if option in original}
 
 
 def vae_config(original: Mapping[str, Any]) -> dict[str, Any]:
-    """Lightricks' configuration in diffusers' words. Raises ModelError for blocks from before 0.9.5."""
+    """Translates Lightricks' configuration of the autoencoder to diffusers'. Raises ModelError before 0.9.5."""
     down_layers, down = _stages(original["encoder_blocks"], set(DOWNSAMPLING))
     up_layers, up = _stages(original["decoder_blocks"], {"compress_all"})
     factors = [options.get("multiplier", 1) for _, options in up]
@@ -112,7 +112,7 @@ def vae_config(original: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def transformer_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Takes the transformer's weights out of a file's, under diffusers' names."""
+    """Removes the transformer's weights from `weights` and returns them under diffusers' names."""
     taken = _take(weights, TRANSFORMER_PREFIX)
     return {
         ".".join(TRANSFORMER_NAMES.get(part, part) for part in key.split(".")): tensor for key, tensor in taken.items()
@@ -120,19 +120,23 @@ def transformer_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 
 
 def vae_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Takes the autoencoder's weights out of a file's, under diffusers' names."""
+    """Removes the autoencoder's weights from `weights` and returns them under diffusers' names."""
     taken = _take(weights, VAE_PREFIX)
     statistics = _take(taken, STATISTICS)
     middle = max((int(found[1]) for key in taken if (found := DOWN_BLOCK.match(key))), default=0)
     named = {_vae_name(key, middle): tensor for key, tensor in taken.items()}
-    for ours, theirs in (("latents_mean", "mean-of-means"), ("latents_std", "std-of-means")):
-        if theirs in statistics:  # the other statistics serve no computation
-            named[ours] = statistics[theirs]
+    # The other statistics serve no computation.
+    for name, original in (("latents_mean", "mean-of-means"), ("latents_std", "std-of-means")):
+        if original in statistics:
+            named[name] = statistics[original]
     return named
 
 
 def _vae_name(key: str, middle: int) -> str:
-    """Lightricks numbers residual and resampling blocks in one list; `middle` is the encoder's last."""
+    """Returns diffusers' name of a weight.
+
+    Lightricks numbers residual and resampling blocks in one list. middle: the number of the encoder's last block.
+    """
     side, block, *rest = key.replace(".res_blocks.", ".resnets.").split(".")
     if block in {"down_blocks", "up_blocks"}:
         number = int(rest.pop(0))
@@ -153,13 +157,13 @@ def _up_block(number: int) -> str:
 
 
 def _stages(blocks: list[Block], resampling: set[str]) -> tuple[list[Mapping[str, Any]], list[Block]]:
-    """Splits `res_x, compress, res_x, ...` into the residual blocks' options and the resampling blocks."""
-    residual, between = blocks[::2], blocks[1::2]
-    known = all(name == "res_x" for name, _ in residual) and all(name in resampling for name, _ in between)
+    """Splits `res_x, compress, res_x, ...` into the options of the residual blocks and the resampling blocks."""
+    residual, others = blocks[::2], blocks[1::2]
+    known = all(name == "res_x" for name, _ in residual) and all(name in resampling for name, _ in others)
     if not known or len(blocks) % 2 == 0:
         names = ", ".join(name for name, _ in blocks)
         raise ModelError(f"This autoencoder is not that of LTX-Video 0.9.5 or later: its blocks are {names}.")
-    return [options for _, options in residual], between
+    return [options for _, options in residual], others
 
 
 def _widths(base: int, factors: list[int]) -> list[int]:

@@ -1,11 +1,11 @@
 """One forward of LTX-Video's transformer, over the weights of diffusers' LTXVideoTransformer3DModel.
 
-The same numbers as the module's own forward, without what it computes again and again:
-- the text's keys and values do not depend on the noise level: once per request, not once per step;
-- the text is not padded, so its attention needs no mask;
-- the modulation is computed for the two to four distinct noise levels of a step, not for each token;
-- the rotary tables are computed once per request;
-- what the forwards of a step have in common is computed once.
+It gives the numbers of the module's own forward, but avoids repeated computation:
+- The text's keys and values do not depend on the noise level: they are computed once per request, not once per step.
+- The text is not padded, so its attention needs no mask.
+- The modulation is computed for the two to four distinct noise levels of a step, not for each token.
+- The rotary tables are computed once per request.
+- What the forwards of a step have in common is computed once.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from diffusers import LTXVideoTransformer3DModel
 from diffusers.models.transformers.transformer_ltx import LTXAttention, LTXVideoTransformerBlock
 from torch.nn import functional
 
-from keyreel.recipes import StgMode
+from keyreel.video.recipes import StgMode
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 Rotary = tuple[torch.Tensor, torch.Tensor]
@@ -24,14 +24,14 @@ Rotary = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Noise levels of a step: `values` (K,) are the distinct sigmas, `index` (N,) says which one each token has."""
+    """The noise levels of a step. values: (K,) the distinct sigmas. index: (N,) the position of each token's sigma."""
 
     values: torch.Tensor
     index: torch.Tensor
 
     @classmethod
     def of(cls, sigmas: torch.Tensor) -> "Levels":
-        """sigmas: (N,), one per token."""
+        """Makes the levels of sigmas (N,), one per token."""
         values, index = torch.unique(sigmas, return_inverse=True)
         return cls(values, index)
 
@@ -39,7 +39,7 @@ class Levels:
         return Levels(self.values.to(device), self.index.to(device))
 
     def spread(self, per_level: torch.Tensor) -> torch.Tensor:
-        """(K, D) -> (1, N, D), or (1, 1, D) when all tokens have one level."""
+        """Gives each token the row of its level: (K, D) -> (1, N, D), or (1, 1, D) when all tokens share one level."""
         if len(per_level) == 1:
             return per_level[None]
         return per_level[self.index][None]
@@ -47,7 +47,7 @@ class Levels:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """One prediction of a step: under which prompt, and which blocks are perturbed in which way."""
+    """One prediction of a step. text: its prompt. perturbed: the blocks that are perturbed. mode: how."""
 
     text: list[KeyValue]
     perturbed: tuple[int, ...] = ()
@@ -58,7 +58,7 @@ class Forward:
 
 
 def rotary(transformer: LTXVideoTransformer3DModel, coordinates: torch.Tensor, frame_rate: int) -> Rotary:
-    """Cosine and sine (1, N, D) in fp32 for coordinates (3, N) in frames and pixels."""
+    """Returns the rotary tables, cosine and sine (1, N, D) in fp32, for coordinates (3, N) in frames and pixels."""
     seconds = coordinates.clone()
     seconds[0] = seconds[0] * (1.0 / frame_rate)
     cosine, sine = transformer.rope(seconds, video_coords=seconds[None])
@@ -66,7 +66,7 @@ def rotary(transformer: LTXVideoTransformer3DModel, coordinates: torch.Tensor, f
 
 
 def text_key_values(transformer: LTXVideoTransformer3DModel, embedding: torch.Tensor) -> list[KeyValue]:
-    """Keys and values (1, L, D) of a prompt's embedding (1, L, E) for each block's cross-attention."""
+    """Returns keys and values (1, L, D) of each block's cross-attention for a prompt's embedding (1, L, E)."""
     text = transformer.caption_projection(embedding)
     return [
         (block.attn2.norm_k(block.attn2.to_k(text)), block.attn2.to_v(text)) for block in transformer.transformer_blocks
@@ -80,24 +80,24 @@ def velocities(
     table: Rotary,
     forwards: Sequence[Forward],
 ) -> list[torch.Tensor]:
-    """Predicted velocities (noise - data) of tokens (1, N, C), each at its own noise level. In the dtype of `tokens`.
+    """Predicts the velocities (noise - data) of tokens (1, N, C), each at its noise level. In the dtype of `tokens`.
 
-    The forwards go through the blocks side by side, so that a block's weights are needed once. What two of them have
-    in common, as a perturbed one has up to its first perturbed block, is computed once.
+    All forwards pass through a block before the next block runs, so its weights are needed once. Common parts are
+    computed once: a perturbed forward equals the plain one up to its first perturbed block.
     """
     hidden = transformer.proj_in(tokens)
     modulation, embedded = transformer.time_embed(levels.values * 1000, hidden_dtype=hidden.dtype)
     states = [hidden for _ in forwards]
     for index, block in enumerate(transformer.transformer_blocks):
-        known: dict[object, torch.Tensor] = {}
-        following = []
+        computed: dict[object, torch.Tensor] = {}
+        next_states = []
         for state, forward in zip(states, forwards, strict=True):
             mode = forward.mode_at(index)
             key = id(state), id(forward.text), mode
-            if key not in known:
-                known[key] = _block(block, state, modulation, levels, table, forward.text[index], mode)
-            following.append(known[key])
-        states = following
+            if key not in computed:
+                computed[key] = _block(block, state, modulation, levels, table, forward.text[index], mode)
+            next_states.append(computed[key])
+        states = next_states
     shift, scale = map(levels.spread, (transformer.scale_shift_table + embedded[:, None]).unbind(1))
     return [transformer.proj_out(_modulate(transformer.norm_out(state), shift, scale)) for state in states]
 
@@ -137,7 +137,7 @@ def _self_attention(
 
 
 def _attention(attention: LTXAttention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Query (1, N, D), key and value (1, M, D) -> (1, N, D), through the output projection."""
+    """Attention with output projection: query (1, N, D), key and value (1, M, D) -> (1, N, D)."""
     query, key, value = (
         torch.unflatten(part, 2, (attention.heads, -1)).transpose(1, 2) for part in (query, key, value)
     )
@@ -150,8 +150,8 @@ def _rotate(vectors: torch.Tensor, table: Rotary) -> torch.Tensor:
     """Rotates neighbouring pairs of channels (1, N, D), in fp32."""
     cosine, sine = table
     even, odd = torch.unflatten(vectors.float(), 2, (-1, 2)).unbind(-1)
-    turned = torch.stack((-odd, even), dim=-1).flatten(2)
-    return torch.addcmul(vectors.float() * cosine, turned, sine).to(vectors.dtype)
+    rotated = torch.stack((-odd, even), dim=-1).flatten(2)
+    return torch.addcmul(vectors.float() * cosine, rotated, sine).to(vectors.dtype)
 
 
 def _modulate(hidden: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

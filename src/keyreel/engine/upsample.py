@@ -1,4 +1,4 @@
-"""The latent upsampler: latents of twice the width and height, for the second pass of a recipe."""
+"""The latent upsampler: doubles width and height of latents for the second pass of a recipe."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from diffusers import AutoencoderKLLTXVideo
 from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from safetensors import SafetensorError, safe_open
 
-from keyreel.companions import weights_of
+from keyreel.checkpoints.auxiliary import upsampler_weights
 from keyreel.engine import latents
 from keyreel.engine.devices import on_device
 from keyreel.engine.weights import fill, mapped
@@ -19,18 +19,18 @@ OPTIONS = ("in_channels", "mid_channels", "num_blocks_per_stage", "dims", "spati
 
 
 def load_upsampler(path: Path, vae: AutoencoderKLLTXVideo, dtype: torch.dtype) -> LTXLatentUpsamplerModel:
-    """Reads Lightricks' single file or a folder in diffusers' layout, for that autoencoder. Raises ModelError.
+    """Loads an upsampler for the autoencoder, on the CPU. Raises ModelError.
 
-    Both layouts name the weights alike. The module lies on the CPU.
+    path: Lightricks' single file or a folder in diffusers' layout. Both use the same weight names.
     """
-    weights = weights_of(path)
+    weights = upsampler_weights(path)
     try:
         config = _config(path, weights)
         with torch.device("meta"):
             upsampler = LTXLatentUpsamplerModel(**{option: config[option] for option in OPTIONS})
         tensors = {key: tensor.to(dtype) for key, tensor in mapped((weights,)).items()}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path} is no latent upsampler of LTX-Video: {error!r}.") from error
+        raise ModelError(f"{path} is not a latent upsampler of LTX-Video: {error!r}.") from error
     fill(upsampler, tensors, path)
     if upsampler.temporal_upsample or not upsampler.spatial_upsample:
         raise ModelError(f"{path} upsamples time. Recipes need the spatial upsampler.")
@@ -42,9 +42,10 @@ def load_upsampler(path: Path, vae: AutoencoderKLLTXVideo, dtype: torch.dtype) -
 def upsample(
     upsampler: LTXLatentUpsamplerModel, z: torch.Tensor, vae: AutoencoderKLLTXVideo, adain: float
 ) -> torch.Tensor:
-    """Normalised latents (1, C, F, H, W) to (1, C, F, 2H, 2W), with the colours of the small ones kept by `adain`.
+    """Upsamples normalised latents (1, C, F, H, W) to (1, C, F, 2H, 2W).
 
-    The upsampler's weights visit the latents' device: they are few, and used once in a video.
+    adain: how much each channel's statistics are matched to the input's, which keeps the colours. The upsampler's few
+    weights are copied to the latents' device for this call, because a video needs them only once.
     """
     with on_device(upsampler, z.device):
         doubled = upsampler(latents.denormalise(z, vae).to(upsampler.dtype))
@@ -52,7 +53,7 @@ def upsample(
 
 
 def _config(path: Path, weights: Path) -> dict[str, Any]:
-    """A single file carries its configuration in its metadata."""
+    """Returns the configuration: config.json in a folder, the metadata in a single file."""
     if path.is_dir():
         text = (path / "config.json").read_text(encoding="utf-8")
     else:

@@ -1,1 +1,4 @@
-"""Bytes to pixels and back. Knows nothing of models."""
+"""Decodes pictures and clips to pixels, and encodes pixels to MP4. Knows nothing about models.
+
+May import: errors, settings, video.
+"""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: a file appears complete or not at all."""
 
 import secrets
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to. It takes the place of `path` at the end; an exception removes it."""
+    """Yields a temporary path beside `path`. It replaces `path` at the end of the block; an exception removes it."""
     partial = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         yield partial

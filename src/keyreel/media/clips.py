@@ -1,4 +1,4 @@
-"""Frames from video files that nobody vouches for, as pixels of the size that is asked for."""
+"""Decodes frames of untrusted video files to pixels of a given size."""
 
 import math
 import re
@@ -17,10 +17,10 @@ from av.video.reformatter import Colorspace, Interpolation
 from numpy.typing import NDArray
 from PIL import Image
 
-from keyreel.canvas import Size
 from keyreel.errors import Loc, RequestError
 from keyreel.media.images import cover
 from keyreel.media.limits import Limits
+from keyreel.video.canvas import Size
 
 EXTENSIONS = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".gif")
 SIGNATURES = {
@@ -28,10 +28,10 @@ SIGNATURES = {
     "matroska": re.compile(rb"\x1aE\xdf\xa3"),
     "gif": re.compile(rb"GIF8"),
 }
-"""How a file starts, by FFmpeg's demuxer for it. Playlists, which name other files, are not among them."""
+"""The first bytes of a file, by FFmpeg demuxer. Playlists are left out: they refer to other files."""
 
 COUNTED_PACKETS = 1024
-"""Clips of up to so many packets are decoded to count their frames. Longer ones outlast any video of ours."""
+"""Clips with at most this many packets are decoded to count their frames. Longer clips outlast any generated video."""
 
 UNSPECIFIED_COLORSPACE = 2
 EXACT = (
@@ -41,12 +41,12 @@ EXACT = (
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
 )
-"""Conversion between RGB and YUV with full chroma detail, and with the same result on every processor."""
+"""Converts between RGB and YUV at full chroma resolution, with the same result on every processor."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClipInfo:
-    """A clip as displayed: its rotation and the shape of its pixels are part of `size`."""
+    """A clip as displayed: `size` takes its rotation and pixel aspect ratio into account."""
 
     size: Size
     frames: int
@@ -54,10 +54,10 @@ class ClipInfo:
 
 
 def clip_info(path: Path, limits: Limits, loc: Loc) -> ClipInfo:
-    """Looks through the whole file, since headers may lie.
+    """Reads the whole file and returns its facts, since headers may be wrong. Raises RequestError.
 
-    `frames` is the number that can be decoded: not every packet holds a picture. Only of a long clip, whose
-    end nobody will see, are the packets counted instead.
+    Frames are counted by decoding, because not every packet holds a picture. In a clip of more than COUNTED_PACKETS
+    packets, whose end is never used, the packets are counted instead.
     """
     with _open(path, limits, loc) as (container, stream):
         packets, seconds = _survey(container, stream)
@@ -72,10 +72,9 @@ def clip_info(path: Path, limits: Limits, loc: Loc) -> ClipInfo:
 
 
 def read_clip(path: Path, size: Size, frames: Sequence[int], limits: Limits, loc: Loc) -> NDArray[np.uint8]:
-    """The frames of these numbers, which count from 0 in the order they are shown, whatever the frame rate.
+    """Returns the frames with the given numbers, which count from 0 in display order: (frames, height, width, 3), RGB.
 
-    Each is cropped centrally and scaled as it is decoded. A file that lacks one of them is an error.
-    Returns (frames, height, width, 3), RGB.
+    Each frame is cropped centrally and scaled when it is decoded. Raises RequestError if one is missing.
     """
     clip = np.empty((len(frames), size.height, size.width, 3), np.uint8)
     wanted, count = np.array(frames), max(frames) + 1
@@ -83,8 +82,8 @@ def read_clip(path: Path, size: Size, frames: Sequence[int], limits: Limits, loc
     with _open(path, limits, loc) as (container, stream):
         aspect = _pixel_aspect(stream)
         for number, frame in enumerate(islice(_frames(container, stream), count)):
-            if (places := wanted == number).any():
-                clip[places] = _pixels(frame, aspect, size)
+            if (matches := wanted == number).any():
+                clip[matches] = _pixels(frame, aspect, size)
             found = number + 1
     if found < count:
         raise _damaged(loc, f"Only {found} of the clip's {count} frames can be read.")
@@ -93,8 +92,8 @@ def read_clip(path: Path, size: Size, frames: Sequence[int], limits: Limits, loc
 
 @contextmanager
 def _open(path: Path, limits: Limits, loc: Loc) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """The file and its video stream. Whatever the block finds wrong with it becomes a RequestError."""
-    # The demuxer is chosen here, not probed by FFmpeg: no file can pass for a playlist that opens others.
+    """Opens a file and its video stream. Converts decoding errors in the block to RequestError."""
+    # FFmpeg must not guess the demuxer: it might take the file for a playlist and open other files.
     demuxer = _demuxer(path, loc)
     options = {"protocol_whitelist": "file", "max_pixels": str(limits.pixels)}
     try:
@@ -114,19 +113,19 @@ def _demuxer(path: Path, loc: Loc) -> str:
     for name, signature in SIGNATURES.items():
         if signature.match(head):
             return name
-    raise _unsupported(loc, "The file is not a video in a format that is read here.")
+    raise _unsupported(loc, "The file is not a video in a supported format.")
 
 
 def _video_stream(container: InputContainer, loc: Loc) -> av.VideoStream:
     for stream in container.streams.video:
-        # Cover art of a song is a video stream of one picture.
+        # The cover art of an audio file is a video stream with one picture.
         if stream.codec_context is not None and not stream.disposition & stream.disposition.attached_pic:
             return stream
     raise _unsupported(loc, "The file has no video stream that can be decoded.")
 
 
 def _survey(container: InputContainer, stream: av.VideoStream) -> tuple[int, float]:
-    """Packets that are shown, and the seconds from the first to the end of the last."""
+    """Returns the number of displayed packets and the seconds from the start of the first to the end of the last."""
     shown = [
         (packet.pts, packet.pts + (packet.duration or 0))
         for packet in container.demux(stream)
@@ -139,18 +138,18 @@ def _survey(container: InputContainer, stream: av.VideoStream) -> tuple[int, flo
 
 
 def _frames(container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Frames in the order they are shown, up to the first that cannot be decoded."""
+    """Yields frames in display order, up to the first that cannot be decoded."""
     try:
         for packet in container.demux(stream):
             yield from packet.decode()
     except av.FFmpegError:
-        # The decoder works on several frames at once: those before the broken one are still in it.
+        # The decoder holds several frames at once. Those before the broken one can still be read.
         with suppress(av.FFmpegError):
             yield from stream.codec_context.decode(None)
 
 
 def _pixels(frame: av.VideoFrame, pixel_aspect: float, size: Size) -> NDArray[np.uint8]:
-    """One frame upright, cropped and scaled: (height, width, 3)."""
+    """Returns a frame upright, cropped and scaled: (height, width, 3)."""
     a, b, c, d = _orientation(frame)
     turned = abs(b) > abs(a)
     rgb = Image.fromarray(rgb_pixels(frame))
@@ -162,10 +161,10 @@ def _pixels(frame: av.VideoFrame, pixel_aspect: float, size: Size) -> NDArray[np
 
 
 def rgb_pixels(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """The whole frame as stored, in RGB through its own matrix and range: (height, width, 3)."""
+    """Converts a whole frame, as stored, to RGB by its own matrix and range: (height, width, 3)."""
     matrix = None
     if frame.colorspace == UNSPECIFIED_COLORSPACE and not frame.format.is_rgb:
-        # What players do with an untagged file.
+        # Players choose the matrix of an untagged file by its size.
         high_definition = frame.width >= 1280 or frame.height > 576
         matrix = Colorspace.ITU709 if high_definition else Colorspace.ITU601
     rgb = frame.reformat(format="rgb24", src_colorspace=matrix, interpolation=EXACT, threads=1)
@@ -173,12 +172,12 @@ def rgb_pixels(frame: av.VideoFrame) -> NDArray[np.uint8]:
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """(a, b, c, d) of the display matrix: pixel (x, y) is shown at (ax + cy, bx + dy)."""
+    """Returns (a, b, c, d) of the display matrix: pixel (x, y) is displayed at (ax + cy, bx + dy)."""
     try:
         side_data = cast("Mapping[str, SideData]", frame.side_data)
         matrix = side_data.get("DISPLAYMATRIX")
     except ValueError:
-        # PyAV lacks a name for some other side data. It tells the angle all the same, but not the mirroring.
+        # PyAV does not know the type of some other side data. The frame still has the angle, but not the mirroring.
         angle = math.radians(-frame.rotation)
         a, b = round(math.cos(angle)), round(math.sin(angle))
         return a, b, -b, a
@@ -213,7 +212,7 @@ def _check_duration(seconds: float, limits: Limits, loc: Loc) -> None:
     if seconds > limits.video_seconds:
         raise RequestError.at(
             loc,
-            f"The clip lasts {seconds:.1f} seconds; at most {limits.video_seconds:g} are allowed. Cut it.",
+            f"The clip lasts {seconds:.1f} seconds; at most {limits.video_seconds:g} are allowed. Shorten it.",
             "video_duration_too_long",
             max_duration=limits.video_seconds,
             provided_duration=seconds,
@@ -232,6 +231,6 @@ def _unsupported(loc: Loc, message: str) -> RequestError:
 def _damaged(loc: Loc, message: str = "The clip cannot be decoded.") -> RequestError:
     return RequestError.at(
         loc,
-        f"{message} The file is damaged or incomplete: send it again, or convert it anew.",
+        f"{message} The file is damaged or incomplete: send it again, or re-encode it.",
         "video_load_error",
     )

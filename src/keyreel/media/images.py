@@ -1,22 +1,22 @@
-"""Pictures from files that nobody vouches for, as pixels of the size that is asked for."""
+"""Decodes untrusted picture files to pixels of a given size."""
 
 import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from keyreel.canvas import Size
 from keyreel.errors import Loc, RequestError
 from keyreel.media.limits import Limits
+from keyreel.video.canvas import Size
 
-# Limits.pixels is checked on every picture before its pixels are read. Pillow's own limit would be a second
-# one, of another size, that warns before it refuses.
-Image.MAX_IMAGE_PIXELS = None
+_OPENING = Lock()
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif")
@@ -30,21 +30,21 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns a picture upright, by its EXIF orientation."""
+"""The transposition that turns a picture upright, by EXIF orientation."""
 SRGB = ImageCms.createProfile("sRGB")
 
 
 def image_size(path: Path, limits: Limits, loc: Loc) -> Size:
-    """The picture's size as displayed, its EXIF orientation applied. Reads the header only."""
+    """Returns the size as displayed, after the EXIF orientation. Reads only the header. Raises RequestError."""
     with _open(path, limits, loc) as image:
         size = Size(*image.size)
         return _swap(size) if _orientation(image) >= 5 else size
 
 
 def read_image(path: Path, size: Size, limits: Limits, loc: Loc) -> NDArray[np.uint8]:
-    """The picture (of an animation, the first) as displayed, cropped centrally and scaled.
+    """Returns the picture as displayed, cropped centrally and scaled: (height, width, 3), sRGB. Raises RequestError.
 
-    Returns (height, width, 3), sRGB.
+    Of an animation it returns the first picture.
     """
     with _open(path, limits, loc) as image:
         orientation = _orientation(image)
@@ -55,9 +55,9 @@ def read_image(path: Path, size: Size, limits: Limits, loc: Loc) -> NDArray[np.u
 
 
 def cover(image: Image.Image, size: Size, pixel_aspect: float = 1.0) -> Image.Image:
-    """Crops centrally to the shape of `size`, then scales: nothing is stretched, nothing padded.
+    """Returns the image cropped centrally to the aspect ratio of `size`, then scaled. Nothing is stretched or padded.
 
-    `pixel_aspect` is the width of one of the image's pixels over its height; some clips have such.
+    pixel_aspect: the width of a pixel over its height. It differs from 1 in some clips.
     """
     scale = max(size.width / (image.width * pixel_aspect), size.height / image.height)
     width = min(image.width, size.width / (scale * pixel_aspect))
@@ -69,22 +69,35 @@ def cover(image: Image.Image, size: Size, pixel_aspect: float = 1.0) -> Image.Im
 
 @contextmanager
 def _open(path: Path, limits: Limits, loc: Loc) -> Iterator[Image.Image]:
-    """The picture with only its header read. Whatever the block finds wrong becomes a RequestError."""
+    """Opens a picture and reads only its header. Converts decoding errors in the block to RequestError."""
     with path.open("rb") as file:
         try:
-            with Image.open(file, formats=FORMATS) as image:
+            with _open_header(file) as image:
                 _check_pixels(image, limits, loc)
                 yield image
         except (RequestError, MemoryError):
             raise
         except UnidentifiedImageError as error:
             raise _unidentified(path, loc) from error
-        except Exception as error:  # decoders fed with broken files raise whatever they stumble over
+        except Exception as error:  # decoders raise all kinds of errors on broken files
             raise RequestError.at(
                 loc,
-                "The picture is damaged or incomplete and cannot be read. Send it again, or save it anew.",
+                "The picture is damaged or incomplete and cannot be read. Send it again, or re-export it.",
                 "image_load_error",
             ) from error
+
+
+def _open_header(file: BinaryIO) -> Image.Image:
+    """Opens a picture without Pillow's own pixel limit, which is global and warns before it refuses.
+
+    `_check_pixels` applies `Limits.pixels` before any pixels are read.
+    """
+    with _OPENING:
+        default, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = default
 
 
 def _check_pixels(image: Image.Image, limits: Limits, loc: Loc) -> None:
@@ -99,30 +112,30 @@ def _check_pixels(image: Image.Image, limits: Limits, loc: Loc) -> None:
 
 
 def _unidentified(path: Path, loc: Loc) -> RequestError:
-    """Pillow says the same of a foreign format as of one of ours that breaks off in its header."""
+    """Distinguishes a supported format with a broken header from an unsupported one: Pillow's error is the same."""
     with path.open("rb") as file:
         known = SIGNATURE.match(file.read(12))
     if known:
         return RequestError.at(
             loc,
-            "The picture's header is damaged or incomplete. Send it again, or save it anew.",
+            "The picture's header is damaged or incomplete. Send it again, or re-export it.",
             "image_load_error",
         )
     return RequestError.at(
         loc,
-        "The file is not a picture in a format that is read here. Send PNG, JPEG, WebP, AVIF or GIF.",
+        "The file is not a picture in a supported format. Send PNG, JPEG, WebP, AVIF or GIF.",
         "unsupported_image_format",
         supported_formats=EXTENSIONS,
     )
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8.
+    """Returns the EXIF orientation, 1 to 8.
 
-    Image.getexif() would decode the whole of a PNG, to look for EXIF behind the pixels.
+    Does not call Image.getexif(), which decodes a whole PNG to look for EXIF data after the pixels.
     """
     exif = Image.Exif()
-    with suppress(Exception):  # viewers show a picture upright, too, whose EXIF they cannot read
+    with suppress(Exception):  # like viewers, ignore EXIF data that cannot be read
         exif.load(image.info.get("exif", b""))
         orientation = exif.get(ExifTags.Base.Orientation, 1)
         return orientation if orientation in UPRIGHT else 1
@@ -130,10 +143,10 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """8-bit sRGB.
+    """Converts to 8-bit sRGB.
 
-    Transparent parts become white: that is what a page shows behind a picture, whereas dropping the alpha
-    channel would bring out whatever colours the file happens to keep under it.
+    Transparent parts become white, as on a web page. Dropping the alpha channel would reveal the arbitrary colours that
+    the file stores under them.
     """
     if image.mode.startswith("I"):
         return _from_16_bit(image)
@@ -146,13 +159,13 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Only greyscale arrives with 16 bits: Pillow reads colour as 8. Its own conversion would not scale."""
+    """Scales 16-bit greyscale to 8 bits, which Pillow's conversion does not. Pillow reads colour as 8-bit anyway."""
     grey = np.asarray(image).astype(np.uint32)
     return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
 
 
 def _srgb(image: Image.Image) -> Image.Image:
-    """Through the picture's colour profile, if it has one that can be used."""
+    """Converts to sRGB by the picture's colour profile, if it has a usable one."""
     profile = image.info.get("icc_profile")
     if profile:
         with suppress(ImageCms.PyCMSError, OSError):

@@ -1,4 +1,4 @@
-"""How much a request's pictures and clips may ask for."""
+"""Limits on the inputs of a request."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,22 @@ from keyreel.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes are those of the file, pixels those of one picture or frame, seconds those of a whole clip."""
+    """Maximum bytes per file, pixels per picture or frame, seconds per clip, and latent cells (tokens) per video."""
 
     image_bytes: int
     video_bytes: int
+    lora_bytes: int
     pixels: int
     video_seconds: float
+    tokens: int
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Limits":
         return cls(
-            settings.max_image_bytes,
-            settings.max_video_bytes,
-            settings.max_pixels,
-            settings.max_video_seconds,
+            image_bytes=settings.max_image_bytes,
+            video_bytes=settings.max_video_bytes,
+            lora_bytes=settings.max_lora_bytes,
+            pixels=settings.max_pixels,
+            video_seconds=settings.max_video_seconds,
+            tokens=settings.max_tokens,
         )

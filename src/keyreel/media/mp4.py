@@ -1,4 +1,4 @@
-"""Frames into an MP4 that plays everywhere: H.264, 4:2:0, BT.709."""
+"""Encodes frames to an MP4 that plays everywhere: H.264, 4:2:0, BT.709."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -13,37 +13,37 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from numpy.typing import NDArray
 
-from keyreel.canvas import Size
 from keyreel.media.atomic import replacing
 from keyreel.media.clips import EXACT, rgb_pixels
+from keyreel.video.canvas import Size
 
 CONTAINER_OPTIONS = {
-    # The index before the frames, so that a browser starts to play while it loads; and any key as metadata,
-    # not only those that iTunes knows.
+    # faststart puts the index before the frames, so that browsers play while they load. use_metadata_tags allows
+    # metadata keys that iTunes does not define.
     "movflags": "+faststart+use_metadata_tags",
-    # No version of the library in the file: equal frames give equal bytes.
+    # Leaves the library's version out of the file, so that equal frames give equal bytes.
     "fflags": "+bitexact",
 }
 CODEC_OPTIONS = {
-    # To the eye like the frames themselves; a viewer's service will encode the file once more.
+    # Visually lossless, since many services encode the file again.
     "crf": "18",
-    # 89 frames of 1280x720 in 7 s on two shared cores; "veryfast" takes 3 s for a file a quarter larger.
+    # Takes 7 s for 89 frames of 1280x720 on two shared cores. "veryfast" takes 3 s; its file is a quarter larger.
     "preset": "medium",
-    # x264's output depends on the number of threads, which by default depends on the machine.
+    # x264's output depends on the number of threads, whose default depends on the machine.
     "threads": "8",
-    # With AVX2, x264's macroblock tree reads memory that nobody wrote, if the width is not a multiple of 128: the
-    # output differs from run to run, at 832x480 for one. Up to SSE4.2 it equals the plain C code.
+    # With AVX2, x264's macroblock tree reads uninitialised memory if the width is not a multiple of 128. The output
+    # then differs between runs, for example at 832x480. Up to SSE4.2 it equals that of the C code.
     "x264-params": "asm=SSE4.2",
 }
 COMPRESSED_RATE = 25
-"""Frames per second; a rate factor is for all of them alike, and only a size in bytes would depend on it."""
+"""Frames per second. Any value will do: a rate factor applies to each frame alike, unlike a target size in bytes."""
 BRAND_KEYS = {"major_brand", "minor_version", "compatible_brands"}
 
 
 class Mp4Writer:
-    """Writes frames to `path`, which comes into being whole at the end of the `with` block, or not at all.
+    """Writes frames to `path`. The file appears, complete, at the end of the `with` block; an exception discards it.
 
-    `rate` is in frames per second. Equal frames and metadata give equal bytes.
+    rate: frames per second. Equal frames and metadata give equal bytes.
     """
 
     def __init__(self, path: Path, size: Size, rate: int, metadata: Mapping[str, str]) -> None:
@@ -73,9 +73,9 @@ class Mp4Writer:
         self._resources.__exit__(kind, error, trace)
 
     def write(self, frames: NDArray[np.uint8]) -> None:
-        """frames: (n, height, width, 3), RGB."""
+        """Encodes the next frames: (n, height, width, 3), RGB."""
         if frames.shape[1:] != (self.size.height, self.size.width, 3):
-            raise ValueError(f"Frames of {self.size} are wanted, not an array of shape {frames.shape}.")
+            raise ValueError(f"Expected frames of {self.size}, not an array of shape {frames.shape}.")
         for pixels in frames:
             self._container.mux(self._stream.encode(self._frame(pixels)))
             self.frames += 1
@@ -99,10 +99,10 @@ class Mp4Writer:
         self._container.mux(self._stream.encode())
 
 
-def compressed(frames: NDArray[np.uint8], rate_factor: int) -> NDArray[np.uint8]:
-    """The frames as H.264 of that quality leaves them: (n, height, width, 3), RGB, even sizes.
+def compress(frames: NDArray[np.uint8], rate_factor: int) -> NDArray[np.uint8]:
+    """Encodes frames with H.264, decodes them and returns the result: (n, height, width, 3), RGB, even sizes.
 
-    Lightricks does so with what a video is to follow, since the model was trained on compressed clips.
+    Lightricks does this to conditions, because the model was trained on compressed clips.
     """
     encoder = av.CodecContext.create("libx264", "w")
     assert isinstance(encoder, av.VideoCodecContext)  # noqa: S101
@@ -136,6 +136,6 @@ def _tag_colours(context: av.VideoCodecContext) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata that an Mp4Writer was given."""
+    """Returns the metadata that an Mp4Writer put into a file."""
     with av.open(f"file:{path}", format="mov", options={"protocol_whitelist": "file"}) as container:
         return {key: value for key, value in container.metadata.items() if key not in BRAND_KEYS}

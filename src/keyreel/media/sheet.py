@@ -1,4 +1,4 @@
-"""A video at a glance: some of its frames on one picture."""
+"""Contact sheets: frames of a video on one picture."""
 
 import math
 from pathlib import Path
@@ -8,17 +8,18 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keyreel.media.atomic import replacing
 from keyreel.media.clips import rgb_pixels
+from keyreel.media.samples import evenly_spaced
 
 GAP = 4
 
 
 def contact_sheet(video: Path, out: Path, columns: int = 4, count: int = 12, width: int = 320) -> None:
-    """Writes a PNG of `count` evenly spaced frames, numbered, each `width` pixels wide.
+    """Writes a PNG of `count` evenly spaced, numbered frames, each `width` pixels wide.
 
-    The first and the last frame are among them; of a short video, each frame is there once.
-    The video is one of our own making: no limits are applied.
+    The first and the last frame are included. A short video contributes each frame once. No limits apply: the video
+    must be a trusted one that Keyreel generated.
     """
-    wanted = _evenly_spaced(_count_frames(video), count)
+    wanted = set(evenly_spaced(_count_frames(video), count))
     with av.open(str(video)) as container:
         frames = enumerate(container.decode(video=0))
         tiles = [_tile(frame, index, width) for index, frame in frames if index in wanted]
@@ -29,12 +30,6 @@ def contact_sheet(video: Path, out: Path, columns: int = 4, count: int = 12, wid
 def _count_frames(video: Path) -> int:
     with av.open(str(video)) as container:
         return sum(1 for _ in container.decode(video=0))
-
-
-def _evenly_spaced(frames: int, count: int) -> set[int]:
-    if min(frames, count) == 1:
-        return {0}
-    return {round(i * (frames - 1) / (count - 1)) for i in range(count)}
 
 
 def _tile(frame: av.VideoFrame, index: int, width: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The routes put together."""
+"""The FastAPI application: middleware, error handlers and all routes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,12 +7,24 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
-from keyreel import __version__
-from keyreel.server import files, health, keys, metrics, openapi, operate, page, queue, repositories, run, storage
 from keyreel.server.dependencies import Services
 from keyreel.server.errors import ERROR_TYPE, REQUEST_ID, Json, install_handlers
 from keyreel.server.hosts import HostDispatch
 from keyreel.server.observe import Observe
+from keyreel.server.routes import (
+    files,
+    health,
+    keys,
+    metrics,
+    openapi,
+    operate,
+    page,
+    queue,
+    repositories,
+    run,
+    storage,
+)
+from keyreel.version import __version__
 
 EXPOSED = (
     REQUEST_ID,
@@ -25,9 +37,11 @@ EXPOSED = (
     "Content-Range",
     "ETag",
 )
+"""Response headers that scripts of other origins may read."""
 
 
 def create_app(services: Services) -> FastAPI:
+    """Returns the application with all its routes."""
     app = FastAPI(
         title="Keyreel",
         version=__version__,
@@ -64,7 +78,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _include(app: FastAPI) -> None:
-    """What is asked most comes first; the queue's own root last, since its paths could be any."""
+    """The most frequent routes come first. The queue without a prefix comes last: its paths match almost any URL."""
     app.include_router(queue.router, prefix="/queue", include_in_schema=False)
     for module in (files, storage, health, metrics, keys, openapi, page, operate, repositories):
         app.include_router(module.router)

@@ -1,4 +1,4 @@
-"""Who a key belongs to, remembered for a moment: fal's Python client asks ten times a second."""
+"""Verifies API keys. Verified keys are cached for a few seconds: fal's Python client polls ten times a second."""
 
 import hashlib
 import time
@@ -9,58 +9,59 @@ from hmac import compare_digest
 from keyreel.store.keys import Keys
 from keyreel.store.records import Key
 
-MEMORY = 5.0
-"""Seconds after which a key that another process revoked is refused here."""
-_CAPACITY = 1024
+CACHE_LIFETIME = 5.0
+"""Seconds for which a verified key is cached. A key that another process revokes stays valid here for this long."""
+_CACHE_CAPACITY = 1024
 
 LOCAL = "local"
-"""The id of the key that the server makes at its start for commands on the same machine. It is in no table."""
+"""The id of the key that the server creates at its start for commands on the same machine. It is in no table."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedKey:
     key: Key
-    until: float
+    expires: float
 
 
 class KeyRing:
-    """`local_secret`: the secret of the key named `LOCAL`, if there is one."""
+    """Finds and verifies keys. `local_secret` is the secret of the key `LOCAL`, if there is such a key."""
 
     def __init__(self, keys: Keys, local_secret: str | None = None) -> None:
         self._keys = keys
         self._local_secret = local_secret
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._cache: OrderedDict[bytes, _CachedKey] = OrderedDict()
 
     async def verify(self, key_id: str, secret: str) -> Key | None:
+        """Returns the key, or None when it is unknown or revoked, or the secret is wrong."""
         if key_id == LOCAL and self._local_secret and _equal(secret, self._local_secret):
             return Key(LOCAL, "The command line", True, 0.0, None)
-        # The digest, so that no secret stays in memory.
+        # The cache is keyed by a digest, so that no secret stays in memory.
         digest = hashlib.sha256(f"{key_id}:{secret}".encode("utf-8", "replace")).digest()
-        known = self._known.get(digest)
-        if known and known.until > time.monotonic():
-            return known.key
-        return await self._ask(key_id, secret, digest)
+        cached = self._cache.get(digest)
+        if cached and cached.expires > time.monotonic():
+            return cached.key
+        return await self._verify_in_store(key_id, secret, digest)
 
     async def find(self, key_id: str) -> Key | None:
-        """A key that has not been revoked."""
+        """Returns the key, or None when it is unknown or revoked."""
         valid = (key for key in await self._keys.list() if key.id == key_id and key.revoked is None)
         return next(valid, None)
 
     def forget(self) -> None:
-        """A key was changed here: ask again for each."""
-        self._known.clear()
+        """Empties the cache. Call it after this process has changed a key."""
+        self._cache.clear()
 
-    async def _ask(self, key_id: str, secret: str, digest: bytes) -> Key | None:
+    async def _verify_in_store(self, key_id: str, secret: str, digest: bytes) -> Key | None:
         key = await self._keys.verify(key_id, secret)
         if key is None:
-            self._known.pop(digest, None)
+            self._cache.pop(digest, None)
             return None
-        self._known[digest] = _Known(key, time.monotonic() + MEMORY)
-        self._known.move_to_end(digest)
-        if len(self._known) > _CAPACITY:
-            self._known.popitem(last=False)
+        self._cache[digest] = _CachedKey(key, time.monotonic() + CACHE_LIFETIME)
+        self._cache.move_to_end(digest)
+        if len(self._cache) > _CACHE_CAPACITY:
+            self._cache.popitem(last=False)
         return key
 
 
-def _equal(given: str, right: str) -> bool:
-    return compare_digest(given.encode("utf-8", "replace"), right.encode())
+def _equal(given: str, expected: str) -> bool:
+    return compare_digest(given.encode("utf-8", "replace"), expected.encode())

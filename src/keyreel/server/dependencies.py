@@ -1,6 +1,6 @@
-"""What the routes share: the parts of this process, and who is calling.
+"""What the routes share: the services of this process, and the caller's key.
 
-Routes are written without a trailing slash: the server takes it off before it looks for one.
+Routes are declared without a trailing slash: `keyreel.server.hosts` strips it from every URL.
 """
 
 from dataclasses import dataclass, replace
@@ -9,20 +9,22 @@ from typing import Annotated, cast
 from fastapi import Depends, HTTPException
 from starlette.requests import HTTPConnection
 
-from keyreel.links import Links
-from keyreel.objects import Objects
+from keyreel.files.links import Links
+from keyreel.files.objects import Objects
 from keyreel.server.credentials import KeyRing
-from keyreel.server.endpoints import Served
+from keyreel.server.endpoints import ServedEndpoints
 from keyreel.server.sessions import session_key
 from keyreel.server.snapshot import Snapshot
+from keyreel.server.webhooks import Signer
 from keyreel.settings import Settings
 from keyreel.store import Store
 from keyreel.store.records import Key
-from keyreel.webhooks import Signer
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
+    """The parts of this process that the routes use."""
+
     settings: Settings
     store: Store
     objects: Objects
@@ -30,7 +32,7 @@ class Services:
     signer: Signer
     snapshot: Snapshot
     keyring: KeyRing
-    endpoints: Served
+    endpoints: ServedEndpoints
 
 
 async def get_services(connection: HTTPConnection) -> Services:
@@ -41,21 +43,21 @@ CurrentServices = Annotated[Services, Depends(get_services)]
 
 
 async def require_key(connection: HTTPConnection, services: CurrentServices) -> Key:
-    """The caller's key: of `Authorization: Key id:secret`, of the playground's session, or of a temporary token for the
-    application in the URL.
+    """Returns the caller's key. Answers 401, in fal's words, when there is none.
 
-    Answers 401, in fal's words, when there is none.
+    The key comes from `Authorization: Key id:secret`, from the playground's session, or from a temporary token for the
+    application in the URL.
     """
     scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "key" and credentials:
-        return await _key_of(services, credentials.strip())
+        return await _verified_key(services, credentials.strip())
     if not scheme and (key_id := session_key(connection, services.links)):
         return await _key_of_session(services, key_id)
     token = credentials if scheme.lower() == "bearer" else connection.query_params.get("fal_jwt_token")
     claims = services.links.verify_token(token) if token else None
     if claims is None or connection.path_params.get("alias") not in claims.apps:
         raise _unauthenticated(connection)
-    # A token is for programs that must not have the key, and so not its other rights.
+    # A token is for programs that must not have the key itself, so it never gives administrator rights.
     key = await services.keyring.find(claims.key_id)
     if key is None:
         raise _unauthenticated(connection)
@@ -66,15 +68,16 @@ CurrentKey = Annotated[Key, Depends(require_key)]
 
 
 async def require_admin(key: CurrentKey) -> Key:
+    """Returns the caller's key. Answers 403 when it is not an administrator's."""
     if not key.admin:
-        raise HTTPException(403, "This needs an administrator's key.")
+        raise HTTPException(403, "This operation needs an administrator's key.")
     return key
 
 
 AdminKey = Annotated[Key, Depends(require_admin)]
 
 
-async def _key_of(services: Services, credentials: str) -> Key:
+async def _verified_key(services: Services, credentials: str) -> Key:
     key_id, colon, secret = credentials.partition(":")
     if not colon:
         raise HTTPException(401, "Invalid Key Authorization header format. Expected '<key_id>:<key_secret>'.")

@@ -1,27 +1,28 @@
-"""The endpoints that this server has."""
+"""The endpoints that this server offers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import HTTPException
 
-from keyreel.endpoints import ENDPOINTS, Endpoint
 from keyreel.errors import KeyreelError
+from keyreel.fal.endpoints import ENDPOINTS, Endpoint
 from keyreel.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """By their ids. The first is the one that the page and the documents show."""
+class ServedEndpoints:
+    """The endpoints by id. The page and the documents show the first one."""
 
     by_id: Mapping[str, Endpoint]
 
     @classmethod
-    def by(cls, settings: Settings) -> "Served":
-        """Raises KeyreelError when the operator's list names one that does not exist."""
+    def from_settings(cls, settings: Settings) -> "ServedEndpoints":
+        """Returns the endpoints that the operator lists, or all. Raises KeyreelError for an unknown one."""
         wanted = [name.strip() for name in settings.endpoints.split(",") if name.strip()] or list(ENDPOINTS)
         if unknown := [name for name in wanted if name not in ENDPOINTS]:
-            raise KeyreelError(f"KEYREEL_ENDPOINTS: there is no {unknown[0]}. Choose from {', '.join(ENDPOINTS)}.")
+            known = ", ".join(ENDPOINTS)
+            raise KeyreelError(f"KEYREEL_ENDPOINTS: there is no endpoint {unknown[0]}. Choose from {known}.")
         return cls({name: ENDPOINTS[name] for name in wanted})
 
     @property
@@ -32,7 +33,7 @@ class Served:
         return [each for each in self.by_id.values() if (each.owner, each.alias) == (owner, alias)]
 
     def find(self, owner: str, alias: str, path: str) -> Endpoint:
-        """Answers 404 when there is no such endpoint; of a known application in the words of fal's applications."""
+        """Returns the endpoint. Answers 404 when there is none; for a known application, in fal's words."""
         name = "/".join(filter(None, (owner, alias, path)))
         if endpoint := self.by_id.get(name):
             return endpoint

@@ -1,4 +1,4 @@
-"""What goes wrong, in the three shapes of fal's error bodies.
+"""Error responses, in the three shapes of fal's error bodies.
 
 model error      {"detail": [{"loc": ["body", ...], "msg": ..., "type": ..., "url": ...}, ...]}
 platform error   {"detail": "...", "error_type": "..."}
@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from keyreel.errors import RequestError
-from keyreel.failures import PLATFORM_CODES, failure_answer, failure_of
-from keyreel.objects import ObjectStoreError
-from keyreel.store.records import Failure, IdempotencyError, KeyLimitError, QueueFullError
+from keyreel.fal.outcomes import PLATFORM_CODES, Failure, request_failure, status_and_body
+from keyreel.files.objects import ObjectStoreError
+from keyreel.store.records import IdempotencyError, KeyLimitError, QueueFullError
 
 REQUEST_ID = "x-fal-request-id"
 ERROR_TYPE = "X-Fal-Error-Type"
@@ -29,14 +29,14 @@ _log = structlog.get_logger(__name__)
 
 
 class Json(JSONResponse):
-    """Plain ASCII: a prompt may hold half of a surrogate pair, which UTF-8 does not have."""
+    """A JSON response in ASCII: a prompt may contain half of a surrogate pair, which UTF-8 cannot encode."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 class PlatformError(HTTPException):
-    """The service refuses, for a reason that fal has a name for."""
+    """The service refuses a request with one of fal's error types."""
 
     def __init__(self, message: str, error_type: str = "bad_request") -> None:
         super().__init__(PLATFORM_CODES.get(error_type, 500), message)
@@ -44,15 +44,17 @@ class PlatformError(HTTPException):
 
 
 class RequestNotFoundError(Exception):
-    """There is no such request, or it is not the caller's."""
+    """The request does not exist, or the caller may not see it."""
 
 
 def failure_response(failure: Failure, headers: Mapping[str, str]) -> Json:
-    code, body = failure_answer(failure)
+    """Returns the response for a failed request, with `headers` added."""
+    code, body = status_and_body(failure)
     return Json(body, code, _error_headers(code, failure.type) | dict(headers))
 
 
 def install_handlers(app: FastAPI) -> None:
+    """Makes `app` answer each of our exceptions in fal's form."""
     app.add_exception_handler(StarletteHTTPException, _http_error)
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -68,7 +70,7 @@ def install_handlers(app: FastAPI) -> None:
 def _error_headers(code: int, error_type: str) -> dict[str, str]:
     headers = {ERROR_TYPE: error_type, "X-Fal-Retryable": str(code in (502, 503, 504)).lower()}
     if error_type == "request_timeout":
-        # fal's clients would try again.
+        # Without these headers, fal's clients retry.
         headers |= {"X-Fal-Request-Timeout-Type": "user", "X-Fal-Retryable": "false"}
     return headers | ({"x-fal-billable-units": "0"} if code == 422 else {})
 
@@ -78,19 +80,18 @@ async def _http_error(request: Request, error: Exception) -> Json:
     if isinstance(error, PlatformError):
         body = {"detail": error.detail, "error_type": error.error_type}
         return Json(body, error.status_code, _error_headers(error.status_code, error.error_type))
-    unknown = error.status_code == 404 and error.detail == "Not Found"
-    return Json(
-        {"detail": f"Path {request.url.path} not found" if unknown else error.detail}, error.status_code, error.headers
-    )
+    no_route = error.status_code == 404 and error.detail == "Not Found"
+    detail = f"Path {request.url.path} not found" if no_route else error.detail
+    return Json({"detail": detail}, error.status_code, error.headers)
 
 
 async def _request_error(_request: Request, error: Exception) -> Json:
     assert isinstance(error, RequestError)  # noqa: S101
-    return failure_response(failure_of(error), {})
+    return failure_response(request_failure(error), {})
 
 
 async def _validation_error(_request: Request, error: Exception) -> Json:
-    """A parameter or body of one of our own routes."""
+    """A parameter or the body of one of our own routes is invalid."""
     assert isinstance(error, RequestValidationError)  # noqa: S101
     problems = [{key: item[key] for key in ("loc", "msg", "type")} for item in error.errors()]
     return Json({"detail": problems}, 422)
@@ -109,6 +110,6 @@ async def _idempotency(_request: Request, error: Exception) -> Json:
 
 
 async def _unavailable(_request: Request, error: Exception) -> Json:
-    """Nothing is promised: what was not committed did not happen."""
+    """The database or the object store failed. What was not committed has no effect, so the client may try again."""
     _log.error("storage unavailable", exc_info=error)
     return Json({"detail": "The server cannot read or write its data at the moment. Try again later."}, 503)

@@ -1,4 +1,4 @@
-"""Logs as lines that people read on a terminal and programs read elsewhere."""
+"""Configures logging: readable lines on a terminal, JSON elsewhere."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ import structlog
 
 
 def configure_logs(level: int = logging.INFO) -> None:
-    """To stderr. What libraries log takes the same form."""
+    """Sends logs to stderr. The logs of libraries get the same form."""
     terminal = sys.stderr.isatty()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -32,6 +32,6 @@ def configure_logs(level: int = logging.INFO) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Starts, stops and signals are told by the command itself, and what a client did wrong by the line of its call.
+    # The command itself reports starts, stops and signals; client errors appear in the log line of their call.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What is seen of each call: a line in the log with the request's id, a count, and an answer even to our own faults."""
+"""Logs and counts each HTTP call, and answers 500 when our own code fails."""
 
 import time
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from keyreel import metrics
 from keyreel.server.errors import REQUEST_ID, Json
-from keyreel.server.measures import CALLS
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _Call:
-    """One call, whose answer passes through `send`."""
+    """One HTTP call. Its response passes through `send`."""
 
     scope: Scope
     forward: Send
@@ -28,14 +28,14 @@ class _Call:
         if message["type"] == "http.response.start":
             self.code = message["status"]
             headers = MutableHeaders(raw=message["headers"])
-            # Calls that are about no request get an id of their own, to be found in the log.
+            # Calls that concern no request get a new id, so that they can be found in the log.
             self.request_id = headers.setdefault(REQUEST_ID, self.request_id)
         await self.forward(message)
 
 
 @dataclass(frozen=True, slots=True)
 class Observe:
-    """ASGI middleware."""
+    """ASGI middleware that logs and counts each call."""
 
     app: ASGIApp
 
@@ -49,7 +49,7 @@ class Observe:
         except Exception:
             _log.exception("failed", method=scope["method"], path=scope["path"], request_id=call.request_id)
             if call.code:
-                raise  # too late for another answer
+                raise  # the response has already begun
             await Json({"detail": "Internal Server Error"}, 500)(scope, receive, call.send)
         finally:
             _record(call, time.monotonic() - start)
@@ -57,7 +57,7 @@ class Observe:
 
 def _record(call: _Call, seconds: float) -> None:
     method, path = call.scope["method"], call.scope["path"]
-    CALLS.labels(method, str(call.code)).inc()
-    # Clients ask for the status up to ten times a second: that is for whoever debugs.
+    metrics.HTTP_REQUESTS.labels(method, str(call.code)).inc()
+    # Clients poll the status up to ten times a second, so successful reads are logged only for debugging.
     write = _log.debug if method == "GET" and call.code < HTTPStatus.BAD_REQUEST else _log.info
     write("answered", method=method, path=path, code=call.code, seconds=round(seconds, 4), request_id=call.request_id)

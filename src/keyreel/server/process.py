@@ -1,11 +1,11 @@
-"""One process: HTTP, housekeeping, webhooks and, where there is a device, workers. Ends in good order."""
+"""The server process: HTTP, housekeeping, webhooks and one worker per device. It shuts down cleanly."""
 
 import asyncio
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,37 +13,43 @@ import structlog
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
-from keyreel.addresses import guarded_session
-from keyreel.certificates import Certificate
 from keyreel.errors import KeyreelError
-from keyreel.objects import sweep_files
+from keyreel.files.objects import sweep_files
+from keyreel.net.addresses import guarded_session
+from keyreel.net.certificates import Certificate
 from keyreel.server.app import create_app
 from keyreel.server.dependencies import Services
 from keyreel.server.startup import address_policy
-from keyreel.webhooks import RETRY_TIMEOUT, deliver_forever
+from keyreel.server.webhooks import RETRY_TIMEOUT, deliver_forever
+from keyreel.worker.context import WorkerContext
+from keyreel.worker.process import ENGINE_PROCESS
+from keyreel.worker.supervisor import supervise
+from keyreel.worker.waiting import wait_for_any
 
-REAP = 5.0
-SWEEP = 60.0
+REAP_PERIOD = 5.0
+"""Seconds between two checks for expired leases, start timeouts and old requests."""
+SWEEP_PERIOD = 60.0
+"""Seconds between two deletions of expired files."""
 BACKLOG = 2048
 THREADS = 64
 KEEP_ALIVE = 75
 GRACE = 3
-"""Seconds that answers under way get at the end; streams and synchronous runs would take for ever."""
+"""Seconds that open responses get at shutdown. Streams and synchronous runs could take much longer."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """One per device. None is the fastest device. `child`: the program on it, where that is not the usual one."""
+    """One worker per device; the device None means the fastest. `engine_process` is the command that each one runs."""
 
     model: str
     devices: tuple[str | None, ...]
-    child: tuple[str, ...] = ()
+    engine_process: tuple[str, ...] = ENGINE_PROCESS
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to us: HTTP goes on until the workers have handed back their requests."""
+    """Ignores signals: HTTP continues until the workers have handed back their requests."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -51,13 +57,16 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Raises KeyreelError. Clients may connect at once: they are served when the server is up."""
+    """Opens the listening socket. Clients may connect at once; they are served when the server is up.
+
+    Raises KeyreelError when the address cannot be used.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise KeyreelError(f"Cannot listen on {host}, port {port}: {error.strerror}.") from None
-    # asyncio forgets it for sockets made like this one, and then each answer takes 40 ms.
+    # asyncio does not set it for sockets made this way, and without it each response takes 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
@@ -69,17 +78,17 @@ async def serve(
     stop: asyncio.Event,
     tls: Certificate | None = None,
 ) -> None:
-    """Serves on `listener` until `stop` is set; with a certificate by HTTPS."""
-    # A name that does not resolve holds a thread for long, and every webhook and input may name another one.
+    """Serves on `listener` until `stop` is set; over HTTPS when there is a certificate."""
+    # Resolving an unknown host name blocks a thread for a long time, and every webhook and input may name another host.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     config = uvicorn.Config(
         create_app(services),
         log_config=None,
         access_log=False,
-        # A WebSocket's handshake is answered like any GET: there is no such path.
+        # The handshake of a WebSocket reaches our middleware, which answers 404.
         ws="none",
         timeout_graceful_shutdown=GRACE,
-        # Longer than clients keep idle connections: none of them sends into one that is just being closed.
+        # Longer than clients keep idle connections, so that none sends into a connection that is being closed.
         timeout_keep_alive=KEEP_ALIVE,
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
@@ -87,14 +96,14 @@ async def serve(
     server = _Server(config)
     http = asyncio.create_task(_serve_http(server, listener, stop))
     try:
-        await _work(services, workers, stop)
+        await _run_tasks(services, workers, stop)
     finally:
         server.should_exit = True
         await http
 
 
 def stop_on_signal(stop: asyncio.Event) -> None:
-    """The first signal asks for a good end, the second one does what it always does."""
+    """The first SIGINT or SIGTERM sets `stop`; the second has its default effect."""
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
@@ -113,12 +122,12 @@ async def _serve_http(server: uvicorn.Server, listener: socket.socket, stop: asy
         stop.set()
 
 
-async def _work(services: Services, workers: Workers | None, stop: asyncio.Event) -> None:
-    """Everything but HTTP."""
+async def _run_tasks(services: Services, workers: Workers | None, stop: asyncio.Event) -> None:
+    """Runs everything but HTTP."""
     policy = address_policy(services.settings)
     async with guarded_session(policy, RETRY_TIMEOUT) as session, asyncio.TaskGroup() as tasks:
-        tasks.create_task(_every(REAP, services.store.queue.reap, stop))
-        tasks.create_task(_every(SWEEP, lambda: sweep_files(services.store, services.objects), stop))
+        tasks.create_task(_every(REAP_PERIOD, services.store.queue.reap, stop))
+        tasks.create_task(_every(SWEEP_PERIOD, lambda: sweep_files(services.store, services.objects), stop))
         tasks.create_task(deliver_forever(services.store, session, services.signer, stop))
         if workers:
             for device in workers.devices:
@@ -131,16 +140,10 @@ async def _every(seconds: float, action: Callable[[], Awaitable[Any]], stop: asy
             await action()
         except (SQLAlchemyError, OSError):
             _log.exception("housekeeping failed")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await stop.wait()
+        await wait_for_any(stop, timeout=seconds)
 
 
 async def _supervise(services: Services, workers: Workers, device: str | None, stop: asyncio.Event) -> None:
-    from keyreel.worker.context import WorkerContext
-    from keyreel.worker.process import CHILD
-    from keyreel.worker.supervisor import supervise
-
     context = WorkerContext(
         store=services.store,
         objects=services.objects,
@@ -150,4 +153,4 @@ async def _supervise(services: Services, workers: Workers, device: str | None, s
         spool=services.settings.data_dir / "spool",
         name=f"{socket.gethostname()}-{device or 'device'}",
     )
-    await supervise(context, model=workers.model, device=device, stop=stop, child=workers.child or CHILD)
+    await supervise(context, model=workers.model, device=device, stop=stop, engine_process=workers.engine_process)

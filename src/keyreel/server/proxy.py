@@ -1,7 +1,7 @@
-"""The route that browsers use in place of fal: `/api/fal/proxy`, with what is meant in a header.
+"""The route `/api/fal/proxy`, which browsers call in place of fal. A header names the target.
 
-fal's own proxies fetch the target and add a key. This one fetches nothing: the target only says which of our routes is
-meant. And it adds no key: who has none here may do nothing.
+fal's own proxies fetch the target and add a key. This one fetches nothing: the target only selects one of our routes.
+It adds no key either: callers need one of this server.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,15 @@ HEADER = "x-fal-target-url"
 
 @dataclass(frozen=True, slots=True)
 class Target:
+    """The parts of the target URL."""
+
     host: str
     path: bytes
     query: bytes
 
 
 def target_of(headers: Headers) -> Target | None:
-    """None when there is no target, or none that can be read."""
+    """Returns the target, or None when the header is missing or is no https URL."""
     try:
         url = urlsplit(headers.get(HEADER, ""))
         host = url.hostname

@@ -1,8 +1,8 @@
-"""Who has opened the playground: a cookie in the place of the key.
+"""Sessions of the playground: a cookie stands for the key.
 
-The key comes once, after the # of the first URL, and the page exchanges it for this cookie and forgets it. Scripts
-cannot read the cookie, other sites cannot send it, and it counts only beside a header that no other origin may set:
-CORS here allows no credentials. It holds no secret of the key and ends with it.
+The key arrives once, after the # of the first URL. The page exchanges it for this cookie and forgets it. Scripts cannot
+read the cookie, and other sites cannot send it. It is valid only together with a header that other origins cannot send
+with it, because CORS here allows no credentials. It contains no secret of the key, and ends when the key is revoked.
 """
 
 import hashlib
@@ -10,36 +10,41 @@ import hashlib
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from keyreel.links import Links
+from keyreel.files.links import Links
 from keyreel.server.proxy import HEADER as PROXY_HEADER
 
 LIFETIME = 30 * 86_400
+"""Seconds."""
 PAGE_HEADER = "x-keyreel-page"
 
 
 def session_key(connection: HTTPConnection, links: Links) -> str | None:
-    """The id of the key that opened this session."""
+    """Returns the id of the key that opened the session, or None without a valid session."""
     if PAGE_HEADER not in connection.headers and PROXY_HEADER not in connection.headers:
         return None
-    token = connection.cookies.get(_name(links))
+    token = connection.cookies.get(_cookie_name(links))
     claims = links.verify_session(token) if token else None
     return claims.key_id if claims else None
 
 
 def begin_session(response: Response, links: Links, key_id: str) -> None:
+    """Sets the cookie."""
     _set(response, links, links.issue_session(key_id, LIFETIME), LIFETIME)
 
 
 def end_session(response: Response, links: Links) -> None:
+    """Deletes the cookie."""
     _set(response, links, "", 0)
 
 
 def _set(response: Response, links: Links, value: str, max_age: int) -> None:
     secure = links.base_url.startswith("https:")
-    # The path "/": behind a proxy this server does not always know what it is called outside.
-    response.set_cookie(_name(links), value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="strict")
+    # The path is "/" because a server behind a proxy does not always know its public path.
+    response.set_cookie(
+        _cookie_name(links), value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="strict"
+    )
 
 
-def _name(links: Links) -> str:
-    """Of this installation: ports of one host share their cookies."""
+def _cookie_name(links: Links) -> str:
+    """Returns a name that only this installation uses: all ports of a host share their cookies."""
     return f"keyreel_{hashlib.sha256(b'session' + links.secret).hexdigest()[:8]}"

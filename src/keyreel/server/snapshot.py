@@ -1,41 +1,42 @@
 """The live requests as of a moment ago, so that polling does not reach the database.
 
-A request that is not here is completed, brand-new or unknown: the database says which.
+A request that is not in the snapshot is completed, new or unknown: the database tells which.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from keyreel.server.measures import WAIT
+from keyreel import metrics
 from keyreel.store import Store
 from keyreel.store.records import LogEntry, State, Status
+from keyreel.worker.waiting import wait_for_any
 
 PERIOD = 0.25
-"""Seconds until what another process changed is seen here."""
+"""Seconds until a change by another process is visible here."""
 COST_SHARE = 10
-"""A pause is at least so many times as long as the refresh before it: a long queue must not take all the time."""
-
+"""Each pause is at least this many times as long as the refresh before it: a long queue must not take all the time."""
 RECOVERY = 1.0
+"""Seconds to wait after a failed refresh."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _Log:
-    """A copy of a live request's log. The lock is so that each line is read once."""
+    """A copy of a live request's log. The lock makes sure that each line is read once."""
 
     entries: list[LogEntry] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Snapshot:
-    """`changed` is set, and replaced, after each refresh: take it before you look, and wait for it after."""
+    """The live requests. `changed` is set and replaced after each refresh: get it before reading, then wait for it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -57,26 +58,26 @@ class Snapshot:
                 task.cancel()
 
     async def status(self, request_id: str) -> Status | None:
-        """Live from memory, completed from the database; None: there is no such request."""
+        """Returns the status, from memory while the request is live, else from the database. None: not found."""
         if status := self._live.get(request_id):
             return status
-        # Not during a refresh, which may have read before and be told of after: a status would go back.
+        # Not during a refresh: it may have read older rows that it publishes later, and the status would go backwards.
         async with self._refreshing:
             return self._live.get(request_id) or await self._store.requests.status(request_id)
 
     async def completed(self, request_id: str) -> Status:
-        """Waits for the end of a request that is known."""
+        """Waits until a request is completed and returns its status. Raises LookupError when it does not exist."""
         while True:
             changed = self.changed
             status = await self.status(request_id)
             if status is None:
-                raise LookupError(f"Request {request_id} is gone.")
+                raise LookupError(f"Request {request_id} does not exist any more.")
             if status.state is State.COMPLETED:
                 return status
             await changed.wait()
 
     async def log(self, status: Status) -> list[LogEntry]:
-        """The request's log, at least as long as when the status was taken."""
+        """Returns the request's log, with at least the lines that it had when `status` was read."""
         if status.state is State.COMPLETED or status.id not in self._live:
             return await self._store.requests.log(status.id)
         log = self._logs.setdefault(status.id, _Log())
@@ -87,24 +88,24 @@ class Snapshot:
         return log.entries
 
     async def refresh(self) -> None:
-        """Reads the live requests: what was committed before the call is seen after it."""
+        """Reads the live requests. What was committed before the call is visible after it."""
         async with self._refreshing:
             live = {status.id: status for status in await self._store.requests.live()}
             self._measure(live)
             self._logs = {request_id: log for request_id, log in self._logs.items() if request_id in live}
             self._live, self._refreshed = live, True
-        # Also when nothing seems to have changed: a short request can come and go between two refreshes.
+        # Set even if nothing seems to have changed: a short request can start and end between two refreshes.
         self.changed.set()
         self.changed = asyncio.Event()
 
     def _measure(self, live: dict[str, Status]) -> None:
-        """How long those that have just started had to wait."""
+        """Records how long the requests that have just started had to wait."""
         if not self._refreshed:
             return
         for status in live.values():
             before = self._live.get(status.id)
             if status.started and status.attempt == 1 and (before is None or before.state is State.IN_QUEUE):
-                WAIT.labels(status.pool).observe(status.started - status.created)
+                metrics.QUEUE_WAIT.labels(status.pool).observe(status.started - status.created)
 
     async def _follow(self) -> None:
         while True:
@@ -113,11 +114,9 @@ class Snapshot:
             try:
                 await self.refresh()
             except (SQLAlchemyError, OSError):
-                # What is known stays known; the routes that need the database say themselves that it is away.
+                # The last snapshot stays in use; routes that need the database report its failure themselves.
                 _log.exception("snapshot not refreshed")
                 await asyncio.sleep(RECOVERY)
             pause = COST_SHARE * (time.monotonic() - start)
             await asyncio.sleep(pause)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PERIOD - pause):
-                    await committed.wait()
+            await wait_for_any(committed, timeout=max(0.0, PERIOD - pause))

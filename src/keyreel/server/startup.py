@@ -1,30 +1,31 @@
-"""From settings to the parts of a running server."""
+"""Builds the services of a server from its settings."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from keyreel.addresses import AddressPolicy
 from keyreel.errors import KeyreelError
-from keyreel.links import Links, load_secret
-from keyreel.objects import open_objects
+from keyreel.files.links import Links, load_secret
+from keyreel.files.objects import open_objects
+from keyreel.net.addresses import AddressPolicy
 from keyreel.server.credentials import KeyRing
 from keyreel.server.dependencies import Services
-from keyreel.server.endpoints import Served
+from keyreel.server.endpoints import ServedEndpoints
 from keyreel.server.snapshot import Snapshot
+from keyreel.server.webhooks import Signer
 from keyreel.settings import Settings
 from keyreel.store import Store, open_store
 from keyreel.store.records import NewKey
-from keyreel.webhooks import Signer
 
-OPERATOR = "KEYREEL_ADMIN_KEY"
+_ADMIN_KEY = "KEYREEL_ADMIN_KEY"
 
 
 def database_url(settings: Settings) -> str:
+    """Returns the URL of the database; by default a SQLite file in the data folder."""
     return settings.database_url or f"sqlite:///{settings.data_dir / 'keyreel.db'}"
 
 
 def address_policy(settings: Settings) -> AddressPolicy:
-    """Raises KeyreelError when the operator's list cannot be read."""
+    """Returns the policy with the operator's list of hosts. Raises KeyreelError when the list is invalid."""
     try:
         return AddressPolicy(tuple(entry.strip() for entry in settings.allow_hosts.split(",") if entry.strip()))
     except ValueError as error:
@@ -35,11 +36,12 @@ def address_policy(settings: Settings) -> AddressPolicy:
 async def open_services(
     settings: Settings, public_url: str, local_secret: str | None = None
 ) -> AsyncIterator[Services]:
-    """`public_url`: where the server is, unless the settings say how clients reach it. `local_secret`: see KeyRing.
+    """Opens the services of a server.
 
-    Raises StoreInUseError, and KeyreelError for endpoints that do not exist.
+    `public_url` is the server's address, used unless the settings contain a public URL. `local_secret`: see KeyRing.
+    Raises StoreInUseError, and KeyreelError when the settings name an unknown endpoint.
     """
-    endpoints = Served.by(settings)
+    endpoints = ServedEndpoints.from_settings(settings)
     folder = settings.data_dir
     folder.mkdir(parents=True, exist_ok=True)
     async with open_store(database_url(settings)) as store:
@@ -56,14 +58,14 @@ async def open_services(
 
 
 async def ensure_key(store: Store, admin_key: str | None) -> NewKey | None:
-    """Sets the operator's key, or makes the first one, which is returned to be shown.
+    """Stores the operator's key. Without one, creates the first key of an empty store and returns it.
 
-    Raises KeyreelError when the operator's is not `id:secret`.
+    Raises KeyreelError when the operator's key does not have the form `id:secret`.
     """
     if admin_key is None:
         return None if await store.keys.list() else await store.keys.create("first", admin=True)
     key_id, _, secret = admin_key.partition(":")
     if not (key_id and secret):
-        raise KeyreelError(f"{OPERATOR} must have the form id:secret.")
-    await store.keys.put(key_id, secret, OPERATOR, admin=True)
+        raise KeyreelError(f"{_ADMIN_KEY} must have the form id:secret.")
+    await store.keys.put(key_id, secret, _ADMIN_KEY, admin=True)
     return None

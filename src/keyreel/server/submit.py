@@ -1,27 +1,28 @@
-"""From a client's input to a row in the queue."""
+"""Turns a client's input into a row in the queue."""
 
 import mimetypes
 import secrets
 from collections.abc import Iterator
 from uuid import uuid4
 
-from keyreel.endpoints import Endpoint
 from keyreel.errors import RequestError
-from keyreel.fetch import parse_data_uri
+from keyreel.fal.endpoints import Endpoint
+from keyreel.fal.outcomes import JsonObject
+from keyreel.fal.schema import SOURCE_FIELDS
+from keyreel.inputs.fetch import parse_data_uri
 from keyreel.server.dependencies import Services
-from keyreel.server.inputs import Body, Options
+from keyreel.server.options import Body, Options
 from keyreel.settings import Settings
-from keyreel.store.records import JsonObject, Key, NewFile, NewRequest, Submitted
+from keyreel.store.records import Key, NewFile, NewRequest, Submitted
 
 SHORT_RETENTION = 3600.0
-"""Seconds for which an outcome can be read when the client wants nothing kept: fal's own figure."""
-_FIRST_PICTURE = "image_url"
-"""Of the endpoint that takes no other."""
-_SOURCES = (("images", "image_url"), ("videos", "video_url"), ("loras", "path"))
+"""Seconds for which an outcome can be read when the client wants nothing kept. fal has the same value."""
+_SINGLE_IMAGE = "image_url"
+"""The field of the image-to-video endpoint, which takes one picture."""
 
 
 async def submit_request(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> Submitted:
-    """Raises QueueFullError, KeyLimitError or IdempotencyError."""
+    """Queues a request. Raises QueueFullError, KeyLimitError or IdempotencyError."""
     await _store_data_uris(services, key, body.input)
     new = NewRequest(
         endpoint=endpoint.id,
@@ -43,11 +44,11 @@ async def submit_request(services: Services, key: Key, endpoint: Endpoint, body:
 
 
 def _seed(endpoint: Endpoint, data: JsonObject) -> int:
-    """The request's own, or one drawn here, once: every attempt makes the same video."""
+    """Returns the request's seed, or draws one here, so that every attempt makes the same video."""
     try:
         seed = endpoint.read(data).seed
     except RequestError:
-        # The worker finds the same fault, and the client and its webhook get to read it.
+        # The worker finds the same error and reports it to the client and its webhook.
         seed = None
     return secrets.randbelow(2**32) if seed is None else seed
 
@@ -56,26 +57,26 @@ def _retention(settings: Settings, options: Options) -> float:
     return settings.retention if options.store else min(SHORT_RETENTION, settings.retention)
 
 
-def _shorter(asked: float | None, allowed: float | None) -> float | None:
-    """None is for ever."""
-    return min((lifetime for lifetime in (asked, allowed) if lifetime is not None), default=None)
+def _shorter(requested: float | None, allowed: float | None) -> float | None:
+    """Returns the shorter lifetime. None means no limit."""
+    return min((lifetime for lifetime in (requested, allowed) if lifetime is not None), default=None)
 
 
 async def _store_data_uris(services: Services, key: Key, data: JsonObject) -> None:
-    """Puts the URL of a file in the place of each data URI: rows stay small."""
+    """Stores each data URI as a file and puts the file's URL in its place, so that rows stay small."""
     for item, field in _data_uris(data):
         try:
             content_type, content = parse_data_uri(item[field], services.settings.max_body_bytes, ())
         except RequestError:
-            continue  # the worker says what is wrong with it
+            continue  # the worker reports the error
         item[field] = await _store_file(services, key, content_type or "application/octet-stream", content)
 
 
 def _data_uris(data: JsonObject) -> Iterator[tuple[JsonObject, str]]:
-    """Where they are. The input is not validated yet: anything may be anywhere."""
-    if _is_data_uri(data.get(_FIRST_PICTURE)):
-        yield data, _FIRST_PICTURE
-    for name, field in _SOURCES:
+    """Yields each object with a data URI, and its field. The input is not validated yet, so any type may occur."""
+    if _is_data_uri(data.get(_SINGLE_IMAGE)):
+        yield data, _SINGLE_IMAGE
+    for name, field in SOURCE_FIELDS.items():
         items = data.get(name)
         for item in items if isinstance(items, list) else ():
             if isinstance(item, dict) and _is_data_uri(item.get(field)):
@@ -87,6 +88,7 @@ def _is_data_uri(value: object) -> bool:
 
 
 async def _store_file(services: Services, key: Key, content_type: str, content: bytes) -> str:
+    """Returns the URL of the new file."""
     name = f"input{mimetypes.guess_extension(content_type) or ''}"
     new = NewFile(
         key_id=key.id,

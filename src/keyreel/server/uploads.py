@@ -1,4 +1,4 @@
-"""From the body of a request into the object store, whole or in parts."""
+"""Receives uploads, whole or in parts, into the object store."""
 
 from collections.abc import AsyncIterator
 
@@ -6,7 +6,7 @@ from fastapi import HTTPException
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect, Request
 
-from keyreel.objects import parts_folder
+from keyreel.files.objects import parts_folder
 from keyreel.server.dependencies import Services
 from keyreel.settings import Settings
 from keyreel.store.records import File
@@ -15,19 +15,20 @@ MAX_PARTS = 10_000
 
 
 class Part(BaseModel):
-    """The field names are those of fal's clients."""
+    """An uploaded part. The field names are those of fal's clients."""
 
     partNumber: int = Field(ge=1, le=MAX_PARTS)  # noqa: N815
     etag: str
 
 
 async def receive(request: Request, services: Services, file: File) -> None:
-    """The content of `file`. Sending it again replaces it: clients repeat themselves when an answer is lost."""
+    """Stores the content of `file`. A repeated upload replaces it: clients repeat uploads when a response is lost."""
     body = _limited(request, _max_bytes(services.settings))
     await services.store.files.uploaded(file.id, await services.objects.put(file.object, body))
 
 
 async def receive_part(request: Request, services: Services, file: File, number: int) -> Part:
+    """Stores one part of `file`. All its parts together may not exceed the size limit of a file."""
     path = _part_path(file, number)
     others = await services.objects.folder_size(parts_folder(file.id)) - (await services.objects.size(path) or 0)
     await services.objects.put(path, _limited(request, _max_bytes(services.settings) - others))
@@ -35,13 +36,13 @@ async def receive_part(request: Request, services: Services, file: File, number:
 
 
 async def join(services: Services, file: File, parts: tuple[Part, ...]) -> None:
-    """Makes the file of its parts, in the order of their numbers."""
+    """Joins the parts of `file` in the order of their numbers."""
     if file.size is not None:
-        return  # it was answered before, and the answer was lost
+        return  # a repeated call: the response to the first one was lost
     paths = [_part_path(file, part.partNumber) for part in sorted(parts, key=lambda part: part.partNumber)]
     for part in parts:
         if part.etag != await _etag(services, _part_path(file, part.partNumber)):
-            raise HTTPException(400, f"Part {part.partNumber} is not the one that was uploaded. Upload it again.")
+            raise HTTPException(400, f"Part {part.partNumber} is missing or has another etag. Upload it again.")
     await services.store.files.uploaded(file.id, await services.objects.compose(file.object, paths))
     await services.objects.delete_folder(parts_folder(file.id))
 
@@ -55,16 +56,16 @@ async def _limited(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
             _check_size(received, max_bytes)
             yield chunk
     except ClientDisconnect:
-        raise HTTPException(400, "The upload broke off.") from None
+        raise HTTPException(400, "The connection ended before the upload was complete. Upload it again.") from None
 
 
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise HTTPException(413, "The file is larger than the server takes.")
+        raise HTTPException(413, "The file is larger than this server allows.")
 
 
 def _max_bytes(settings: Settings) -> int:
-    """Files are uploaded to be inputs: no input may be larger."""
+    """Returns the largest size that any kind of input may have: all uploads are inputs."""
     return max(settings.max_image_bytes, settings.max_video_bytes, settings.max_lora_bytes)
 
 

@@ -1,21 +1,22 @@
-"""Rows in the JSON forms that fal's clients read."""
+"""Converts rows of the store to the JSON that fal's clients read."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from keyreel.store.records import Failure, JsonObject, LogEntry, State, Status
+from keyreel.fal.outcomes import Failure, JsonObject
+from keyreel.store.records import LogEntry, State, Status
 
 
 def queue_urls(public_url: str, endpoint_id: str, request_id: str) -> JsonObject:
-    """As on fal without the endpoint's path: status and result belong to the application."""
+    """Returns a request's URLs. As on fal, they name the application without the endpoint's path."""
     owner, alias, *_ = endpoint_id.split("/")
     url = f"{public_url}/queue/{owner}/{alias}/requests/{request_id}"
     return {"response_url": url, "status_url": f"{url}/status", "cancel_url": f"{url}/cancel"}
 
 
 def status_view(public_url: str, status: Status, lines: Sequence[LogEntry] | None) -> JsonObject:
-    """`lines`: None when the client does not want the log, whose key is there all the same."""
+    """Returns the status as JSON. When the client wants no log, `lines` is None and the field `logs` is null."""
     common = {
         "status": status.state,
         "request_id": status.id,
@@ -26,7 +27,7 @@ def status_view(public_url: str, status: Status, lines: Sequence[LogEntry] | Non
         case State.IN_QUEUE:
             return common | {"queue_position": status.position}
         case State.IN_PROGRESS:
-            # Progress is ours; fal's clients ignore it.
+            # `progress` is Keyreel's own; fal's clients ignore it.
             return common | {"logs": logs, "metrics": {}, "progress": status.progress}
         case State.COMPLETED:
             return common | {"logs": logs, "metrics": {"inference_time": _inference_time(status)}} | _error(status)
@@ -43,7 +44,7 @@ def _log_view(line: LogEntry) -> JsonObject:
 
 
 def _inference_time(status: Status) -> float | None:
-    """None for a request that never started."""
+    """Seconds, or None for a request that never started."""
     if status.started is None or status.finished is None:
         return None
     return round(status.finished - status.started, 3)

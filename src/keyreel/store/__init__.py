@@ -1,4 +1,7 @@
-"""Rows: the durable queue, its outbox, keys, files and workers, on SQLite or PostgreSQL."""
+"""The database: the durable queue, webhook deliveries, keys, files and workers, on SQLite or PostgreSQL.
+
+May import: errors, fal.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.sql.expression import ColumnElement
 
+from keyreel.store.browse import Browse
 from keyreel.store.clock import DatabaseTime
 from keyreel.store.database import Database, connect
 from keyreel.store.deliveries import Deliveries
@@ -22,9 +26,12 @@ _DATABASE_TIME = DatabaseTime()
 
 @dataclass(frozen=True, slots=True)
 class Store:
+    """The database and its parts, one for each kind of row."""
+
     database: Database
     queue: Queue
     requests: Requests
+    browse: Browse
     deliveries: Deliveries
     keys: Keys
     files: Files
@@ -33,15 +40,16 @@ class Store:
 
 @asynccontextmanager
 async def open_store(url: str, now: ColumnElement[float] = _DATABASE_TIME) -> AsyncIterator[Store]:
-    """The store at `sqlite:///file` or `postgresql://...`, its tables brought up to date. Raises StoreInUseError.
+    """Opens the store at `sqlite:///file` or `postgresql://...` and migrates its tables. Raises StoreInUseError.
 
-    `now`: what every statement takes for the time, computed by the database.
+    now: the SQL expression that every statement uses as the current time.
     """
     async with connect(url, now) as database:
         yield Store(
             database,
             Queue(database),
             Requests(database),
+            Browse(database),
             Deliveries(database),
             Keys(database),
             Files(database),

@@ -1,4 +1,4 @@
-"""The database's clock: the only one that the store reads."""
+"""The database's clock, the only clock that the store reads."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sqlalchemy.sql.expression import ColumnElement
 
 
 class DatabaseTime(ColumnElement[float]):
-    """Seconds since 1970, the same throughout a statement."""
+    """The SQL expression of the current time in seconds since 1970. It is constant within a statement."""
 
     type = Double()
     inherit_cache = True
@@ -17,11 +17,11 @@ class DatabaseTime(ColumnElement[float]):
 
 @compiles(DatabaseTime, "sqlite")
 def _sqlite(_element: DatabaseTime, _compiler: SQLCompiler, **_: Any) -> str:
-    # unixepoch('subsec') would need SQLite 3.42.
+    # Not unixepoch('subsec'), which needs SQLite 3.42.
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
 @compiles(DatabaseTime, "postgresql")
 def _postgresql(_element: DatabaseTime, _compiler: SQLCompiler, **_: Any) -> str:
-    # Not now(), which stands still for a transaction that waits for a lock.
+    # Not now(), which is the start of the transaction, even after a long wait for a lock.
     return "CAST(extract(epoch FROM statement_timestamp()) AS DOUBLE PRECISION)"

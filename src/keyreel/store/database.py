@@ -1,9 +1,10 @@
-"""A connection to SQLite or PostgreSQL, and what differs between the two."""
+"""Connects to SQLite or PostgreSQL and hides the differences between the two."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,45 +14,66 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.expression import ColumnElement
 
-from keyreel.store.lockfile import only_process
+from keyreel.store.lockfile import exclusive_lock
 from keyreel.store.migrate import migrate
 
 _BUSY_TIMEOUT = 10.0
+"""Seconds that SQLite waits for a lock."""
 _READERS = 4
 
 _create_engine = partial(create_async_engine, json_serializer=partial(json.dumps, allow_nan=False))
 
 
 class Database:
-    """Transactions, the clock, and a hint that something changed."""
+    """Opens transactions, holds the clock and signals changes."""
 
     def __init__(self, writer: AsyncEngine, reader: AsyncEngine, now: ColumnElement[float]) -> None:
         self._writer = writer
         self._reader = reader
         self.now = now
         self.changed = asyncio.Event()
-        """Set, and replaced, when a request has changed. Take it before you look; it tells of this process only."""
+        """Set, and replaced by a new event, when this process has changed a request. Get it before reading the rows."""
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction, committed at the end of the block."""
-        async with self._writer.begin() as connection:
-            yield connection
+        """Opens a transaction, which is committed at the end of the block."""
+        with _cursors_freed():
+            async with self._writer.begin() as connection:
+                yield connection
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        async with self._reader.begin() as connection:
-            yield connection
+        """Opens a transaction for reading. On SQLite it cannot write."""
+        with _cursors_freed():
+            async with self._reader.begin() as connection:
+                yield connection
 
     def announce(self) -> None:
-        """After a commit: wakes whoever waits for a change."""
+        """Wakes everything that waits for a change. Call it after the commit."""
         self.changed.set()
         self.changed = asyncio.Event()
 
 
+@contextmanager
+def _cursors_freed() -> Iterator[None]:
+    """Frees what a cancelled statement leaves behind.
+
+    The traceback of a cancelled task keeps SQLite's cursor alive, and with it the transaction: every other write would
+    wait as long as somebody keeps the task.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
+
+
 @asynccontextmanager
 async def connect(address: str, now: ColumnElement[float]) -> AsyncIterator[Database]:
-    """Opens the database at `address` (`sqlite:///file` or `postgresql://...`), its tables brought up to date."""
+    """Opens the database at `address` (`sqlite:///file` or `postgresql://...`) and migrates its tables.
+
+    Raises StoreInUseError when another process has the SQLite file open.
+    """
     url = make_url(address)
     match url.get_backend_name():
         case "sqlite":
@@ -77,15 +99,18 @@ async def _postgresql(url: URL, now: ColumnElement[float]) -> AsyncIterator[Data
 
 @asynccontextmanager
 async def _sqlite(url: URL, now: ColumnElement[float]) -> AsyncIterator[Database]:
-    """One process and in it one writer: SQLite before 3.51.3 can damage a write-ahead log that several write to."""
+    """Opens SQLite for one process with one writer.
+
+    SQLite before 3.51.3 can damage a write-ahead log that has several writers.
+    """
     if not url.database or url.database == ":memory:":
-        raise ValueError("The store needs a file: a database in memory is gone after a restart.")
-    with only_process(Path(url.database)):
+        raise ValueError("The store needs a file: a database in memory is lost at a restart.")
+    with exclusive_lock(Path(url.database)):
         arguments = {"timeout": _BUSY_TIMEOUT}
         writer = _create_engine(url, pool_size=1, max_overflow=0, connect_args=arguments)
         reader = _create_engine(url, pool_size=_READERS, max_overflow=0, connect_args=arguments)
-        _prepare(writer, "BEGIN IMMEDIATE", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
-        _prepare(reader, "BEGIN", "query_only = ON")
+        _configure(writer, "BEGIN IMMEDIATE", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
+        _configure(reader, "BEGIN", "query_only = ON")
         try:
             yield Database(writer, reader, now)
         finally:
@@ -93,10 +118,12 @@ async def _sqlite(url: URL, now: ColumnElement[float]) -> AsyncIterator[Database
             await writer.dispose()
 
 
-def _prepare(engine: AsyncEngine, begin: str, *pragmas: str) -> None:
+def _configure(engine: AsyncEngine, begin: str, *pragmas: str) -> None:
+    """Sets the statement that begins a transaction and the pragmas of each connection."""
+
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _record: object) -> None:
-        # Transactions begin where we say so, not where Python's driver guesses.
+        # Autocommit in the driver: `on_begin` starts the transactions.
         connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in pragmas:

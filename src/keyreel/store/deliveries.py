@@ -1,4 +1,4 @@
-"""The webhook outbox: each completed request that names a webhook has one delivery, made at least once."""
+"""The webhook outbox. Each completed request with a webhook has one delivery, which is made at least once."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from keyreel.store.requests import outcome_columns, outcome_of
 from keyreel.store.tables import AnyRow, delivery, request
 
 LEASE = 150.0
-"""Seconds until a delivery of which nothing is heard is due again: longer than one call may take."""
+"""Seconds after which a claimed delivery without a result is due again. One call takes less."""
 RETRIES = 10
 FIRST_PAUSE = 7.0
-"""Seconds before the first retry, doubled for each one after it: ten retries within two hours, as fal has it."""
+"""Seconds before the first retry. The pause doubles each time, which gives ten retries within two hours, as at fal."""
 
 
 class Deliveries:
@@ -22,7 +22,7 @@ class Deliveries:
         self._now = database.now
 
     async def claim(self, limit: int = 10) -> list[Delivery]:
-        """Leases deliveries that are due, the longest overdue first."""
+        """Leases deliveries that are due and returns them, the longest overdue first."""
         due = (
             select(
                 delivery.c.id,
@@ -46,29 +46,39 @@ class Deliveries:
         return [_delivery(row) for row in rows]
 
     async def delivered(self, claimed: Delivery) -> None:
+        """Records that the call was made."""
         await self._record(claimed, state="DELIVERED", error=None)
 
     async def failed(self, claimed: Delivery, error: str, *, permanent: bool = False) -> None:
-        """Puts the delivery off, or gives it up."""
+        """Records a failed call and schedules a retry, unless the failure is permanent or was the last retry."""
         if permanent or claimed.attempt > RETRIES:
             await self._record(claimed, state="FAILED", error=error)
         else:
             pause = FIRST_PAUSE * 2 ** (claimed.attempt - 1)
             await self._record(claimed, due=self._now + pause, error=error)
 
+    async def call_again(self, delivery_id: int) -> bool:
+        """Makes a delivery due now, even a failed one. Returns False if it does not exist or was delivered."""
+        undelivered = (delivery.c.id == delivery_id) & (delivery.c.state != "DELIVERED")
+        values = {"state": "PENDING", "attempt": 0, "due": self._now, "error": None}
+        async with self._database.write() as connection:
+            again = await connection.execute(update(delivery).where(undelivered).values(values))
+        self._database.announce()
+        return again.rowcount > 0
+
     async def pending(self) -> int:
-        """How many are still to be made, for the metrics."""
+        """Returns how many deliveries are still to be made, for the metrics."""
         statement = select(func.count()).where(delivery.c.state == "PENDING")
         async with self._database.read() as connection:
             return (await connection.execute(statement)).scalar_one()
 
     async def _record(self, claimed: Delivery, **values: Any) -> None:
         async with self._database.write() as connection:
-            await connection.execute(update(delivery).where(_held(claimed)).values(**values))
+            await connection.execute(update(delivery).where(_held_by(claimed)).values(**values))
 
 
-def _held(claimed: Delivery) -> ColumnElement[bool]:
-    """What a caller that was too slow has to say changes nothing."""
+def _held_by(claimed: Delivery) -> ColumnElement[bool]:
+    """Matches the delivery while `claimed` holds it, so that a caller whose lease has expired changes nothing."""
     return (delivery.c.id == claimed.id) & (delivery.c.attempt == claimed.attempt) & (delivery.c.state == "PENDING")
 
 

@@ -1,7 +1,7 @@
-"""Which files the object store holds, whose they are and until when.
+"""The files in the object store: their owners, access rules and expiry.
 
-A file's row is written before its object and removed after it: whatever happens in between, the sweeper finds the
-object. A file whose content never comes (an upload that broke off, a video whose worker died) expires by itself.
+A file's row is written before its object and deleted after it, so that the sweeper finds every object. A file whose
+content never arrives (an interrupted upload, a video whose worker died) expires like any other.
 """
 
 from uuid import uuid4
@@ -13,7 +13,7 @@ from keyreel.store.records import DAY, Content, File, NewFile
 from keyreel.store.tables import file
 
 PENDING = DAY
-"""Seconds that a file waits for its content."""
+"""Seconds after which a file without content expires."""
 
 _COLUMNS = [file.c[name] for name in File.__slots__]
 
@@ -24,6 +24,7 @@ class Files:
         self._now = database.now
 
     async def add(self, new: NewFile) -> File:
+        """Adds a file. Its lifetime begins now if it has a size, otherwise when its content arrives."""
         lifetime = PENDING if new.size is None else new.lifetime
         statement = insert(file).values(
             id=str(uuid4()),
@@ -41,19 +42,19 @@ class Files:
             return File(*(await connection.execute(statement.returning(*_COLUMNS))).one())
 
     async def uploaded(self, file_id: str, size: int) -> None:
-        """The object is there, and so many bytes long."""
+        """Records that the content, `size` bytes long, is in the object store."""
         async with self._database.write() as connection:
-            await connection.execute(kept(Content(file_id, size), self._now))
+            await connection.execute(content_update(Content(file_id, size), self._now))
 
     async def get(self, file_id: str) -> File | None:
-        """The file, unless it has expired."""
-        fresh = or_(file.c.expires_at.is_(None), file.c.expires_at > self._now)
+        """Returns the file, or None if it does not exist or has expired."""
+        not_expired = or_(file.c.expires_at.is_(None), file.c.expires_at > self._now)
         async with self._database.read() as connection:
-            row = (await connection.execute(select(*_COLUMNS).where(file.c.id == file_id, fresh))).one_or_none()
+            row = (await connection.execute(select(*_COLUMNS).where(file.c.id == file_id, not_expired))).one_or_none()
         return File(*row) if row else None
 
     async def expired(self, limit: int = 100) -> list[File]:
-        """Files whose objects are to be deleted, the oldest first."""
+        """Returns files that have expired, the earliest first. Their objects are to be deleted."""
         statement = (
             select(*_COLUMNS).where(file.c.expires_at <= self._now).order_by(file.c.expires_at, file.c.id).limit(limit)
         )
@@ -61,11 +62,12 @@ class Files:
             return [File(*row) for row in await connection.execute(statement)]
 
     async def remove(self, file_id: str) -> None:
+        """Deletes the file's row. Delete its object first."""
         async with self._database.write() as connection:
             await connection.execute(delete(file).where(file.c.id == file_id))
 
 
-def kept(content: Content, now: ColumnElement[float]) -> Update:
-    """The file's lifetime begins."""
+def content_update(content: Content, now: ColumnElement[float]) -> Update:
+    """Returns the statement that sets a file's size and begins its lifetime."""
     values = {"size": content.size, "expires_at": now + file.c.lifetime}
     return update(file).where(file.c.id == content.file_id).values(values)

@@ -1,4 +1,4 @@
-"""API keys. The database holds no secret: only the SHA-256 of one."""
+"""API keys. The database holds the SHA-256 of each secret, not the secret."""
 
 import hashlib
 import secrets
@@ -21,7 +21,7 @@ class Keys:
         self._now = database.now
 
     async def create(self, name: str, *, admin: bool = False, max_requests: int | None = None) -> NewKey:
-        """Makes a key with a secret of 32 random bytes, which is shown this once."""
+        """Creates a key with a secret of 32 random bytes, which cannot be read again."""
         secret = secrets.token_hex(32)
         key = await self.put(str(uuid4()), secret, name, admin=admin, max_requests=max_requests)
         return NewKey(key, secret)
@@ -29,7 +29,7 @@ class Keys:
     async def put(
         self, key_id: str, secret: str, name: str, *, admin: bool = False, max_requests: int | None = None
     ) -> Key:
-        """Sets a key that the operator chose, in place of one with the same id."""
+        """Creates a key with the given id and secret, replacing one with the same id."""
         values = {
             "id": key_id,
             "secret_hash": _hash(secret),
@@ -44,21 +44,22 @@ class Keys:
         return _key(row)
 
     async def verify(self, key_id: str, secret: str) -> Key | None:
-        """The key, if it is one and the secret is its own."""
+        """Returns the key if it exists, is not revoked and has this secret, else None."""
         statement = select(api_key.c.secret_hash, *_COLUMNS).where(api_key.c.id == key_id, api_key.c.revoked.is_(None))
         async with self._database.read() as connection:
             row = (await connection.execute(statement)).one_or_none()
-        # The same work for an unknown id: the time taken tells nothing.
-        right = compare_digest(row.secret_hash if row else _NO_HASH, _hash(secret))
-        return _key(row) if row and right else None
+        # An unknown id takes the same work, so that the response time does not reveal which ids exist.
+        matches = compare_digest(row.secret_hash if row else _NO_HASH, _hash(secret))
+        return _key(row) if row and matches else None
 
     async def list(self) -> list[Key]:
+        """Returns every key, the oldest first."""
         statement = select(*_COLUMNS).order_by(api_key.c.created, api_key.c.id)
         async with self._database.read() as connection:
             return [_key(row) for row in await connection.execute(statement)]
 
     async def revoke(self, key_id: str) -> bool:
-        """False: there is no such key, or it was revoked before."""
+        """Revokes a key. Returns False if it does not exist or was already revoked."""
         valid = (api_key.c.id == key_id) & api_key.c.revoked.is_(None)
         async with self._database.write() as connection:
             revoked = await connection.execute(update(api_key).where(valid).values(revoked=self._now))

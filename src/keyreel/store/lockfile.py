@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""A lock file that lets one process at a time open the store."""
 
 import fcntl
 import os
@@ -10,16 +10,20 @@ from keyreel.store.records import StoreInUseError
 
 
 @contextmanager
-def only_process(path: Path) -> Iterator[None]:
-    """Holds `path`.lock while the store is open; the system lets go of it when the process dies, however it dies."""
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Locks `path`.lock during the block. The system releases the lock when the process dies.
+
+    Raises StoreInUseError when another process holds the lock.
+    """
     with path.with_name(f"{path.name}.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
+            process_id = lock.read()  # empty if the other process has not written it yet
             raise StoreInUseError(
-                f"{path} is in use by process {lock.read() or '(just starting)'}. "
-                "An SQLite file belongs to one process; several share a PostgreSQL database."
+                f"{path} is in use by {f'process {process_id}' if process_id else 'another process'}. "
+                "Only one process at a time can use an SQLite file; several can share a PostgreSQL database."
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))

@@ -3,7 +3,7 @@
     IN_QUEUE --claim--> IN_PROGRESS --finish, cancel, reap--> COMPLETED
         ^--hand back, retry, reap--'
 
-A claim raises `attempt`, and nothing lowers it: it is the fencing token. What counts against a request is `failures`.
+A claim raises `attempt`, and nothing lowers it: it is the fencing token. `failures` counts the failed attempts.
 """
 
 from collections.abc import Sequence
@@ -14,40 +14,35 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, s
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, JsonObject, Outcome, Success
 from keyreel.store.database import Database
-from keyreel.store.files import kept
+from keyreel.store.files import content_update
 from keyreel.store.records import (
-    CANCELLED,
-    START_TIMEOUT,
-    WORKER_LOST,
     Cancellation,
     Content,
-    Failure,
     IdempotencyError,
-    JsonObject,
     KeyLimitError,
     Lease,
     LeaseLostError,
+    LeaseStatus,
     LogLine,
     NewRequest,
-    Outcome,
     QueueFullError,
     Reaped,
-    Standing,
     State,
     Submitted,
-    Success,
 )
 from keyreel.store.requests import outcome_columns, outcome_of, position
-from keyreel.store.tables import AnyRow, delivery, event, request
+from keyreel.store.tables import AnyRow, delivery, event, file, request
 
 LEASE = 30.0
-"""Seconds that a worker may be silent."""
+"""Seconds after the last heartbeat until a lease expires."""
 MAX_FAILURES = 3
+"""Failed attempts after which a request is completed with the failure."""
 RETRY_PAUSE = 1.0
-"""Seconds between a machine's first failure and the next attempt; twice that after the second."""
-_SWEEP = 500
-"""Rows that one sweep deletes at most: others want to write, too."""
+"""Seconds between the first failed attempt and the next one. The pause doubles each time."""
+_SWEEP_LIMIT = 500
+"""Rows that one sweep deletes at most, so that it does not block other writers for long."""
 
 
 class Queue:
@@ -56,7 +51,7 @@ class Queue:
         self._now = database.now
 
     async def submit(self, new: NewRequest) -> Submitted:
-        """Queues a request; returns when it is safe. Raises QueueFullError, KeyLimitError or IdempotencyError."""
+        """Queues a request and returns after the commit. Raises QueueFullError, KeyLimitError or IdempotencyError."""
         try:
             return await self._replay(new) or await self._insert(new)
         except IntegrityError:
@@ -66,9 +61,9 @@ class Queue:
             raise
 
     async def claim(self, worker: str, pool: str = "default") -> Lease | None:
-        """Leases the request whose turn it is. None: nothing to do."""
+        """Leases the next request of the pool to `worker`. Returns None if no request is ready."""
         waiting = request.alias("waiting")
-        turn = (
+        next_seq = (
             select(waiting.c.seq)
             .where(
                 waiting.c.state == State.IN_QUEUE,
@@ -83,7 +78,7 @@ class Queue:
         )
         statement = (
             update(request)
-            .where(request.c.seq == turn)
+            .where(request.c.seq == next_seq)
             .values(
                 state=State.IN_PROGRESS,
                 attempt=request.c.attempt + 1,
@@ -101,55 +96,57 @@ class Queue:
         self._database.announce()
         return Lease(*row)
 
-    async def beat(self, lease: Lease, progress: JsonObject | None = None, lines: Sequence[LogLine] = ()) -> Standing:
-        """Renews the lease, writes down what happened and learns how things stand. No progress: as before."""
+    async def heartbeat(
+        self, lease: Lease, progress: JsonObject | None = None, lines: Sequence[LogLine] = ()
+    ) -> LeaseStatus:
+        """Renews the lease, records progress (None: unchanged) and log lines, and returns the lease's status."""
         values: dict[str, Any] = {
             "lease_until": self._now + LEASE,
             "log_lines": request.c.log_lines + len(lines),
         }
         if progress is not None:
             values["progress"] = progress
-        statement = update(request).where(_held(lease)).values(values).returning(request.c.cancel_requested)
+        statement = update(request).where(_held_by(lease)).values(values).returning(request.c.cancel_requested)
         async with self._database.write() as connection:
             row = (await connection.execute(statement)).one_or_none()
             if row is None:
-                return Standing.LOST
+                return LeaseStatus.LOST
             for line in lines:
                 await connection.execute(self._event(lease, line))
         self._database.announce()
-        return Standing.CANCELLED if row.cancel_requested else Standing.CONTINUE
+        return LeaseStatus.CANCELLED if row.cancel_requested else LeaseStatus.CONTINUE
 
     async def save_checkpoint(self, lease: Lease, checkpoint: str) -> None:
-        """Notes the object from which a later attempt goes on. Raises LeaseLostError."""
-        statement = update(request).where(_held(lease)).values(checkpoint=checkpoint)
+        """Records the object from which a later attempt resumes. Raises LeaseLostError."""
+        statement = update(request).where(_held_by(lease)).values(checkpoint=checkpoint)
         async with self._database.write() as connection:
             if not (await connection.execute(statement)).rowcount:
                 raise LeaseLostError(lease)
 
     async def finish(self, lease: Lease, outcome: Outcome, video: Content | None = None) -> None:
-        """Completes the request, for good, and with it keeps its video. Raises LeaseLostError."""
+        """Completes the request and begins the lifetime of its video. Raises LeaseLostError."""
         async with self._database.write() as connection:
-            completed = await self._complete(connection, _held(lease), outcome)
-            # A worker whose connection broke at the commit asks again, and must not throw its output away.
+            completed = await self._complete(connection, _held_by(lease), outcome)
+            # A worker whose connection broke at the commit repeats the call. Its output must not be discarded.
             if not completed and not await self._finished_before(connection, lease, outcome):
                 raise LeaseLostError(lease)
             if video:
-                await connection.execute(kept(video, self._now))
+                await connection.execute(content_update(video, self._now))
         self._database.announce()
 
     async def retry(self, lease: Lease, failure: Failure) -> None:
-        """The machine failed, not the request: back into the queue, or completed when it was once too often.
+        """Puts a request whose attempt failed back into the queue, or completes it after too many failures.
 
-        Raises LeaseLostError.
+        The failure is not the request's fault. Raises LeaseLostError.
         """
-        await self._give_back(lease, failure)
+        await self._return_to_queue(lease, failure)
 
     async def hand_back(self, lease: Lease) -> None:
-        """The worker is told to leave: back into the queue, at no cost for the request. Raises LeaseLostError."""
-        await self._give_back(lease, None)
+        """Puts the request back into the queue without counting a failure. Raises LeaseLostError."""
+        await self._return_to_queue(lease, None)
 
-    async def disown(self, worker: str) -> int:
-        """Takes back what an earlier worker of this name held. It died, or its name would not be taken again."""
+    async def release_worker(self, worker: str) -> int:
+        """Releases the requests that a dead worker of this name held. Returns their number."""
         held = and_(request.c.state == State.IN_PROGRESS, request.c.worker == worker)
         async with self._database.write() as connection:
             released = await self._release_all(connection, held)
@@ -157,6 +154,7 @@ class Queue:
         return released
 
     async def cancel(self, request_id: str) -> Cancellation:
+        """Completes a waiting request as cancelled, or asks the worker of a running one to stop."""
         async with self._database.write() as connection:
             rows = await self._lock(connection, request.c.id == request_id)
             if not rows:
@@ -165,8 +163,18 @@ class Queue:
         self._database.announce()
         return answer
 
+    async def forget(self, request_id: str) -> bool:
+        """Lets a completed request and its video expire now. Returns False if it is not completed or does not exist."""
+        condition = (request.c.id == request_id) & (request.c.state == State.COMPLETED)
+        async with self._database.write() as connection:
+            forgotten = await connection.execute(update(request).where(condition).values(expires_at=self._now))
+            if forgotten.rowcount:
+                videos = file.c.object.startswith(f"out/{request_id}/", autoescape=True)
+                await connection.execute(update(file).where(videos).values(expires_at=self._now))
+        return forgotten.rowcount > 0
+
     async def reap(self) -> Reaped:
-        """Takes back expired leases, ends what should have started by now, deletes what nobody may read any more."""
+        """Releases expired leases, completes requests past their start deadline and deletes expired ones."""
         async with self._database.write() as connection:
             expired = and_(request.c.state == State.IN_PROGRESS, request.c.lease_until <= self._now)
             released = await self._release_all(connection, expired)
@@ -176,7 +184,7 @@ class Queue:
         return reaped
 
     async def _replay(self, new: NewRequest) -> Submitted | None:
-        """What an earlier submit with the same idempotency key was told."""
+        """Returns the request of an earlier submit with the same idempotency key, if any. Raises IdempotencyError."""
         if new.idempotency is None:
             return None
         statement = select(request.c.id, request.c.idempotency_digest, position.label("position")).where(
@@ -192,12 +200,12 @@ class Queue:
 
     async def _insert(self, new: NewRequest) -> Submitted:
         async with self._database.write() as connection:
-            await self._check_length(connection, new)
+            await self._check_limits(connection, new)
             request_id = str(uuid4())
             await connection.execute(insert(request).values(id=request_id, **self._columns(new)))
-            place = await connection.scalar(select(position).where(request.c.id == request_id))
+            place_in_queue = await connection.scalar(select(position).where(request.c.id == request_id))
         self._database.announce()
-        return Submitted(request_id, place, replayed=False)
+        return Submitted(request_id, place_in_queue, replayed=False)
 
     def _columns(self, new: NewRequest) -> dict[str, Any]:
         deadline = None if new.start_timeout is None else self._now + new.start_timeout
@@ -225,8 +233,11 @@ class Queue:
             "created": self._now,
         }
 
-    async def _check_length(self, connection: AsyncConnection, new: NewRequest) -> None:
-        """On PostgreSQL submits at the same moment do not see each other: limits are kept but for these."""
+    async def _check_limits(self, connection: AsyncConnection, new: NewRequest) -> None:
+        """Raises QueueFullError or KeyLimitError.
+
+        On PostgreSQL concurrent submits do not see each other, so together they may exceed a limit.
+        """
         if new.max_queue_length is not None:
             waiting = await _count(connection, request.c.state == State.IN_QUEUE, request.c.pool == new.pool)
             if waiting > new.max_queue_length:
@@ -246,63 +257,67 @@ class Queue:
         )
 
     async def _finished_before(self, connection: AsyncConnection, lease: Lease, outcome: Outcome) -> bool:
-        mine = (request.c.id == lease.id, request.c.attempt == lease.attempt)
-        row = (await connection.execute(select(*outcome_columns).where(*mine))).one_or_none()
+        """Returns whether this attempt has already completed the request with this outcome."""
+        conditions = (request.c.id == lease.id, request.c.attempt == lease.attempt)
+        row = (await connection.execute(select(*outcome_columns).where(*conditions))).one_or_none()
         return row is not None and outcome_of(row) == outcome
 
-    async def _cancel(self, connection: AsyncConnection, this: ColumnElement[bool], state: str) -> Cancellation:
+    async def _cancel(self, connection: AsyncConnection, condition: ColumnElement[bool], state: str) -> Cancellation:
         match state:
             case State.IN_QUEUE:
-                await self._complete(connection, this, CANCELLED)
+                await self._complete(connection, condition, CANCELLED)
                 return Cancellation.REMOVED
             case State.IN_PROGRESS:
-                await connection.execute(update(request).where(this).values(cancel_requested=True))
+                await connection.execute(update(request).where(condition).values(cancel_requested=True))
                 return Cancellation.REQUESTED
         return Cancellation.ALREADY_COMPLETED
 
     async def _lock(
-        self, connection: AsyncConnection, *which: ColumnElement[bool], skip_locked: bool = False
+        self, connection: AsyncConnection, *conditions: ColumnElement[bool], skip_locked: bool = False
     ) -> Sequence[AnyRow]:
-        """Rows that nobody else changes before the commit. (With SQLite nobody else writes at all.)"""
-        columns = (request.c.id, request.c.state, request.c.cancel_requested)
-        statement = select(*columns, request.c.failures, request.c.max_failures).where(*which).order_by(request.c.seq)
+        """Returns the matching rows, locked until the commit. SQLite needs no locks: it has one writer."""
+        names = ("id", "state", "cancel_requested", "failures", "max_failures")
+        statement = select(*(request.c[name] for name in names)).where(*conditions).order_by(request.c.seq)
         return (await connection.execute(statement.with_for_update(skip_locked=skip_locked))).all()
 
-    async def _give_back(self, lease: Lease, failure: Failure | None) -> None:
+    async def _return_to_queue(self, lease: Lease, failure: Failure | None) -> None:
         async with self._database.write() as connection:
-            rows = await self._lock(connection, _held(lease))
+            rows = await self._lock(connection, _held_by(lease))
             if not rows:
                 raise LeaseLostError(lease)
             pause = 0.0 if failure is None else RETRY_PAUSE * 2 ** rows[0].failures
             await self._release(connection, rows[0], failure, pause)
         self._database.announce()
 
-    async def _release_all(self, connection: AsyncConnection, lost: ColumnElement[bool]) -> int:
-        """Ends the leases of workers that are no more."""
-        rows = await self._lock(connection, lost, skip_locked=True)
+    async def _release_all(self, connection: AsyncConnection, condition: ColumnElement[bool]) -> int:
+        """Ends the leases of dead workers."""
+        rows = await self._lock(connection, condition, skip_locked=True)
         for row in rows:
             await self._release(connection, row, WORKER_LOST, pause=0.0)
         return len(rows)
 
     async def _release(self, connection: AsyncConnection, row: AnyRow, failure: Failure | None, pause: float) -> None:
-        """Ends a lease. The request keeps its place in the queue, unless it was cancelled or failed too often."""
-        this = request.c.id == row.id
+        """Ends a lease. The request returns to its place in the queue unless it was cancelled or failed too often."""
+        condition = request.c.id == row.id
         failures = row.failures + (failure is not None)
         if row.cancel_requested:
-            await self._complete(connection, this, CANCELLED)
+            await self._complete(connection, condition, CANCELLED)
         elif failure and failures >= row.max_failures:
-            await self._complete(connection, this, failure)
+            await self._complete(connection, condition, failure)
         else:
-            back = {"state": State.IN_QUEUE, "lease_until": None, "worker": None, "failures": failures}
-            await connection.execute(update(request).where(this).values(**back, not_before=self._now + pause))
+            values = {"state": State.IN_QUEUE, "lease_until": None, "worker": None, "failures": failures}
+            await connection.execute(update(request).where(condition).values(**values, not_before=self._now + pause))
 
     async def _complete(
-        self, connection: AsyncConnection, which: ColumnElement[bool], outcome: Outcome
+        self, connection: AsyncConnection, condition: ColumnElement[bool], outcome: Outcome
     ) -> Sequence[str]:
-        """The only place where a request is completed: once, with its outcome and its delivery."""
+        """Completes requests with an outcome and adds their deliveries. Returns the ids of those it completed.
+
+        This is the only place where a request is completed.
+        """
         statement = (
             update(request)
-            .where(which, request.c.state != State.COMPLETED)
+            .where(condition, request.c.state != State.COMPLETED)
             .values(
                 state=State.COMPLETED,
                 lease_until=None,
@@ -321,23 +336,24 @@ class Queue:
         return [row.id for row in rows]
 
     async def _time_out(self, connection: AsyncConnection) -> int:
+        """Completes waiting requests past their start deadline. Returns their number."""
         late = and_(request.c.state == State.IN_QUEUE, request.c.start_deadline <= self._now)
         ids = [row.id for row in await self._lock(connection, late, skip_locked=True)]
         return len(await self._complete(connection, request.c.id.in_(ids), START_TIMEOUT))
 
     async def _delete_expired(self, connection: AsyncConnection) -> int:
-        """A request whose webhook is still to be delivered stays: the delivery carries its outcome."""
+        """Deletes expired requests, except those with a pending delivery, which needs the outcome."""
         pending = exists().where(delivery.c.request_id == request.c.id, delivery.c.state == "PENDING")
-        expired = select(request.c.seq).where(request.c.expires_at <= self._now, ~pending).limit(_SWEEP)
+        expired = select(request.c.seq).where(request.c.expires_at <= self._now, ~pending).limit(_SWEEP_LIMIT)
         return (await connection.execute(delete(request).where(request.c.seq.in_(expired)))).rowcount
 
 
-async def _count(connection: AsyncConnection, *which: ColumnElement[bool]) -> int:
-    return int((await connection.execute(select(func.count()).where(*which))).scalar_one())
+async def _count(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> int:
+    return int((await connection.execute(select(func.count()).where(*conditions))).scalar_one())
 
 
-def _held(lease: Lease) -> ColumnElement[bool]:
-    """Fencing: whatever a worker writes, it writes to its own attempt or not at all."""
+def _held_by(lease: Lease) -> ColumnElement[bool]:
+    """Matches the request while `lease` holds it. This fences off a worker whose lease was lost."""
     return and_(
         request.c.id == lease.id,
         request.c.attempt == lease.attempt,

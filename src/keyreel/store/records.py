@@ -1,18 +1,16 @@
-"""What goes into the store and comes out of it."""
+"""The records that the store takes and returns, and its errors."""
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum, auto
-from typing import Any
 
 from keyreel.errors import KeyreelError
-
-JsonObject = dict[str, Any]
+from keyreel.fal.outcomes import JsonObject, Outcome
 
 DAY = 86_400.0
 
 
 class State(StrEnum):
-    """Where a request is. The names are those that a client of fal sees."""
+    """The state of a request, by fal's names."""
 
     IN_QUEUE = "IN_QUEUE"
     IN_PROGRESS = "IN_PROGRESS"
@@ -20,7 +18,7 @@ class State(StrEnum):
 
 
 class Priority(IntEnum):
-    """Lower goes first."""
+    """The lower number goes first."""
 
     NORMAL = 0
     LOW = 1
@@ -33,51 +31,30 @@ class Level(StrEnum):
     ERROR = "ERROR"
 
 
-class Standing(Enum):
-    """What a worker learns when it beats."""
+class LeaseStatus(Enum):
+    """What a worker learns from a heartbeat."""
 
     CONTINUE = auto()
     CANCELLED = auto()
-    """Stop at the next step and finish with `CANCELLED`."""
+    """The request was cancelled: stop at the next step and finish with `CANCELLED`."""
     LOST = auto()
-    """The request is someone else's, or over: stop and throw the output away."""
+    """The lease was taken back, or the request is completed: stop and discard the output."""
 
 
 class Cancellation(Enum):
-    """What became of the wish to cancel."""
+    """The result of a cancel."""
 
     REMOVED = auto()
-    """It was waiting, and is completed now."""
+    """The request was waiting and is now completed."""
     REQUESTED = auto()
-    """It is running; its worker hears of it at the next beat."""
+    """The request is running; its worker learns of the cancel at its next heartbeat."""
     ALREADY_COMPLETED = auto()
     UNKNOWN = auto()
 
 
 @dataclass(frozen=True, slots=True)
-class Success:
-    output: JsonObject
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why there is no output: a sentence, fal's name for it, and what else the client gets to see."""
-
-    message: str
-    type: str
-    detail: Any = None
-
-
-Outcome = Success | Failure
-
-CANCELLED = Failure("The request was cancelled.", "client_cancelled")
-START_TIMEOUT = Failure("The request did not start in the time it was given.", "request_timeout")
-WORKER_LOST = Failure("The workers that ran this request stopped answering.", "runner_disconnected")
-
-
-@dataclass(frozen=True, slots=True)
 class Idempotency:
-    """A client's name for one submit, and the digest of what it submitted."""
+    """A client's idempotency key for one submit, and the digest of what it submitted."""
 
     key: str
     digest: str
@@ -85,38 +62,40 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRequest:
-    """A request to be queued. Times are in seconds."""
+    """A request to be queued. Durations are in seconds."""
 
     endpoint: str
     key_id: str
     input: JsonObject
     seed: int
     pool: str = "default"
-    """The workers that may run it."""
+    """The group of workers that may run it."""
     priority: Priority = Priority.NORMAL
     webhook_url: str | None = None
     idempotency: Idempotency | None = None
     start_timeout: float | None = None
     max_queue_length: int | None = None
-    """Refuse when more than that are waiting."""
+    """Refuse the request when more than this number are waiting."""
     max_of_key: int | None = None
-    """Refuse when so many of the same key are waiting or running."""
+    """Refuse the request when the key has this number waiting or running."""
     retry: bool = True
-    """Whether a machine's failure is followed by another attempt."""
+    """Whether a failure that is not the request's fault leads to another attempt."""
     retention: float = DAY
     """How long the outcome can be read."""
     output_lifetime: float | None = None
-    """How long the video is kept; for ever when absent."""
+    """How long the video is kept; None keeps it without limit."""
     output_acl: JsonObject | None = None
-    """Who may read the video; whoever has its link when absent."""
+    """Who may read the video; None lets everyone with the link read it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
+    """A queued request."""
+
     id: str
     position: int | None
     replayed: bool
-    """Whether the same submit was answered before."""
+    """Whether an earlier submit with the same idempotency key queued it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +116,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line of the log that the user sees; `age` is how many seconds ago it was written."""
+    """A new line for the log that the user sees. age: seconds since it was written."""
 
     message: str
     level: Level = Level.INFO
@@ -146,8 +125,10 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
+    """A stored log line. time: seconds since 1970."""
+
     number: int
-    """Grows from line to line; not by one."""
+    """Increases from line to line, with gaps."""
     attempt: int
     time: float
     level: Level
@@ -164,11 +145,11 @@ class Status:
     key_id: str
     state: State
     position: int | None
-    """Requests that go before it, while it is in the queue."""
+    """How many requests go before it; None unless it is in the queue."""
     attempt: int
     progress: JsonObject | None
     log_lines: int
-    """How many there are: a copy of the log with as many is up to date."""
+    """How many log lines exist. A cached log with as many lines is up to date."""
     cancel_requested: bool
     created: float
     started: float | None
@@ -179,17 +160,17 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """How many requests one sweep changed."""
+    """How many requests one `Queue.reap` changed."""
 
     released: int
-    """Leases that had expired."""
+    """Requests whose lease had expired."""
     timed_out: int
     deleted: int
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How much waits or runs, and for how many seconds the oldest has been known."""
+    """How many requests of a pool are in a state, and the age of the oldest in seconds."""
 
     pool: str
     state: State
@@ -199,7 +180,7 @@ class Depth:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A webhook call that is due, leased to whoever holds this."""
+    """A webhook call that is due, leased to the caller of `Deliveries.claim`."""
 
     id: int
     attempt: int
@@ -211,25 +192,29 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Key:
+    """An API key. Times are seconds since 1970."""
+
     id: str
     name: str
     admin: bool
     created: float
     revoked: float | None
     max_requests: int | None = None
-    """Waiting and running at once; any number when absent."""
+    """Requests that may wait and run at once; None means no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
+    """A key that was just created, with its secret."""
+
     key: Key
     secret: str = field(repr=False)
-    """Not stored: nobody can show it again."""
+    """Not stored, so it cannot be shown again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewFile:
-    """A file about to be written to the object store under `object`. Without a size its content has yet to come."""
+    """A file that is about to be written to the object store under `object`. Size None: its content is yet to come."""
 
     key_id: str
     object: str
@@ -238,12 +223,12 @@ class NewFile:
     size: int | None = None
     acl: JsonObject | None = None
     lifetime: float | None = None
-    """Seconds, once the content is there; for ever when absent."""
+    """Seconds from the arrival of the content; None keeps the file without limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What has come for the file `file_id`: so many bytes."""
+    """The content of a file has arrived. size: in bytes."""
 
     file_id: str
     size: int
@@ -251,6 +236,8 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class File:
+    """A file in the object store. Times are seconds since 1970."""
+
     id: str
     key_id: str
     object: str
@@ -264,7 +251,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A process that runs requests on one device."""
+    """A supervisor that runs requests on one device."""
 
     name: str
     pool: str
@@ -274,7 +261,7 @@ class Worker:
 
 
 class StoreError(KeyreelError):
-    """The store refuses."""
+    """The store refuses a call."""
 
 
 class StoreInUseError(StoreError):
@@ -282,26 +269,32 @@ class StoreInUseError(StoreError):
 
 
 class QueueFullError(StoreError):
+    """The queue is longer than the request allows."""
+
     def __init__(self, waiting: int, limit: int) -> None:
-        super().__init__(f"{waiting} requests are waiting, more than the {limit} that the request allows.")
+        super().__init__(f"{waiting} requests are waiting, more than the {limit} that this request allows.")
         self.waiting = waiting
         self.limit = limit
 
 
 class KeyLimitError(StoreError):
+    """The key has as many requests as it may have."""
+
     def __init__(self, limit: int) -> None:
         super().__init__(f"This key may have no more than {limit} requests waiting or running. Try again later.")
         self.limit = limit
 
 
 class IdempotencyError(StoreError):
+    """The idempotency key belongs to a different request."""
+
     def __init__(self, key: str) -> None:
-        super().__init__(f"The idempotency key {key!r} was used for another request before.")
+        super().__init__(f"The idempotency key {key!r} was already used for a different request. Use another key.")
         self.key = key
 
 
 class LeaseLostError(StoreError):
-    """The request was given to someone else, or is over: throw the output away."""
+    """The attempt no longer holds the request: discard the output."""
 
     def __init__(self, lease: Lease) -> None:
         super().__init__(f"Attempt {lease.attempt} at request {lease.id} has lost its lease.")

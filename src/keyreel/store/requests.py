@@ -1,9 +1,10 @@
-"""Requests as their clients see them: reads only."""
+"""Reads requests as their clients see them."""
 
 from sqlalchemy import case, func, select, tuple_
 
+from keyreel.fal.outcomes import Failure, Outcome, Success
 from keyreel.store.database import Database
-from keyreel.store.records import Depth, Failure, Level, LogEntry, Outcome, State, Status, Success
+from keyreel.store.records import Depth, Level, LogEntry, State, Status
 from keyreel.store.tables import AnyRow, event, request
 
 _ahead = request.alias("ahead")
@@ -18,9 +19,9 @@ _count_ahead = (
     .scalar_subquery()
 )
 position = case((request.c.state == State.IN_QUEUE, _count_ahead))
-"""Of one request: how many go before it, while it waits."""
+"""The position of one request: how many requests go before it in the queue. NULL unless it is waiting."""
 
-# The same for all at once, in one pass over the queue.
+# The positions of all requests, computed in one pass over the queue.
 _rank = (
     func.row_number().over(partition_by=(request.c.state, request.c.pool), order_by=(request.c.priority, request.c.seq))
     - 1
@@ -28,12 +29,12 @@ _rank = (
 _positions = case((request.c.state == State.IN_QUEUE, _rank))
 
 outcome_columns = (request.c.result, request.c.error, request.c.error_type, request.c.error_detail)
-# Not the input: it may be long, and there may be many rows.
-_OWN = ("state", "position", "outcome")
+_COMPUTED_FIELDS = ("state", "position", "outcome")
+# Without the input, which may be long.
 _columns = (
     request.c.state,
     *outcome_columns,
-    *(request.c[name] for name in Status.__slots__ if name not in _OWN),
+    *(request.c[name] for name in Status.__slots__ if name not in _COMPUTED_FIELDS),
 )
 
 
@@ -42,14 +43,14 @@ class Requests:
         self._database = database
 
     async def status(self, request_id: str) -> Status | None:
-        """Everything about one request, its outcome included."""
+        """Returns the status of one request with its outcome, or None if it does not exist."""
         statement = select(*_columns, position.label("position")).where(request.c.id == request_id)
         async with self._database.read() as connection:
             row = (await connection.execute(statement)).one_or_none()
         return _status(row) if row else None
 
     async def live(self) -> list[Status]:
-        """Every request that is not completed, in the order in which they go."""
+        """Returns every request that is not completed, in queue order."""
         statement = (
             select(*_columns, _positions.label("position"))
             .where(request.c.state.in_([State.IN_QUEUE, State.IN_PROGRESS]))
@@ -59,7 +60,7 @@ class Requests:
             return [_status(row) for row in await connection.execute(statement)]
 
     async def log(self, request_id: str, after: int = 0) -> list[LogEntry]:
-        """The lines that came after the one numbered `after`."""
+        """Returns the log lines with numbers above `after`."""
         columns = (event.c.seq, event.c.attempt, event.c.time, event.c.level, event.c.message)
         statement = select(*columns).where(event.c.request_id == request_id, event.c.seq > after).order_by(event.c.seq)
         async with self._database.read() as connection:
@@ -69,7 +70,7 @@ class Requests:
             ]
 
     async def depths(self) -> list[Depth]:
-        """How much is live in each pool, for the metrics."""
+        """Returns how many requests wait and run in each pool."""
         oldest = self._database.now - func.min(request.c.created)
         statement = (
             select(request.c.pool, request.c.state, func.count(), oldest)
@@ -83,11 +84,12 @@ class Requests:
 
 
 def outcome_of(row: AnyRow) -> Outcome | None:
+    """Returns the outcome in a row with the `outcome_columns`, or None if the request is not completed."""
     if row.error is not None:
         return Failure(row.error, row.error_type, row.error_detail)
     return Success(row.result) if row.result is not None else None
 
 
 def _status(row: AnyRow) -> Status:
-    plain = {name: getattr(row, name) for name in Status.__slots__ if name not in _OWN}
+    plain = {name: getattr(row, name) for name in Status.__slots__ if name not in _COMPUTED_FIELDS}
     return Status(state=State(row.state), position=row.position, outcome=outcome_of(row), **plain)

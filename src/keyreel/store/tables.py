@@ -1,4 +1,4 @@
-"""The tables. A change here needs a migration."""
+"""The database's tables. A change here needs a migration."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ AnyRow = Row[*tuple[Any, ...]]
 
 
 class CleanText(TypeDecorator[str]):
-    """Text that both databases take. A stray byte in an error message must not keep a request from finishing."""
+    """Text that replaces characters which a database refuses: an odd error message must not block a request."""
 
     impl = Text
     cache_ok = True

@@ -1,4 +1,4 @@
-"""Which workers there are. For people to look at: who owns a request is the lease's business."""
+"""The list of workers, for display. It does not decide who runs a request; the lease does."""
 
 from dataclasses import asdict
 
@@ -8,7 +8,7 @@ from keyreel.store.database import Database
 from keyreel.store.records import Worker
 from keyreel.store.tables import worker
 
-SILENCE = 30.0
+REPORT_TIMEOUT = 30.0
 """Seconds without a report after which a worker counts as gone."""
 
 _COLUMNS = [worker.c[name] for name in Worker.__slots__]
@@ -20,7 +20,7 @@ class Workers:
         self._now = database.now
 
     async def report(self, status: Worker) -> None:
-        """A worker says how it is. Its name is its own."""
+        """Records a worker's state. The name identifies the worker."""
         values = {**asdict(status), "seen": self._now}
         async with self._database.write() as connection:
             known = await connection.execute(update(worker).where(worker.c.name == status.name).values(**values))
@@ -28,10 +28,12 @@ class Workers:
                 await connection.execute(insert(worker).values(**values))
 
     async def alive(self) -> list[Worker]:
-        statement = select(*_COLUMNS).where(worker.c.seen > self._now - SILENCE).order_by(worker.c.name)
+        """Returns the workers that have reported recently."""
+        statement = select(*_COLUMNS).where(worker.c.seen > self._now - REPORT_TIMEOUT).order_by(worker.c.name)
         async with self._database.read() as connection:
             return [Worker(*row) for row in await connection.execute(statement)]
 
     async def remove(self, name: str) -> None:
+        """Removes a worker that shuts down."""
         async with self._database.write() as connection:
             await connection.execute(delete(worker).where(worker.c.name == name))

@@ -1,13 +1,23 @@
-"""The worker: a supervisor (asyncio), its child (the model, and with it torch), its preparer (untrusted media).
+"""Workers: a supervisor per device and the processes that it starts.
 
-supervisor.py   starts children, says how the worker is, drains it
-session.py      one child while it lives: claims requests, feeds it one after the other
-attempt.py      one lease: renewed, reported on, given up when it is cancelled or lost
-inputs.py       what a request names, fetched and handed to the preparer
-process.py      the supervisor's end of a pipe, and the process behind it
-channel.py      the other end
-messages.py     what goes through the pipes
-spool.py        pixels on their way from the preparer to the child
-child.py        runs the model; torch_engine.py is the model
-preparer.py     decodes under limits
+supervisor.py      starts the engine process, reports how the worker is, drains it
+session.py         the time of one engine process: claims requests and runs them one after the other
+attempt.py         one attempt at a request: renews its lease, reports progress, notices a cancel or a lost lease
+inputs.py          fetches a request's inputs and has the decode process decode them
+guard.py           has the guard process expand prompts and check content
+previews.py        publishes the newest preview of a running request
+completion.py      records how an attempt ended
+report.py          log lines and progress
+process.py         starts a process and talks to it: the supervisor's end of the pipe
+channel.py         the started process's end of the pipe
+messages.py        the messages and their encoding
+spool.py           passes pixels from the decode process to the engine process as files
+engine_process.py  runs the model
+decode_process.py  decodes untrusted files under limits
+guard_process.py   runs the prompt expander and the checkers
+retries.py         the retry policy for the store
+waiting.py         waits for several events
+stopwatch.py       measures an attempt and its stages
+
+May import: checkpoints, engine, errors, fal, files, guard, inputs, media, metrics, net, safety, settings, store, video.
 """

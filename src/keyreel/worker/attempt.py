@@ -1,62 +1,63 @@
-"""One attempt at one request: its lease renewed, its progress reported, its early end brought about."""
+"""One attempt at a request: renews the lease, reports progress and notices when the attempt must end early."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from enum import Enum, auto
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
-from keyreel.events import Notice, Stage, Step
 from keyreel.store import Store
-from keyreel.store.records import Lease, Standing
-from keyreel.worker.metrics import Stopwatch
+from keyreel.store.records import Lease, LeaseStatus
+from keyreel.video.events import Notice, Stage, Step
 from keyreel.worker.report import Report
-from keyreel.worker.waiting import first_of
+from keyreel.worker.retries import STORE_ERRORS
+from keyreel.worker.stopwatch import Stopwatch
+from keyreel.worker.waiting import wait_for_any
 
 T = TypeVar("T")
 
-BEAT = 2.0
-"""Seconds from one beat to the next, at most."""
-BEAT_PAUSE = 0.25
-"""Seconds from one beat to the next, at least."""
-LOOK_PAUSE = 0.02
-"""Seconds between two looks at whether the request is cancelled, at least."""
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds between tries to write down an outcome: together about as long as a lease lasts."""
-STORE_ERRORS = (DBAPIError, OSError)
-"""The database is away, busy or full."""
+HEARTBEAT_INTERVAL = 2.0
+"""Maximum seconds between two heartbeats."""
+HEARTBEAT_PAUSE = 0.25
+"""Minimum seconds between two heartbeats."""
+CANCEL_CHECK_PAUSE = 0.02
+"""Minimum seconds between two checks for a cancel."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Interruption(Enum):
-    """Why an attempt ends before its time."""
+    """Why an attempt ends early."""
 
     CANCELLED = auto()
     LOST = auto()
-    """Somebody else has the request."""
+    """The lease expired and was taken back, or the request is completed."""
     RELEASED = auto()
-    """The worker leaves: somebody else shall have the request."""
+    """The worker is shutting down; another worker takes the request."""
 
 
 class InterruptedAttemptError(Exception):
+    """The attempt was interrupted. `why` tells the reason."""
+
     def __init__(self, why: Interruption) -> None:
         super().__init__(why.name)
         self.why = why
 
 
 class Attempt:
-    """Create it with the lease and keep it with `kept`. The first interruption counts."""
+    """The lease of one request, with its log, its timing and its interruption.
+
+    The lease is renewed only within the block of `heartbeats`. The first interruption counts; later ones are ignored.
+    """
 
     def __init__(self, store: Store, lease: Lease) -> None:
         self.lease = lease
         self.report = Report()
         self.stopwatch = Stopwatch()
         self._store = store
-        self._beating = asyncio.Lock()
+        self._heartbeat_lock = asyncio.Lock()
         self._interruption: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
 
     @property
@@ -67,36 +68,37 @@ class Attempt:
         if not self._interruption.done():
             self._interruption.set_result(why)
 
-    def note(self, event: Stage | Step | Notice) -> None:
-        self.report.show(event)
-        self.stopwatch.note(event)
+    def record(self, event: Stage | Step | Notice) -> None:
+        self.report.record(event)
+        self.stopwatch.record(event)
 
-    async def interrupted(self) -> Interruption:
-        """Waits for it."""
+    async def wait_for_interruption(self) -> Interruption:
+        """Waits until the attempt is interrupted and returns the reason."""
         return await asyncio.shield(self._interruption)
 
-    def check(self) -> None:
-        """Raises InterruptedAttemptError."""
+    def raise_if_interrupted(self) -> None:
+        """Raises InterruptedAttemptError if the attempt was interrupted."""
         if self._interruption.done():
             raise InterruptedAttemptError(self._interruption.result())
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        """Beats throughout the block. The block itself has to end when what it waits for shows no life."""
-        over = asyncio.Event()
-        tasks = asyncio.create_task(self._keep(over)), asyncio.create_task(self._look_out(over))
+    async def heartbeats(self) -> AsyncIterator[None]:
+        """Renews the lease throughout the block. A block that hangs keeps its lease, so it needs its own timeouts."""
+        done = asyncio.Event()
+        tasks = asyncio.create_task(self._send_heartbeats(done)), asyncio.create_task(self._watch_for_cancel(done))
         try:
             yield
         finally:
-            over.set()
-            await asyncio.gather(*tasks)  # not cancelled: they may be in the middle of a transaction
+            done.set()
+            # Not cancelled: a task may be in the middle of a transaction.
+            await asyncio.gather(*tasks)
 
     async def unless_interrupted(self, work: Coroutine[Any, Any, T]) -> T:
-        """The work's result. An interruption cancels the work and is raised."""
+        """Returns the result of `work`. An interruption cancels `work` and raises InterruptedAttemptError."""
         task = asyncio.create_task(work)
-        either: list[asyncio.Future[Any]] = [task, self._interruption]
+        futures: list[asyncio.Future[Any]] = [task, self._interruption]
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
         finally:
@@ -105,36 +107,36 @@ class Attempt:
                 await asyncio.wait([task])
         raise InterruptedAttemptError(self._interruption.result())
 
-    async def beat(self) -> None:
-        """One beat. When the store does not answer, the lease grows older: no more than that."""
-        async with self._beating:
-            progress, lines = self.report.news()
+    async def heartbeat(self) -> None:
+        """Renews the lease and sends the report. When the store fails, the next heartbeat sends the report again."""
+        async with self._heartbeat_lock:
+            progress, lines = self.report.unsent()
             try:
-                standing = await self._store.queue.beat(self.lease, progress, lines)
+                status = await self._store.queue.heartbeat(self.lease, progress, lines)
             except STORE_ERRORS:
-                _log.warning("no_beat", exc_info=True)
+                _log.warning("heartbeat_failed", exc_info=True)
                 return
-            self.report.told(progress, len(lines))
-        if standing is Standing.CANCELLED:
+            self.report.mark_sent(progress, len(lines))
+        if status is LeaseStatus.CANCELLED:
             self.interrupt(Interruption.CANCELLED)
-        elif standing is Standing.LOST:
+        elif status is LeaseStatus.LOST:
             self.interrupt(Interruption.LOST)
 
-    async def _keep(self, over: asyncio.Event) -> None:
-        while not over.is_set():
-            await self.beat()
-            await first_of(over, timeout=BEAT_PAUSE)
-            await first_of(over, self.report.changed, timeout=BEAT - BEAT_PAUSE)
+    async def _send_heartbeats(self, done: asyncio.Event) -> None:
+        while not done.is_set():
+            await self.heartbeat()
+            await wait_for_any(done, timeout=HEARTBEAT_PAUSE)
+            await wait_for_any(done, self.report.changed, timeout=HEARTBEAT_INTERVAL - HEARTBEAT_PAUSE)
 
-    async def _look_out(self, over: asyncio.Event) -> None:
-        """A cancel that came through this process is seen before the next beat."""
-        while not over.is_set():
+    async def _watch_for_cancel(self, done: asyncio.Event) -> None:
+        """Notices a cancel that this process received, without waiting for the next heartbeat."""
+        while not done.is_set():
             changed = self._store.database.changed
             if await self._is_cancelled():
                 self.interrupt(Interruption.CANCELLED)
                 return
-            await first_of(over, timeout=LOOK_PAUSE)
-            await first_of(over, changed)
+            await wait_for_any(done, timeout=CANCEL_CHECK_PAUSE)
+            await wait_for_any(done, changed)
 
     async def _is_cancelled(self) -> bool:
         try:
@@ -142,14 +144,3 @@ class Attempt:
         except STORE_ERRORS:
             return False
         return status is not None and status.cancel_requested
-
-
-async def insist(action: Callable[[], Awaitable[None]]) -> None:
-    """Does it again while the database is away: an outcome is worth waiting for."""
-    for pause in PAUSES:
-        try:
-            return await action()
-        except STORE_ERRORS:
-            _log.warning("store_failed", exc_info=True)
-            await asyncio.sleep(pause)
-    return await action()

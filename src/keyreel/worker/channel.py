@@ -1,4 +1,4 @@
-"""The end of the pipe to the supervisor in a process that it started."""
+"""The pipe to the supervisor, as seen from a process that the supervisor started."""
 
 import ctypes
 import os
@@ -14,16 +14,16 @@ PR_SET_PDEATHSIG = 1
 
 
 class Channel:
-    """Blocking. The supervisor's end of file is the order to leave: `receive` raises EOFError."""
+    """Sends and receives messages, blocking. When the supervisor closes the pipe, the process must exit."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
 
     @classmethod
     def to_supervisor(cls) -> Self:
-        """Of a process that `keyreel.worker.process` has started. It will not outlive its parent."""
+        """Opens the pipe in a process that `keyreel.worker.process` started. The process dies with its parent."""
         _die_with_parent()
-        # A terminal's Ctrl-C and a service manager's stop reach every process; when to leave is the supervisor's word.
+        # Ctrl-C and a service manager's stop reach every process of the group, but the supervisor decides when to exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return cls(socket.socket(fileno=int(sys.argv[1])))
@@ -32,10 +32,11 @@ class Channel:
         self._link.sendall(encode(message))
 
     def receive(self) -> Message:
+        """Waits for the next message. Raises EOFError when the supervisor has closed the pipe."""
         return decode(self._read(body_length(self._read(LENGTH.size))))
 
     def has_message(self) -> bool:
-        """Whether `receive` would not wait long."""
+        """Returns whether a message has arrived, at least in part."""
         return bool(select.select([self._link], [], [], 0)[0])
 
     def _read(self, size: int) -> bytes:
@@ -46,9 +47,9 @@ class Channel:
 
 
 def _die_with_parent() -> None:
-    """Also in the middle of a step. Elsewhere than on Linux the next look at the pipe has to do."""
+    """Has Linux kill this process when its parent dies. On other systems the process notices at its next `receive`."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(sys.argv[2]):  # it died before that
+    if os.getppid() != int(sys.argv[2]):  # the parent died before the call
         raise SystemExit

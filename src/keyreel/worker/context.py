@@ -1,22 +1,24 @@
-"""What a worker is given."""
+"""The services and settings that a worker gets."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from keyreel.addresses import AddressPolicy
-from keyreel.links import Links
-from keyreel.objects import Objects
+from keyreel.files.links import Links
+from keyreel.files.objects import Objects
+from keyreel.net.addresses import AddressPolicy
 from keyreel.settings import Settings
 from keyreel.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """`name` is the worker's own among all; below `spool` it has a folder of that name for what is under way.
+    """The services and settings of one worker.
 
-    policy: which addresses inputs may be fetched from.
-    patience: seconds that a child may be silent, loading apart, before it counts as hung.
-    grace: seconds that a draining worker gives to the request on its device.
+    policy: the addresses from which inputs may be fetched.
+    spool: the folder for temporary files. Each worker uses a subfolder with its name.
+    name: unique among all workers.
+    patience: seconds that a loaded engine process may be silent before it counts as hung.
+    grace: seconds that a draining worker gives the request on its device to finish.
     """
 
     store: Store

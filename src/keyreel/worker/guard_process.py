@@ -1,11 +1,11 @@
-"""The guard's process: expands prompts and checks content beside the device, while that works on another request."""
+"""The guard process: expands prompts and checks content while the device works on another request."""
 
 import traceback
 
 from keyreel.errors import ModelError, RequestError
-from keyreel.expansion import ExpansionError
 from keyreel.guard import Guard
 from keyreel.media.samples import sample_frames
+from keyreel.safety.expansion import ExpansionError
 from keyreel.worker.channel import Channel
 from keyreel.worker.messages import (
     Check,
@@ -13,7 +13,7 @@ from keyreel.worker.messages import (
     Expand,
     Expanded,
     Failed,
-    Guarding,
+    GuardReady,
     LoadFailed,
     LoadGuard,
     Message,
@@ -35,13 +35,13 @@ def main() -> None:
 def _load(channel: Channel) -> Guard | None:
     order = channel.receive()
     if not isinstance(order, LoadGuard):
-        raise TypeError(f"{order} came before the plan")
+        raise TypeError(f"The first message must be LoadGuard, not {order}")
     try:
         guard = Guard.load(order.plan)
     except ModelError as error:
         channel.send(LoadFailed(str(error)))
         return None
-    channel.send(Guarding())
+    channel.send(GuardReady())
     return guard
 
 
@@ -53,12 +53,12 @@ def _answer(guard: Guard, order: Message) -> Expanded | Checked | Refused | Fail
             case Check():
                 _check(guard, order)
                 return Checked()
-        return Failed(f"{type(order).__name__} is none of the guard's business")
+        return Failed(f"The guard process cannot handle {type(order).__name__}")
     except RequestError as error:
         return Refused(error.problems)
     except ExpansionError as error:
         return Failed(str(error))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor has to hear of it
+    except Exception as error:  # noqa: BLE001 - the supervisor needs an answer to every order
         traceback.print_exc()
         return Failed(f"{type(error).__name__}: {error}")
 
@@ -67,7 +67,7 @@ def _check(guard: Guard, order: Check) -> None:
     guard.check_prompts(order.prompts)
     guard.check_conditions({loc: read_pixels(path) for loc, path in order.conditions})
     if order.video:
-        guard.check_video(sample_frames(order.video, guard.frames))
+        guard.check_video(sample_frames(order.video, guard.plan.frames))
     if order.preview:
         guard.check_video(read_pixels(order.preview))
 

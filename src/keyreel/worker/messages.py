@@ -1,7 +1,7 @@
-"""What the supervisor, its child, its preparer and its guard tell each other, and how it goes through a pipe.
+"""The messages between the supervisor and the engine, decode and guard processes, and their encoding.
 
-A frame is a length, the name of a message and its fields as JSON. Nothing is ever unpickled: the preparer opens files
-that nobody vouches for, and may not be what it was.
+A frame is a length, the name of a message type and the message's fields as JSON. Pickle is not used, because an
+untrusted file may have taken over the decode process.
 """
 
 from collections.abc import Mapping
@@ -13,44 +13,47 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter
 
-from keyreel.canvas import Grid
+from keyreel.checkpoints.lora_keys import Linears
 from keyreel.errors import Loc, Problem
-from keyreel.events import Notice, Stage, Step
-from keyreel.fetch import Fetched
-from keyreel.guard import GuardPlan
-from keyreel.lora_keys import Linears
-from keyreel.prepare import Prepared
-from keyreel.recipes import NO_WISHES, Abilities, RecipeName, Wishes
-from keyreel.schema import Request
+from keyreel.fal.schema import Request
+from keyreel.media.limits import Limits
+from keyreel.safety.plan import GuardPlan
+from keyreel.video.canvas import Grid
+from keyreel.video.events import Notice, Stage, Step
+from keyreel.video.job import InputFile, Prepared, Sampling
+from keyreel.video.recipes import RECIPE_DEFAULTS, Capabilities, RecipeSettings
 
 LENGTH = Struct("!I")
 MAX_LENGTH = 256 * 1024 * 1024
+"""Bytes of a message, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """To the child, first of all: the model to load. device: None is the fastest."""
+    """The first message to the engine process: the model to load. device: None means the fastest one."""
 
     model: str
     device: str | None
     cache_dir: Path
-    wishes: Wishes = NO_WISHES
+    settings: RecipeSettings = RECIPE_DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is loaded. `linears`: what a LoRA's header is checked against."""
+    """The model is loaded. linears: the shapes against which a LoRA's header is checked."""
 
     name: str
     fingerprint: str
     device: str
     grid: Grid
     linears: Linears
-    abilities: Abilities = field(default_factory=Abilities)
+    capabilities: Capabilities = field(default_factory=Capabilities)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
+    """The engine process or the guard process could not load its models."""
+
     message: str
 
 
@@ -64,9 +67,9 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """What the preparer made: a job whose pixels lie in a folder, see `keyreel.worker.spool`."""
+    """The answer to Decode: a job whose pixels are files in a folder, see `keyreel.worker.spool`."""
 
-    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # for the arrays that are not in it
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # Job's conditions hold arrays; here there are none
 
     prepared: Prepared
     pins: tuple[Pin, ...]
@@ -74,7 +77,7 @@ class Spooled:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """To the child: make this video. `id` names the attempt."""
+    """To the engine process: make this video. id: the attempt's."""
 
     id: str
     spooled: Spooled
@@ -85,73 +88,73 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """To the child: leave off at the next step, if you are still at it."""
+    """To the engine process: stop the run with this id at the next step, if it is still running."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Previewed:
-    """A preview lies in a file of pixels. Whoever reads it deletes it."""
+    """A preview is ready in a file of pixels, which the reader deletes."""
 
     pixels: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The video is written: so many bytes."""
+    """The video is written. size: in bytes."""
 
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    pass
+    """The run was stopped by Stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The request is at fault."""
+    """The request is at fault; another attempt would fail as well."""
 
     problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The machine is at fault. A process that calls itself poisoned is about to exit."""
+    """The request is not at fault. poisoned: the device no longer computes, and the process is about to exit."""
 
     message: str
     poisoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Prepare:
-    """To the preparer: check and decode what has been fetched. `settings`: those that `prepare` reads."""
+class Decode:
+    """To the decode process: check and decode the fetched files. The request comes without its URLs."""
 
     request: Request
-    files: tuple[tuple[Loc, Fetched], ...]
+    files: tuple[tuple[Loc, InputFile], ...]
     grid: Grid
     linears: Linears
-    settings: Mapping[str, Any]
-    recipe: RecipeName
+    limits: Limits
+    sampling: Sampling
     folder: Path
 
 
 @dataclass(frozen=True, slots=True)
 class LoadGuard:
-    """To the guard, first of all."""
+    """The first message to the guard process: what to load."""
 
     plan: GuardPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Guarding:
-    """Everything in the plan is loaded."""
+class GuardReady:
+    """The guard process has loaded its plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expand:
-    """To the guard. picture: a file of pixels, the video's first ones."""
+    """To the guard process: expand this prompt. picture: a file with the pixels of the first condition."""
 
     prompt: str
     seed: int
@@ -160,12 +163,18 @@ class Expand:
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
+    """The answer to Expand."""
+
     prompt: str
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """To the guard: is this allowed? conditions: files of pixels, by their places in the request. preview: another."""
+    """To the guard process: check whether this content is allowed.
+
+    conditions: the places in the request of pictures and clips, and files with their pixels.
+    preview: a file of pixels.
+    """
 
     prompts: tuple[str, ...] = ()
     conditions: tuple[tuple[Loc, Path], ...] = ()
@@ -175,7 +184,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """It is."""
+    """The checked content is allowed."""
 
 
 Message = (
@@ -192,10 +201,10 @@ Message = (
     | Stopped
     | Refused
     | Failed
-    | Prepare
+    | Decode
     | Spooled
     | LoadGuard
-    | Guarding
+    | GuardReady
     | Expand
     | Expanded
     | Check
@@ -205,22 +214,22 @@ _KINDS = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:
-    """The whole frame."""
+    """Returns the message as a whole frame."""
     name = type(message).__name__
     body = name.encode() + b" " + _adapter(name).dump_json(message)
     return LENGTH.pack(len(body)) + body
 
 
-def body_length(head: bytes) -> int:
-    """What the frame's first bytes say. Raises ValueError."""
-    (length,) = LENGTH.unpack(head)
+def body_length(header: bytes) -> int:
+    """Returns the length of the body that follows a frame's header. Raises ValueError if it is too long."""
+    (length,) = LENGTH.unpack(header)
     if length > MAX_LENGTH:
-        raise ValueError(f"A message of {length} bytes")
+        raise ValueError(f"The message has {length} bytes, more than the allowed {MAX_LENGTH}")
     return int(length)
 
 
 def decode(body: bytes) -> Message:
-    """Raises ValueError."""
+    """Returns the message in a frame's body. Raises ValueError if it is malformed."""
     name, _, fields = body.partition(b" ")
     message: Message = _adapter(name.decode("ascii")).validate_json(fields)
     return message
@@ -229,5 +238,5 @@ def decode(body: bytes) -> Message:
 @cache
 def _adapter(name: str) -> TypeAdapter[Any]:
     if name not in _KINDS:
-        raise ValueError("An unknown kind of message")
+        raise ValueError("Unknown message type")
     return TypeAdapter(_KINDS[name])

@@ -1,4 +1,4 @@
-"""The newest preview of a request that is being made, where its owner can see it until the video is there."""
+"""Publishes the newest preview of a running request until its video is ready."""
 
 import asyncio
 import io
@@ -11,23 +11,24 @@ import structlog
 from PIL import Image
 
 from keyreel.errors import RequestError
-from keyreel.job import Pixels
 from keyreel.store.records import File, NewFile
-from keyreel.worker.attempt import STORE_ERRORS, Attempt
+from keyreel.video.job import Pixels
+from keyreel.worker.attempt import Attempt
 from keyreel.worker.context import WorkerContext
-from keyreel.worker.inputs import MachineError
+from keyreel.worker.inputs import RetryableError
+from keyreel.worker.retries import STORE_ERRORS
 from keyreel.worker.spool import read_pixels
 
 _log = structlog.get_logger(__name__)
 
 Check = Callable[[Path], Awaitable[None]]
-"""Raises RequestError for what nobody may see."""
+"""Checks a file of pixels. Raises RequestError if the preview must not be shown."""
 
 
 class Previews:
-    """Of one attempt. What comes while another one is on its way takes its place: the device never waits.
+    """The previews of one attempt. A new preview replaces a waiting one, so that the device never waits.
 
-    check: of a file of pixels; None: nothing is checked.
+    check: called before a preview is published; None publishes without a check.
     """
 
     def __init__(self, context: WorkerContext, attempt: Attempt, check: Check | None) -> None:
@@ -37,11 +38,11 @@ class Previews:
         self._waiting: asyncio.Queue[Path] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._file: File | None = None
-        self._shown = 0
+        self._published = 0
 
     @asynccontextmanager
-    async def shown(self) -> AsyncIterator[Self]:
-        """During the block. What is left of them goes with it."""
+    async def publishing(self) -> AsyncIterator[Self]:
+        """Publishes the offered previews during the block, and deletes the last one at its end."""
         try:
             yield self
         finally:
@@ -51,34 +52,34 @@ class Previews:
             await self._remove()
 
     def offer(self, pixels: Path) -> None:
-        """A file that is deleted when it has been read."""
+        """Queues a file of pixels for publication. The file is deleted after it has been read."""
         while not self._waiting.empty():
             self._waiting.get_nowait().unlink(missing_ok=True)
         self._waiting.put_nowait(pixels)
-        self._task = self._task or asyncio.create_task(self._show_all())
+        self._task = self._task or asyncio.create_task(self._publish_all())
 
-    async def _show_all(self) -> None:
-        """Nobody is to miss a video because its previews cannot be shown."""
+    async def _publish_all(self) -> None:
+        """Publishes previews as they come. Errors are only logged: the video does not depend on its previews."""
         while True:
             path = await self._waiting.get()
             try:
                 if self._check:
                     await self._check(path)
-                await self._show(await asyncio.to_thread(read_pixels, path))
-            except (RequestError, MachineError, *STORE_ERRORS) as error:
-                _log.info("no_preview", reason=str(error))
+                await self._publish(await asyncio.to_thread(read_pixels, path))
+            except (RequestError, RetryableError, *STORE_ERRORS) as error:
+                _log.info("preview_not_published", reason=str(error))
             finally:
                 path.unlink(missing_ok=True)
 
-    async def _show(self, pixels: Pixels) -> None:
+    async def _publish(self, pixels: Pixels) -> None:
         self._file = self._file or await self._add()
-        await self._context.objects.put(self._file.object, await asyncio.to_thread(strip, pixels))
-        self._shown += 1
-        # The same file with other content: a browser asks again for another address only.
-        self._attempt.report.preview(f"{self._context.links.file_url(self._file)}?{self._shown}", len(pixels))
+        await self._context.objects.put(self._file.object, await asyncio.to_thread(encode_strip, pixels))
+        self._published += 1
+        # The file keeps its address, so the query makes a browser fetch the new content.
+        self._attempt.report.set_preview(f"{self._context.links.file_url(self._file)}?{self._published}", len(pixels))
 
     async def _add(self) -> File:
-        """Without a size: should we die, it expires as a file does whose content has not come."""
+        """Adds the file's row without a size: if the worker dies, the file expires like an unfinished upload."""
         lease = self._attempt.lease
         name = f"previews/{lease.id}/{lease.attempt}.jpg"
         new = NewFile(
@@ -96,8 +97,8 @@ class Previews:
             _log.warning("preview_not_removed", exc_info=True)
 
 
-def strip(pixels: Pixels) -> bytes:
-    """(n, height, width, 3) as one JPEG, the frames below each other."""
+def encode_strip(pixels: Pixels) -> bytes:
+    """Returns frames (n, height, width, 3) as one JPEG, one frame below the other."""
     out = io.BytesIO()
     Image.fromarray(pixels.reshape(-1, *pixels.shape[2:])).save(out, "JPEG", quality=80)
     return out.getvalue()

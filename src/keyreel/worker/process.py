@@ -11,17 +11,17 @@ from typing import Self
 
 from keyreel.worker.messages import LENGTH, Message, body_length, decode, encode
 
-CHILD = (sys.executable, "-m", "keyreel.worker.child")
-PREPARER = (sys.executable, "-m", "keyreel.worker.preparer")
-GUARD = (sys.executable, "-m", "keyreel.worker.guard_process")
+ENGINE_PROCESS = (sys.executable, "-m", "keyreel.worker.engine_process")
+DECODE_PROCESS = (sys.executable, "-m", "keyreel.worker.decode_process")
+GUARD_PROCESS = (sys.executable, "-m", "keyreel.worker.guard_process")
 
 
 class ProcessGoneError(Exception):
-    """The process at the other end is no more. The message says how it ended."""
+    """The process has ended. The message tells how."""
 
 
 class Process:
-    """`gone` is set when nothing will come from it any more."""
+    """A process and the pipe to it. `gone` is set when no more messages will arrive."""
 
     def __init__(
         self, popen: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -31,11 +31,11 @@ class Process:
         self._reader = reader
         self._writer = writer
         self._inbox: asyncio.Queue[Message | None] = asyncio.Queue()
-        self._pump = asyncio.create_task(self._receive_all())
+        self._receiver = asyncio.create_task(self._receive_all())
 
     @classmethod
     async def start(cls, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Self:
-        """A fresh interpreter, not a fork and not a copy of our main module: the server is none of its business."""
+        """Starts `command` as a fresh interpreter. Unlike a fork, it inherits neither memory nor connections."""
         ours, theirs = socket.socketpair()
         with theirs:
             arguments = [*command, str(theirs.fileno()), str(os.getpid())]
@@ -49,17 +49,17 @@ class Process:
         return self._popen.pid
 
     async def send(self, message: Message) -> None:
-        """To a process that is gone, nothing happens: `receive` will tell."""
+        """Sends a message. If the process is gone, nothing happens; `receive` raises the error."""
         with suppress(ConnectionError):
             self._writer.write(encode(message))
             await self._writer.drain()
 
     async def receive(self) -> Message:
-        """Raises ProcessGoneError."""
+        """Waits for the next message. Raises ProcessGoneError."""
         message = await self._inbox.get()
         if message is None:
             self._inbox.put_nowait(None)
-            raise ProcessGoneError(await self._ending())
+            raise ProcessGoneError(await self._describe_exit())
         return message
 
     def kill(self) -> None:
@@ -68,7 +68,7 @@ class Process:
 
     async def close(self) -> None:
         self.kill()
-        self._pump.cancel()
+        self._receiver.cancel()
         self._writer.close()
         with suppress(ConnectionError):
             await self._writer.wait_closed()
@@ -77,18 +77,18 @@ class Process:
     async def _receive_all(self) -> None:
         try:
             while True:
-                head = await self._reader.readexactly(LENGTH.size)
-                self._inbox.put_nowait(decode(await self._reader.readexactly(body_length(head))))
+                header = await self._reader.readexactly(LENGTH.size)
+                self._inbox.put_nowait(decode(await self._reader.readexactly(body_length(header))))
         except (EOFError, ConnectionError):
             pass
-        except ValueError:  # it does not speak our language: it is not what we started any more
+        except ValueError:  # the process sent garbage, so it can no longer be trusted
             self._popen.kill()
         finally:
             self.gone.set()
             self._inbox.put_nowait(None)
 
-    async def _ending(self) -> str:
-        """Its end of the pipe closes a moment before the process has ended."""
+    async def _describe_exit(self) -> str:
+        """Returns how the process ended. It waits a moment, because the pipe closes before the process has ended."""
         try:
             status = await asyncio.to_thread(self._popen.wait, 5)
         except subprocess.TimeoutExpired:

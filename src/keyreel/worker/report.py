@@ -1,26 +1,16 @@
-"""What the user gets to see of a running request: lines in its log, and a progress object."""
+"""What the user sees of a running request: log lines and a progress object."""
 
 import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from keyreel.events import Notice, Stage, StageName, Step
-from keyreel.store.records import JsonObject, Level, LogLine
+from keyreel.fal.outcomes import JsonObject
+from keyreel.store.records import Level, LogLine
+from keyreel.video.events import STAGE_TITLES, Notice, Stage, StageName, Step
 
 LINE_PAUSE = 1.0
-"""Seconds from one line about steps to the next, at least."""
-TITLES: dict[StageName, str] = {
-    "inputs": "Fetching inputs",
-    "expand": "Expanding the prompt",
-    "check": "Checking the content",
-    "text": "Reading the prompt",
-    "conditions": "Encoding conditions",
-    "denoise": "Denoising",
-    "upsample": "Upsampling",
-    "refine": "Refining",
-    "decode": "Decoding",
-}
+"""Minimum seconds between two log lines about steps."""
 UNITS: dict[StageName, str] = {"decode": "frame"}
 
 
@@ -32,9 +22,10 @@ class _Line:
 
 
 class Report:
-    """Collects until it is `told`; `changed` is set when something has come that is not in the last `news`.
+    """Collects log lines and progress until a heartbeat has sent them.
 
-    `clock`: seconds.
+    changed: set when there is something that the last `unsent` did not return.
+    clock: in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,7 +39,7 @@ class Report:
         self._began = 0.0
         self._last_line = 0.0
 
-    def show(self, event: Stage | Step | Notice) -> None:
+    def record(self, event: Stage | Step | Notice) -> None:
         match event:
             case Stage():
                 self._begin(event)
@@ -57,8 +48,8 @@ class Report:
             case Notice(message):
                 self.write(message, Level.WARN)
 
-    def preview(self, url: str, frames: int) -> None:
-        """From now on the progress names a picture that shows so many frames below each other."""
+    def set_preview(self, url: str, frames: int) -> None:
+        """Adds a preview to the progress: the URL of a picture that shows `frames` frames, one below the other."""
         self._preview = {"preview": {"url": url, "frames": frames}}
         self._update()
 
@@ -66,14 +57,14 @@ class Report:
         self._lines.append(_Line(message, level, self._clock()))
         self.changed.set()
 
-    def news(self) -> tuple[JsonObject | None, list[LogLine]]:
-        """What has not been told. Progress None: as before."""
+    def unsent(self) -> tuple[JsonObject | None, list[LogLine]]:
+        """Returns the progress and the log lines that have not been sent. Progress None means no change."""
         now = self._clock()
         self.changed.clear()
         return self._progress, [LogLine(line.message, line.level, now - line.written) for line in self._lines]
 
-    def told(self, progress: JsonObject | None, lines: int) -> None:
-        """So much of the news has arrived."""
+    def mark_sent(self, progress: JsonObject | None, lines: int) -> None:
+        """Marks this progress and the first `lines` lines as sent."""
         if self._progress is progress:
             self._progress = None
         del self._lines[:lines]
@@ -92,13 +83,13 @@ class Report:
             return
         seconds = (now - self._began) / done
         self._set_progress(done, seconds)
-        # That the last step is done, the next stage's line says.
+        # The last step needs no line: the next stage's line implies it.
         if done < stage.steps and now - self._last_line >= LINE_PAUSE:
             self._last_line = now
             self.write(_line(stage, done, seconds))
 
     def _set_progress(self, done: int, seconds: float | None = None) -> None:
-        """`seconds`: per step. What is left is left of this stage."""
+        """seconds: per step. `seconds_left` is the time left in this stage."""
         if self._stage is None:
             return
         steps = self._stage.steps
@@ -117,13 +108,13 @@ class Report:
 
 
 def _title(stage: Stage) -> str:
-    title, unit = TITLES.get(stage.name, stage.name), UNITS.get(stage.name, "step")
+    title, unit = STAGE_TITLES[stage.name], UNITS.get(stage.name, "step")
     return f"{title}, {stage.steps} {unit}{'s' if stage.steps > 1 else ''}" if stage.steps else title
 
 
 def _line(stage: Stage, done: int, seconds: float) -> str:
-    """`Denoising, step 12 of 30, 0.8 s/step, 15 s left`."""
-    title, unit = TITLES.get(stage.name, stage.name), UNITS.get(stage.name, "step")
+    """Returns a line like `Denoising, step 12 of 30, 0.8 s/step, 15 s left`."""
+    title, unit = STAGE_TITLES[stage.name], UNITS.get(stage.name, "step")
     speed = f"{seconds:.1f}" if seconds >= 0.1 else f"{seconds:.2f}"
     left = seconds * (stage.steps - done)
     return f"{title}, {unit} {done} of {stage.steps}, {speed} s/{unit}, {left:.0f} s left"

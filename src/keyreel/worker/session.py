@@ -1,4 +1,4 @@
-"""One child while it lives: requests are claimed for it, prepared while it is busy, and given to it one by one."""
+"""Runs requests on one engine process: prepares the next request while the device is busy with the current one."""
 
 import asyncio
 from pathlib import Path
@@ -6,78 +6,82 @@ from tempfile import TemporaryDirectory
 
 import structlog
 
-from keyreel.endpoints import ENDPOINTS
 from keyreel.errors import RequestError
-from keyreel.events import Notice, Stage, Step
-from keyreel.marking import Marker
-from keyreel.provenance import metadata
-from keyreel.schema import Request
+from keyreel.fal.endpoints import ENDPOINTS
+from keyreel.fal.schema import Request
+from keyreel.safety.c2pa import Marker
+from keyreel.safety.provenance import metadata
 from keyreel.store.records import Lease, LeaseLostError, State
-from keyreel.worker.attempt import STORE_ERRORS, Attempt, InterruptedAttemptError, Interruption
+from keyreel.video.events import Notice, Stage, Step
+from keyreel.worker.attempt import Attempt, InterruptedAttemptError, Interruption
+from keyreel.worker.completion import complete, give_up, refuse, retry
 from keyreel.worker.context import WorkerContext
-from keyreel.worker.endings import complete, give_up, refuse, retry
 from keyreel.worker.guard import WorkerGuard
-from keyreel.worker.inputs import MachineError, Preparer, forget_refused, prepare_inputs, redacted
+from keyreel.worker.inputs import Decoder, RetryableError, delete_refused, prepare_inputs, redacted
 from keyreel.worker.messages import Failed, Finished, Previewed, Ready, Refused, Run, Spooled, Stop, Stopped
 from keyreel.worker.previews import Previews
 from keyreel.worker.process import Process, ProcessGoneError
-from keyreel.worker.waiting import first_of
+from keyreel.worker.retries import STORE_ERRORS
+from keyreel.worker.waiting import wait_for_any
 
-POLL = 1.0
-"""Seconds from one look into the queue to the next, when nothing tells that it has changed."""
+POLL_INTERVAL = 1.0
+"""Seconds between two looks into the queue when no change is signalled."""
 POLL_PAUSE = 0.05
-"""Seconds between two looks, at least."""
+"""Minimum seconds between two looks into the queue."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Session:
-    """`child` has loaded `model`. The session closes when `stop` is set or the child is gone.
+    """The time of one engine process, which has loaded `model`.
 
-    folder: for what is under way. made: videos so far.
+    The session closes when `stop` is set or the engine process is gone.
+
+    folder: for the temporary files of its requests.
+    videos_made: how many videos it has completed.
     """
 
     def __init__(
         self,
         context: WorkerContext,
-        child: Process,
+        engine: Process,
         model: Ready,
-        preparer: Preparer,
+        decoder: Decoder,
         guard: WorkerGuard,
         marker: Marker | None,
         folder: Path,
         stop: asyncio.Event,
     ) -> None:
-        self.made = 0
+        self.videos_made = 0
         self._context = context
-        self._child = child
+        self._engine = engine
         self._model = model
-        self._preparer = preparer
+        self._decoder = decoder
         self._guard = guard
         self._marker = marker
         self._folder = folder
         self._stop = stop
         self._device = asyncio.Lock()
-        self._idle = asyncio.Event()
+        self._device_idle = asyncio.Event()
         self._running: Attempt | None = None
         self._attempts: set[Attempt] = set()
 
     async def serve(self) -> None:
-        """Until the session is closed and every request is finished or handed back."""
+        """Runs requests until the session is closed and every request is finished or handed back."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._close_in_time())
+            tasks.create_task(self._release_on_close())
             while lease := await self._claim():
-                # The next one is claimed when this one has the device, or needs it no more: never more than one waits.
-                under_way = asyncio.Event()
-                tasks.create_task(self._attempt(lease, under_way))
-                await under_way.wait()
+                # At most one request waits: the next is claimed when this one has taken the device or has ended.
+                may_claim_next = asyncio.Event()
+                tasks.create_task(self._run_attempt(lease, may_claim_next))
+                await may_claim_next.wait()
 
     @property
     def _is_closing(self) -> bool:
-        return self._stop.is_set() or self._child.gone.is_set()
+        return self._stop.is_set() or self._engine.gone.is_set()
 
     async def _claim(self) -> Lease | None:
-        """The next request; None when the session closes."""
+        """Waits for the next request. Returns None when the session closes."""
         store, context = self._context.store, self._context
         while not self._is_closing:
             changed = store.database.changed
@@ -85,163 +89,164 @@ class Session:
                 if await self._has_work() and (lease := await store.queue.claim(context.name, context.pool)):
                     return lease
             except STORE_ERRORS:
-                _log.warning("no_claim", exc_info=True)
-            await first_of(self._stop, self._child.gone, timeout=POLL_PAUSE)
-            await first_of(self._stop, self._child.gone, changed, timeout=POLL - POLL_PAUSE)
+                _log.warning("claim_failed", exc_info=True)
+            await wait_for_any(self._stop, self._engine.gone, timeout=POLL_PAUSE)
+            await wait_for_any(self._stop, self._engine.gone, changed, timeout=POLL_INTERVAL - POLL_PAUSE)
         return None
 
     async def _has_work(self) -> bool:
-        """Read, not tried: a claim writes, and each write wakes the other workers."""
+        """Returns whether a request waits in the pool. Unlike a claim, it writes nothing and wakes no other worker."""
         depths = await self._context.store.requests.depths()
         return any(depth.pool == self._context.pool and depth.state == State.IN_QUEUE for depth in depths)
 
-    async def _close_in_time(self) -> None:
-        """Hands back what has not begun; what has is given some time."""
-        await first_of(self._stop, self._child.gone)
+    async def _release_on_close(self) -> None:
+        """Hands back requests that are not on the device. The one that is has some time to finish."""
+        await wait_for_any(self._stop, self._engine.gone)
         for attempt in self._attempts - {self._running}:
             attempt.interrupt(Interruption.RELEASED)
         if running := self._running:
-            await first_of(self._idle, timeout=self._context.grace)
+            await wait_for_any(self._device_idle, timeout=self._context.grace)
             running.interrupt(Interruption.RELEASED)
 
-    async def _attempt(self, lease: Lease, under_way: asyncio.Event) -> None:
-        """Never raises: one request's trouble is not another's."""
+    async def _run_attempt(self, lease: Lease, may_claim_next: asyncio.Event) -> None:
+        """Runs one attempt. It never raises, so that a failure cannot affect other requests."""
         attempt = Attempt(self._context.store, lease)
         self._attempts.add(attempt)
         if self._is_closing:
             attempt.interrupt(Interruption.RELEASED)
         with structlog.contextvars.bound_contextvars(request_id=lease.id, attempt=lease.attempt):
             try:
-                async with attempt.kept():
-                    await self._settle(attempt, under_way)
+                async with attempt.heartbeats():
+                    await self._make_or_fail(attempt, may_claim_next)
             except LeaseLostError:
                 _log.info("lease_lost")
             except Exception:  # noqa: BLE001
-                _log.exception("not_settled")  # the lease expires, and the request is taken up again
+                # The lease expires, and the request goes back into the queue.
+                _log.exception("outcome_not_recorded")
             finally:
-                under_way.set()
+                may_claim_next.set()
                 self._attempts.discard(attempt)
 
-    async def _settle(self, attempt: Attempt, under_way: asyncio.Event) -> None:
-        """Makes the video, or writes down why not."""
+    async def _make_or_fail(self, attempt: Attempt, may_claim_next: asyncio.Event) -> None:
+        """Makes the video or records why that failed."""
         queue = self._context.store.queue
         try:
-            await self._make(attempt, under_way)
+            await self._make_video(attempt, may_claim_next)
         except InterruptedAttemptError as error:
             await give_up(queue, attempt, error.why)
         except RequestError as error:
-            await refuse(queue, attempt, ENDPOINTS[attempt.lease.endpoint].blame(error))
+            await refuse(queue, attempt, ENDPOINTS[attempt.lease.endpoint].translate_error(error))
         except LeaseLostError:
             raise
         except Exception as error:  # noqa: BLE001
-            _log.warning("attempt_failed", reason=str(error), exc_info=not isinstance(error, MachineError))
+            _log.warning("attempt_failed", reason=str(error), exc_info=not isinstance(error, RetryableError))
             await retry(queue, attempt, error)
 
-    async def _make(self, attempt: Attempt, under_way: asyncio.Event) -> None:
+    async def _make_video(self, attempt: Attempt, may_claim_next: asyncio.Event) -> None:
         lease = attempt.lease
         with TemporaryDirectory(dir=self._folder) as name:
             folder = Path(name)
             request = ENDPOINTS[lease.endpoint].read({**lease.input, "seed": lease.seed})
             spooled = await attempt.unless_interrupted(self._prepare(attempt, request, folder))
-            order = self._order(attempt, request, spooled, folder)
+            run = self._new_run(attempt, request, spooled, folder)
             check = self._guard.check_preview if self._guard.checks_video(request) else None
-            async with Previews(self._context, attempt, check).shown() as previews:
+            async with Previews(self._context, attempt, check).publishing() as previews:
                 await self._take_device(attempt)
                 try:
-                    under_way.set()
-                    await self._run(attempt, order, previews)
+                    may_claim_next.set()
+                    await self._run_on_device(attempt, run, previews)
                 finally:
                     self._leave_device()
-                await self._approve(attempt, request, order)
+                await self._check_and_sign(attempt, request, run)
                 used = request.model_copy(update={"prompt": spooled.prepared.job.prompt})
-                await complete(self._context, attempt, used, order.video)
-        self.made += 1
+                await complete(self._context, attempt, used, run.video)
+        self.videos_made += 1
 
     async def _prepare(self, attempt: Attempt, request: Request, folder: Path) -> Spooled:
         if notice := self._guard.notice(request):
-            attempt.note(Notice(notice))
+            attempt.record(Notice(notice))
         if request.images or request.videos or request.loras:
-            attempt.note(Stage("inputs"))
+            attempt.record(Stage("inputs"))
         key_id = attempt.lease.key_id
-        spooled = await prepare_inputs(request, key_id, self._context, self._preparer, self._model, folder)
+        spooled = await prepare_inputs(request, key_id, self._context, self._decoder, self._model, folder)
         if request.expand_prompt:
-            attempt.note(Stage("expand"))
+            attempt.record(Stage("expand"))
             spooled = await self._guard.expand(spooled, folder)
-        if self._guard.checks(request):
-            attempt.note(Stage("check"))
+        if self._guard.checks_inputs(request):
+            attempt.record(Stage("check"))
             try:
                 await self._guard.check_inputs(request, spooled, folder)
             except RequestError as error:
-                await forget_refused(request, key_id, self._context, error)
+                await delete_refused(request, key_id, self._context, error)
                 raise
         return spooled
 
-    async def _approve(self, attempt: Attempt, request: Request, order: Run) -> None:
-        """Has the video checked and marked. The device is at the next request already."""
+    async def _check_and_sign(self, attempt: Attempt, request: Request, run: Run) -> None:
+        """Has the video checked and signed, while the device works on the next request."""
         if self._guard.checks_video(request):
-            attempt.note(Stage("check"))
-            await self._guard.check_video(order.video)
+            attempt.record(Stage("check"))
+            await self._guard.check_video(run.video)
         if self._marker:
-            await asyncio.to_thread(self._marker.mark, order.video, order.metadata)
+            await asyncio.to_thread(self._marker.mark, run.video, run.metadata)
 
-    def _order(self, attempt: Attempt, request: Request, spooled: Spooled, folder: Path) -> Run:
+    def _new_run(self, attempt: Attempt, request: Request, spooled: Spooled, folder: Path) -> Run:
         links = self._context.links
-        facts = metadata(request, spooled.prepared, self._model, lambda source: redacted(source, links))
-        return Run(attempt.id, spooled, folder, folder / "video.mp4", facts)
+        details = metadata(request, spooled.prepared, self._model, lambda source: redacted(source, links))
+        return Run(attempt.id, spooled, folder, folder / "video.mp4", details)
 
     async def _take_device(self, attempt: Attempt) -> None:
         if self._device.locked():
             attempt.report.write("Waiting for the device")
         await attempt.unless_interrupted(self._device.acquire())
         self._running = attempt
-        self._idle.clear()
+        self._device_idle.clear()
 
     def _leave_device(self) -> None:
         self._running = None
-        self._idle.set()
+        self._device_idle.set()
         self._device.release()
 
-    async def _run(self, attempt: Attempt, order: Run, previews: Previews) -> None:
-        """Returns when the video is there. Raises InterruptedAttemptError, RequestError or MachineError."""
+    async def _run_on_device(self, attempt: Attempt, run: Run, previews: Previews) -> None:
+        """Returns when the video is written. Raises InterruptedAttemptError, RequestError or RetryableError."""
         if self._is_closing:
             attempt.interrupt(Interruption.RELEASED)
-        attempt.check()
-        await self._child.send(order)
-        stopper = asyncio.create_task(self._stop_when_interrupted(attempt, order))
+        attempt.raise_if_interrupted()
+        await self._engine.send(run)
+        stopper = asyncio.create_task(self._stop_when_interrupted(attempt, run))
         try:
-            await self._follow(attempt, previews)
+            await self._receive_until_finished(attempt, previews)
         except TimeoutError:
-            raise self._lost(f"gave no sign of life for {self._context.patience:g} s") from None
+            raise self._abandon_engine(f"did not respond for {self._context.patience:g} s") from None
         except ProcessGoneError as error:
-            raise self._lost(str(error)) from None
+            raise self._abandon_engine(str(error)) from None
         finally:
             stopper.cancel()
 
-    async def _follow(self, attempt: Attempt, previews: Previews) -> None:
+    async def _receive_until_finished(self, attempt: Attempt, previews: Previews) -> None:
         while True:
             async with asyncio.timeout(self._context.patience):
-                message = await self._child.receive()
+                message = await self._engine.receive()
             match message:
                 case Stage() | Step() | Notice():
-                    attempt.note(message)
+                    attempt.record(message)
                 case Previewed(pixels):
                     previews.offer(pixels)
                 case Finished():
                     return
                 case Stopped():
-                    raise InterruptedAttemptError(await attempt.interrupted())
+                    raise InterruptedAttemptError(await attempt.wait_for_interruption())
                 case Refused(problems):
                     raise RequestError(*problems)
                 case Failed(reason, poisoned):
-                    raise self._lost(f"lost its device: {reason}") if poisoned else MachineError(reason)
+                    raise self._abandon_engine(f"lost its device: {reason}") if poisoned else RetryableError(reason)
                 case _:
-                    raise self._lost(f"answered with {type(message).__name__}")
+                    raise self._abandon_engine(f"answered with {type(message).__name__}")
 
-    async def _stop_when_interrupted(self, attempt: Attempt, order: Run) -> None:
-        await attempt.interrupted()
-        await self._child.send(Stop(order.id))
+    async def _stop_when_interrupted(self, attempt: Attempt, run: Run) -> None:
+        await attempt.wait_for_interruption()
+        await self._engine.send(Stop(run.id))
 
-    def _lost(self, how: str) -> MachineError:
-        """Nobody else shall get this child."""
-        self._child.kill()
-        return MachineError(f"The process on the device {how}")
+    def _abandon_engine(self, how: str) -> RetryableError:
+        """Kills the engine process, so that no other request uses it, and returns the error to raise."""
+        self._engine.kill()
+        return RetryableError(f"The engine process {how}")

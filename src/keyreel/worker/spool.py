@@ -1,4 +1,4 @@
-"""Jobs on their way from the preparer to the child: pixels in a folder, so that they need not pass the supervisor."""
+"""Passes pixels from the decode process to the engine process as files, so that they bypass the supervisor."""
 
 import secrets
 from dataclasses import replace
@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from keyreel.job import Condition, Job, Pixels
-from keyreel.prepare import Prepared
+from keyreel.video.job import Condition, Job, Pixels, Prepared
 from keyreel.worker.messages import Pin, Spooled
 
 
 def spool(prepared: Prepared, folder: Path) -> Spooled:
-    """Puts the pixels of each condition into `folder`."""
+    """Writes the pixels of each condition to `folder` and returns the rest."""
     conditions = prepared.job.conditions
     for index, condition in enumerate(conditions):
         np.save(pixels_path(folder, index), condition.pixels, allow_pickle=False)
@@ -21,6 +20,7 @@ def spool(prepared: Prepared, folder: Path) -> Spooled:
 
 
 def unspool(spooled: Spooled, folder: Path) -> Job:
+    """Returns the job with the pixels that `spool` wrote to `folder`."""
     conditions = tuple(
         Condition(read_pixels(pixels_path(folder, index)), pin.start, pin.strength)
         for index, pin in enumerate(spooled.pins)
@@ -29,7 +29,7 @@ def unspool(spooled: Spooled, folder: Path) -> Job:
 
 
 def write_preview(pixels: Pixels, folder: Path) -> Path:
-    """Each in a file of its own: the last one may still be read."""
+    """Writes a preview to a new file, because the previous one may still be in use."""
     path = folder / f"preview-{secrets.token_hex(4)}.npy"
     np.save(path, pixels, allow_pickle=False)
     return path

@@ -1,4 +1,4 @@
-"""The supervisor of one device: it outlives its children, says how the worker is, and leaves in good order."""
+"""The supervisor of one device: starts its processes, replaces those that die, reports its state and drains."""
 
 import asyncio
 import shutil
@@ -8,24 +8,24 @@ from pathlib import Path
 
 import structlog
 
+from keyreel import metrics
 from keyreel.errors import ModelError
-from keyreel.marking import open_marker
+from keyreel.safety.c2pa import open_marker
 from keyreel.store.records import Worker
-from keyreel.worker import metrics
-from keyreel.worker.attempt import STORE_ERRORS
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.guard import WorkerGuard
-from keyreel.worker.inputs import Preparer
+from keyreel.worker.inputs import Decoder
 from keyreel.worker.messages import Load, LoadFailed, Ready
-from keyreel.worker.process import CHILD, GUARD, PREPARER, Process, ProcessGoneError
+from keyreel.worker.process import DECODE_PROCESS, ENGINE_PROCESS, GUARD_PROCESS, Process, ProcessGoneError
+from keyreel.worker.retries import STORE_ERRORS
 from keyreel.worker.session import Session
-from keyreel.worker.waiting import first_of
+from keyreel.worker.waiting import wait_for_any
 
-REPORT_EVERY = 10.0
-"""Seconds."""
+REPORT_INTERVAL = 10.0
+"""Seconds between two reports of the worker's state."""
 FIRST_PAUSE = 0.5
+"""Seconds before a dead engine process is replaced. The pause doubles each time, until a process makes a video."""
 LONGEST_PAUSE = 60.0
-"""Seconds from a child's death to the next child: the double of the last time, unless it made a video."""
 
 _log = structlog.get_logger(__name__)
 
@@ -36,121 +36,131 @@ async def supervise(
     model: str,
     device: str | None,
     stop: asyncio.Event,
-    child: Sequence[str] = CHILD,
-    preparer: Sequence[str] = PREPARER,
-    guard: Sequence[str] = GUARD,
+    engine_process: Sequence[str] = ENGINE_PROCESS,
+    decode_process: Sequence[str] = DECODE_PROCESS,
+    guard_process: Sequence[str] = GUARD_PROCESS,
 ) -> None:
-    """Serves until `stop` is set; then finishes or hands back what it has and returns.
+    """Serves requests until `stop` is set, then finishes or hands back the ones it holds.
 
-    child, preparer, guard: the programs to run. Raises ModelError when the model cannot be loaded here.
+    engine_process, decode_process, guard_process: the programs to run.
+    Raises ModelError when the model or a checker cannot be loaded.
     """
     settings = context.settings
-    supervisor = Supervisor(
-        context, Load(model, device, settings.cache_dir, settings.wishes), stop, child, preparer, guard
-    )
-    over = asyncio.Event()
-    presence = asyncio.create_task(supervisor.report_presence(over))
+    load = Load(model, device, settings.cache_dir, settings.recipe_settings)
+    supervisor = Supervisor(context, load, stop, engine_process, decode_process, guard_process)
+    done = asyncio.Event()
+    presence = asyncio.create_task(supervisor.report_presence(done))
     try:
         await supervisor.run()
     finally:
-        over.set()
+        done.set()
         await presence
 
 
 class Supervisor:
+    """Keeps one engine process running, with the decode process and the guard process beside it."""
+
     def __init__(
         self,
         context: WorkerContext,
         load: Load,
         stop: asyncio.Event,
-        child: Sequence[str],
-        preparer: Sequence[str],
-        guard: Sequence[str],
+        engine_process: Sequence[str],
+        decode_process: Sequence[str],
+        guard_process: Sequence[str],
     ) -> None:
         self._context = context
-        self._load_order = load
+        self._load_message = load
         self._stop = stop
-        self._child = child
-        self._preparer = Preparer(preparer)
-        self._guard = WorkerGuard(context.settings, guard)
+        self._engine_process = engine_process
+        self._decoder = Decoder(decode_process)
+        self._guard = WorkerGuard(context.settings, guard_process)
         self._marker = open_marker(context.settings)
         self._worker = Worker(context.name, context.pool, load.device or "", load.model, ready=False)
         self._worker_changed = asyncio.Event()
         self._was_ready = False
 
     async def run(self) -> None:
+        """Runs one engine process after the other until the supervisor is told to stop."""
         folder = _empty_folder(self._context.spool / self._context.name)
         pause = FIRST_PAUSE
-        await self._disown()
-        await self._preparer.start()
+        await self._release_stale_requests()
+        await self._decoder.start()
         try:
             while not self._stop.is_set():
-                if await self._one_child(folder):
+                if await self._run_engine(folder):
                     pause = FIRST_PAUSE
-                await first_of(self._stop, timeout=pause)
+                await wait_for_any(self._stop, timeout=pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
         finally:
-            await self._preparer.close()
+            await self._decoder.close()
             await self._guard.close()
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def report_presence(self, over: asyncio.Event) -> None:
-        """The worker's row, as long as there is a worker."""
+    async def report_presence(self, done: asyncio.Event) -> None:
+        """Keeps the worker's row up to date until `done` is set, then removes it."""
         workers = self._context.store.workers
         try:
-            while not over.is_set():
+            while not done.is_set():
                 self._worker_changed.clear()
                 await workers.report(self._worker)
-                await first_of(over, self._worker_changed, timeout=REPORT_EVERY)
+                await wait_for_any(done, self._worker_changed, timeout=REPORT_INTERVAL)
             await workers.remove(self._worker.name)
         except STORE_ERRORS:
             _log.warning("presence_not_reported", exc_info=True)
 
-    async def _one_child(self, folder: Path) -> int:
-        """From its start to its end; how many videos it made."""
-        process = await Process.start(self._child)
+    async def _run_engine(self, folder: Path) -> int:
+        """Runs one engine process from start to end. Returns how many videos it made."""
+        process = await Process.start(self._engine_process)
         try:
             facts = await self._load(process)
             await self._open_guard(facts)
             _log.info("ready", model=facts.name, device=facts.device, pid=process.pid)
-            self._become(replace(self._worker, device=facts.device, ready=True))
+            self._set_worker(replace(self._worker, device=facts.device, ready=True))
             session = Session(
-                self._context, process, facts, self._preparer, self._guard, self._marker, folder, self._stop
+                self._context, process, facts, self._decoder, self._guard, self._marker, folder, self._stop
             )
             await session.serve()
-            return session.made
+            return session.videos_made
         except ProcessGoneError as error:
             if not self._stop.is_set():
                 _log.error("not_loaded", reason=str(error))
             return 0
         finally:
-            self._become(replace(self._worker, ready=False))
+            self._set_worker(replace(self._worker, ready=False))
             await process.close()
             if not self._stop.is_set():
-                metrics.restarts.inc()
+                metrics.ENGINE_RESTARTS.inc()
 
     async def _load(self, process: Process) -> Ready:
-        """Raises ProcessGoneError, also when the supervisor is told to stop; ModelError if it never worked."""
-        impatience = asyncio.create_task(self._kill_on_stop(process))
+        """Loads the model.
+
+        Raises ProcessGoneError, also when the supervisor is told to stop, or ModelError if loading never succeeded.
+        """
+        watcher = asyncio.create_task(self._kill_on_stop(process))
         try:
-            await process.send(self._load_order)
+            await process.send(self._load_message)
             answer = await process.receive()
         finally:
-            impatience.cancel()
+            watcher.cancel()
         if isinstance(answer, Ready):
             self._was_ready = True
             return answer
-        reason = answer.message if isinstance(answer, LoadFailed) else f"answered with {type(answer).__name__}"
-        # A model that has been loaded before will be loaded again, when the disk or the memory is back.
+        unexpected = f"The engine process answered with {type(answer).__name__}"
+        reason = answer.message if isinstance(answer, LoadFailed) else unexpected
+        # A model that has been loaded before is retried: the disk or the memory may be available again later.
         raise ProcessGoneError(reason) if self._was_ready else ModelError(reason)
 
     async def _open_guard(self, model: Ready) -> None:
-        """Raises ProcessGoneError when the supervisor is told to stop, ModelError if a checker cannot be loaded."""
-        impatience = asyncio.create_task(self._close_guard_on_stop())
+        """Loads the guard.
+
+        Raises ProcessGoneError when the supervisor is told to stop, or ModelError if a checker cannot be loaded.
+        """
+        watcher = asyncio.create_task(self._close_guard_on_stop())
         try:
             await self._guard.open(model)
         finally:
-            impatience.cancel()
+            watcher.cancel()
 
     async def _close_guard_on_stop(self) -> None:
         await self._stop.wait()
@@ -160,21 +170,21 @@ class Supervisor:
         await self._stop.wait()
         process.kill()
 
-    async def _disown(self) -> None:
-        """Requests that a killed process of this name has left need not wait for their leases to expire."""
+    async def _release_stale_requests(self) -> None:
+        """Releases requests that a killed supervisor of this name held, so that they need not wait for lease expiry."""
         try:
-            if disowned := await self._context.store.queue.disown(self._context.name):
-                _log.warning("taken_back", requests=disowned)
+            if released := await self._context.store.queue.release_worker(self._context.name):
+                _log.warning("stale_requests_released", requests=released)
         except STORE_ERRORS:
-            _log.warning("not_taken_back", exc_info=True)
+            _log.warning("stale_requests_not_released", exc_info=True)
 
-    def _become(self, worker: Worker) -> None:
+    def _set_worker(self, worker: Worker) -> None:
         self._worker = worker
         self._worker_changed.set()
 
 
 def _empty_folder(path: Path) -> Path:
-    """What a killed supervisor of the same name left there goes."""
+    """Creates the folder, without what a killed supervisor of the same name left there."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     return path

@@ -1,9 +1,9 @@
-"""Waiting for several things at once."""
+"""Waiting for several events at once."""
 
 import asyncio
 
 
-async def first_of(*events: asyncio.Event, timeout: float | None = None) -> None:
+async def wait_for_any(*events: asyncio.Event, timeout: float | None = None) -> None:
     """Returns when one of the events is set, or after `timeout` seconds."""
     waits = [asyncio.create_task(event.wait()) for event in events]
     try:

@@ -1,6 +1,7 @@
-"""Runs one program inside the wrap."""
+"""Runs one program with its calls to fal redirected."""
 
 import asyncio
+import json
 import shutil
 import signal
 import ssl
@@ -11,33 +12,35 @@ from urllib.parse import SplitResult, urlsplit
 
 import certifi
 
-from keyreel.certificates import join_bundles, make_authority, make_bundle
 from keyreel.errors import KeyreelError
-from keyreel.wrap.proxy import FAL_HOSTS, Proxy, connect
+from keyreel.fal.hosts import PREFIXES
+from keyreel.net.certificates import join_bundles, make_authority, make_bundle
+from keyreel.wrap.proxy import Proxy, connect
 
-USUAL = Path(certifi.where())
+DEFAULT_AUTHORITIES = Path(certifi.where())
 PRELOAD = Path(__file__).parent / "preload.mjs"
 NOT_FOUND = 127
+"""The exit status of a shell for a command that it cannot find."""
 
 
 async def run_wrapped(server: SplitResult, command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """The program's exit status. Certificates and proxy are gone when it ends.
+    """Runs the program and returns its exit status. Certificates and proxy exist only while it runs.
 
-    Raises KeyreelError when the server cannot be reached: the program would try again and again for a minute.
+    Raises KeyreelError when the server cannot be reached: otherwise the program would retry for a minute.
     """
-    await _check(server)
+    await _check_reachable(server)
     with tempfile.TemporaryDirectory(prefix="keyreel-wrap-") as name:
         folder = Path(name)
         authority = make_authority(folder)
-        served = authority.issue(folder, FAL_HOSTS)
+        certificate = authority.issue(folder, tuple(PREFIXES))
         identity = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        identity.load_cert_chain(served.certificate, served.key)
+        identity.load_cert_chain(certificate.certificate, certificate.key)
         async with Proxy(server, identity, _upstream(environment)).listening() as port:
-            wrapped = dict(environment) | _wrapping(server, port, authority.certificate, environment)
-            return await _run(command, wrapped)
+            changes = _redirecting_variables(server, port, authority.certificate, environment)
+            return await _run(command, dict(environment) | changes)
 
 
-async def _check(server: SplitResult) -> None:
+async def _check_reachable(server: SplitResult) -> None:
     url = server.geturl()
     try:
         _, writer = await connect(server)
@@ -61,35 +64,39 @@ async def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
     process = await asyncio.create_subprocess_exec(program, *command[1:], env=environment)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Ctrl-C reaches the program by itself, as one of the terminal's group; it decides when to end.
-        loop.add_signal_handler(number, _pass_on, process, number)
+        # The terminal sends Ctrl-C to the program, too, and the program decides when to end.
+        loop.add_signal_handler(number, _forward_signal, process, number)
     return await process.wait()
 
 
-def _pass_on(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+def _forward_signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     if number == signal.SIGTERM and process.returncode is None:
         process.send_signal(number)
 
 
-def _wrapping(server: SplitResult, port: int, authority: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    bundle = make_bundle(authority, Path(environment.get("SSL_CERT_FILE") or USUAL))
+def _redirecting_variables(
+    server: SplitResult, port: int, authority: Path, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """Returns the environment variables that redirect calls to fal."""
+    bundle = make_bundle(authority, Path(environment.get("SSL_CERT_FILE") or DEFAULT_AUTHORITIES))
     proxy = f"http://127.0.0.1:{port}"
     options = f"{environment.get('NODE_OPTIONS', '')} --import {PRELOAD.as_uri()}"
     return {
         **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), proxy),
-        # These replace a program's own list of authorities, so they hold the usual ones, too.
+        # These replace a program's own list of authorities, so the bundle contains the usual ones, too.
         **dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), str(bundle)),
-        # Node has a list of its own, to which this one is added: its calls go to the server, which may have a
-        # certificate that only SSL_CERT_FILE vouches for.
+        # Node adds this bundle to its own list. Its calls go to the server, whose certificate may be one that only
+        # SSL_CERT_FILE trusts.
         "NODE_EXTRA_CA_CERTS": str(_node_bundle(bundle, environment)),
         "NODE_OPTIONS": options.strip(),
         "KEYREEL_SERVER": server.geturl(),
+        "KEYREEL_FAL_HOSTS": json.dumps(PREFIXES),
     }
 
 
 def _node_bundle(bundle: Path, environment: Mapping[str, str]) -> Path:
-    more = environment.get("NODE_EXTRA_CA_CERTS")
-    return join_bundles(bundle.with_name("node.pem"), bundle, Path(more)) if more else bundle
+    extra = environment.get("NODE_EXTRA_CA_CERTS")
+    return join_bundles(bundle.with_name("node.pem"), bundle, Path(extra)) if extra else bundle
 
 
 def _upstream(environment: Mapping[str, str]) -> SplitResult | None:

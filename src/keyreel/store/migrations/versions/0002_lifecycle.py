@@ -1,4 +1,4 @@
-"""How long a request's video is kept and who may read it; files whose content never came go after a day."""
+"""Adds lifetime and access rules of videos; files without content expire after a day."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""How many requests a key may have under way at once."""
+"""Adds the limit on a key's waiting and running requests."""
 
 import sqlalchemy as sa
 from alembic import op

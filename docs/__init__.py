@@ -1,0 +1,1 @@
+"""Documentation. `docs.reference` writes a part of it from the code."""

@@ -1,0 +1,219 @@
+"""Input and output of the main endpoint: the single source for the API, the command line, the page and the docs.
+
+Names, defaults and bounds are those that fal publishes for `fal-ai/ltx-video-lora/multiconditioning`. Fields that fal
+renamed later are accepted under both names. Unknown fields are ignored, as on fal.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from keyreel.errors import Loc, Problem, RequestError
+from keyreel.video.canvas import AspectRatio, Resolution
+from keyreel.video.recipes import RecipeName, TwoPasses
+
+T = TypeVar("T")
+
+Strength = Annotated[float, Field(ge=0, le=1)]
+
+EXAMPLE_PROMPTS = (
+    "a red circle moving from left to right on a blue background",
+    "a big white moon over the sea",
+    "a yellow star rising at night",
+    "a green square falling on a pink background",
+    "an orange ball bouncing over a green meadow",
+    "a cyan diamond spinning on a black background",
+    "a pink ring moving left at sunset",
+    "a red ball and a blue square on a yellow background",
+    "a white cross growing on a gradient from red to black",
+    "in the desert, a purple triangle that does not move",
+    "over a city at night, a big yellow star",
+    "a small grey disc sinking in the snow",
+)
+"""Prompts that the demo model understands. Larger models understand them, too."""
+SOURCE_FIELDS = {"images": "image_url", "videos": "video_url", "loras": "path"}
+"""The lists in a request whose items refer to files, each with the item field that holds the URL or path."""
+NEGATIVE_PROMPT = "blurry, low quality, low resolution, inconsistent motion, jittery, distorted"
+
+
+class Schema(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)
+
+
+class LoRA(Schema):
+    """Low-rank weights that change what the model generates."""
+
+    path: str = Field(description="URL, Hugging Face repository (`owner/name`) or path of the weights (safetensors).")
+    weight_name: str | None = Field(default=None, description="File in the repository. Required if it has several.")
+    scale: float = Field(default=1.0, description="Strength of the LoRA. 0 disables it.")
+
+
+class ImageCondition(Schema):
+    """A picture that the video shows at one frame."""
+
+    image_url: str = Field(description="URL or data URI of the picture.")
+    start_frame_number: int = Field(default=0, ge=0, description="Frame that shows the picture, counted from 0.")
+    strength: Strength = Field(default=1.0, description="How closely the frame follows the picture.")
+
+
+class VideoCondition(Schema):
+    """A clip that the video follows, starting at one frame."""
+
+    video_url: str = Field(description="URL or data URI of the clip.")
+    start_frame_number: int = Field(default=0, ge=0, description="Frame at which the clip starts, a multiple of 8.")
+    strength: Strength = Field(default=1.0, description="How closely the frames follow the clip.")
+    target_fps: float | None = Field(
+        default=None, ge=1, le=240, description="Frames to use per second of the clip. If absent, all frames are used."
+    )
+    max_num_frames: int | None = Field(
+        default=None, ge=1, description="Maximum number of frames to use, counted from the start of the clip."
+    )
+    reverse: bool = Field(default=False, description="Use the frames in reverse order.")
+
+
+class Passes(Schema):
+    """The steps of a two-pass recipe. If absent, they are derived from `number_of_steps`."""
+
+    first_steps: int = Field(ge=1, le=50, description="Steps of the first pass.")
+    first_skip_final: int = Field(default=0, ge=0, description="Steps skipped at the end of the first pass.")
+    second_steps: int = Field(ge=1, le=50, description="Steps of the second pass.")
+    second_skip_initial: int = Field(default=0, ge=0, description="Steps skipped at the start of the second pass.")
+
+    @field_validator("first_skip_final", "second_skip_initial")
+    @classmethod
+    def _check_one_step_remains(cls, skipped: int, info: ValidationInfo) -> int:
+        steps = info.data.get(f"{str(info.field_name).partition('_')[0]}_steps")
+        if steps is not None and skipped >= steps:
+            raise PydanticCustomError("less_than", "Input should be less than {lt}, the pass's steps", {"lt": steps})
+        return skipped
+
+    def to_two_passes(self) -> TwoPasses:
+        return TwoPasses(self.first_steps, self.first_skip_final, self.second_steps, self.second_skip_initial)
+
+
+class Input(Schema):
+    """The fields that the inputs of all `fal-ai/ltx-video-lora` endpoints share."""
+
+    prompt: str = Field(description="What the video shows.", examples=list(EXAMPLE_PROMPTS))
+    negative_prompt: str = Field(default=NEGATIVE_PROMPT, description="What the video should not show.")
+    loras: tuple[LoRA, ...] = Field(default=(), description="LoRAs to apply together.")
+    resolution: Resolution = Field(default="720p", description="Length of the video's shorter side.")
+    aspect_ratio: AspectRatio = Field(
+        default="auto", description="Aspect ratio of the video. `auto` follows the first picture or clip."
+    )
+    number_of_frames: int = Field(default=89, ge=9, le=161, description="Number of frames in the video.")
+    number_of_steps: int = Field(
+        default=30,
+        ge=1,
+        le=50,
+        validation_alias=AliasChoices("number_of_steps", "num_inference_steps"),
+        description="Denoising steps. More steps take longer and give finer results.",
+    )
+    frame_rate: int = Field(
+        default=25,
+        ge=1,
+        le=60,
+        validation_alias=AliasChoices("frame_rate", "frames_per_second"),
+        description="Frames per second.",
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=-(2**63),
+        lt=2**63,
+        description="Random seed. The same request and seed give the same video. Chosen at random if absent.",
+    )
+    expand_prompt: bool = Field(
+        default=False,
+        validation_alias=AliasChoices("expand_prompt", "enable_prompt_expansion"),
+        description="Let a language model expand the prompt into a detailed description.",
+    )
+    reverse_video: bool = Field(default=False, description="Play the finished video backwards.")
+    enable_safety_checker: bool = Field(default=True, description="Check the prompt, the inputs and the video.")
+    recipe: RecipeName | None = Field(
+        default=None, description="How the model is run. If absent, the server's setting applies. Keyreel extension."
+    )
+    passes: Passes | None = Field(default=None, description="Steps of a two-pass recipe. Keyreel extension.")
+    tone_map: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="How strongly extreme latent values are compressed. If absent, the server's setting applies. "
+        "Keyreel extension.",
+    )
+    constant_rate_factor: int = Field(
+        default=0,
+        ge=0,
+        le=51,
+        description="H.264 rate factor at which pictures and clips are compressed before use, which improves motion. "
+        "0 leaves them unchanged. Keyreel extension.",
+    )
+
+    def request(self) -> "Request":
+        """Converts the input to that of the multiconditioning endpoint. Raises ValidationError."""
+        return Request(**self.model_dump())
+
+    @classmethod
+    def translate_loc(cls, loc: Loc) -> Loc:
+        """Returns the location in this input of the value at `loc` in its Request."""
+        return loc
+
+
+class Request(Input):
+    """The input of `fal-ai/ltx-video-lora/multiconditioning`."""
+
+    images: tuple[ImageCondition, ...] = Field(default=(), description="Pictures pinned to frames.")
+    videos: tuple[VideoCondition, ...] = Field(default=(), description="Clips pinned to frames.")
+
+    def request(self) -> "Request":
+        return self
+
+
+class File(Schema):
+    """A generated file."""
+
+    url: str
+    content_type: str | None = None
+    file_name: str | None = None
+    file_size: int | None = Field(default=None, description="Size in bytes.")
+
+
+class Output(Schema):
+    """The output of `fal-ai/ltx-video-lora/multiconditioning`."""
+
+    prompt: str = Field(description="The prompt that was used.")
+    seed: int
+    video: File
+
+
+def replace_sources(request: Request, change: Callable[[str], str]) -> Request:
+    """Returns the request with `change` applied to every URL and path in it."""
+    lists = {
+        name: tuple(item.model_copy(update={field: change(getattr(item, field))}) for item in getattr(request, name))
+        for name, field in SOURCE_FIELDS.items()
+    }
+    return request.model_copy(update=lists)
+
+
+def parse_request(data: Any) -> Request:
+    """Validates a decoded JSON object and returns the request. Raises RequestError naming every invalid field."""
+    return validated(lambda: Request.model_validate(data))
+
+
+def validated(make: Callable[[], T]) -> T:
+    """Returns the result of `make`. Converts a ValidationError to a RequestError."""
+    try:
+        return make()
+    except ValidationError as error:
+        raise RequestError(
+            *(
+                Problem(item["loc"], item["msg"], item["type"], _json_context(item.get("ctx", {})))
+                for item in error.errors(include_url=False)
+            )
+        ) from None
+
+
+def _json_context(context: dict[str, Any]) -> dict[str, Any]:
+    """Removes the exceptions that validators raised: JSON cannot hold them."""
+    return {key: value for key, value in context.items() if not isinstance(value, Exception)}

@@ -1,0 +1,194 @@
+"""Object storage: a local folder or an S3 bucket. Each object is written completely or not at all."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from keyreel.errors import KeyreelError
+from keyreel.store import Store
+
+if TYPE_CHECKING:
+    from obstore import GetOptions  # only in obstore's stubs
+
+CHUNK = 1024 * 1024
+_PART = 5 * CHUNK
+"""The smallest part that S3 accepts."""
+_PARTS_IN_FLIGHT = 4
+"""Parts of one upload that are in memory at once."""
+_DAY = 86_400.0
+
+
+class ObjectStoreError(KeyreelError, OSError):
+    """The folder or the bucket cannot be read or written: the disk is full, access is denied, or it is unreachable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """`size` is in bytes. `etag` is quoted, and changes with the content."""
+
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Objects by path. Paths are relative and have slashes. A path with `..` raises ValueError."""
+
+    store: ObjectStore
+
+    async def put(self, path: str, source: Path | bytes | AsyncIterator[bytes]) -> int:
+        """Writes an object and returns its size in bytes.
+
+        Readers see either the old object or the new one. An exception in `source` leaves the old one.
+        """
+        match source:
+            case bytes():
+                chunks = _single(source)
+            case Path():
+                chunks = _read(source)
+            case _:
+                chunks = source
+        return await self._put(path, chunks)
+
+    async def compose(self, path: str, parts: Sequence[str]) -> int:
+        """Joins the objects `parts` into one object and returns its size in bytes."""
+        return await self._put(path, self._concatenate(parts))
+
+    async def download(self, path: str, to: Path) -> None:
+        """Copies an object to the file `to`. Raises FileNotFoundError. An exception leaves no file behind."""
+        try:
+            with to.open("wb") as file:
+                async for chunk in self.stream(path):
+                    await asyncio.to_thread(file.write, chunk)
+        except BaseException:
+            to.unlink(missing_ok=True)
+            raise
+
+    async def size(self, path: str) -> int | None:
+        """Returns the size in bytes, or None when there is no such object."""
+        stat = await self.stat(path)
+        return stat.size if stat else None
+
+    async def stat(self, path: str) -> Stat | None:
+        """Returns size and etag, or None when there is no such object."""
+        with _translated_errors():
+            try:
+                meta = await obstore.head_async(self.store, path)
+            except FileNotFoundError:
+                return None
+        etag = meta["e_tag"] or f"{meta['last_modified'].timestamp()}-{meta['size']}"
+        return Stat(meta["size"], '"' + etag.strip('"') + '"')
+
+    async def stream(self, path: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Yields the bytes from `start` up to but not including `end`. Raises FileNotFoundError."""
+        if end is not None and end <= start:
+            return
+        with _translated_errors():
+            result = await obstore.get_async(self.store, path, options=_range(start, end))
+            async for chunk in result.stream(CHUNK):
+                yield chunk
+
+    async def folder_size(self, path: str) -> int:
+        """Returns the total size, in bytes, of the objects below `path`."""
+        with _translated_errors():
+            return sum([meta["size"] async for found in obstore.list(self.store, prefix=path) for meta in found])
+
+    async def delete(self, path: str) -> None:
+        """Deletes an object, if it exists."""
+        with _translated_errors():
+            try:
+                await obstore.delete_async(self.store, path)
+            except FileNotFoundError:
+                return
+
+    async def delete_folder(self, path: str) -> None:
+        """Deletes all objects below `path`."""
+        with _translated_errors():
+            async for found in obstore.list(self.store, prefix=path):
+                await obstore.delete_async(self.store, [meta["path"] for meta in found])
+
+    async def _put(self, path: str, chunks: AsyncIterator[bytes]) -> int:
+        written = 0
+
+        async def counted() -> AsyncIterator[bytes]:
+            nonlocal written
+            async for chunk in chunks:
+                written += len(chunk)
+                yield chunk
+
+        with _translated_errors():
+            await obstore.put_async(self.store, path, counted(), chunk_size=_PART, max_concurrency=_PARTS_IN_FLIGHT)
+        return written
+
+    async def _concatenate(self, parts: Sequence[str]) -> AsyncIterator[bytes]:
+        for part in parts:
+            async for chunk in self.stream(part):
+                yield chunk
+
+
+def open_objects(location: str | Path) -> Objects:
+    """Opens a folder, or a URL such as s3://bucket/folder (credentials and endpoint come from AWS_* variables)."""
+    if "://" in str(location):
+        return Objects(from_url(str(location)))
+    folder = Path(location)
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    return Objects(LocalStore(folder, automatic_cleanup=True))
+
+
+async def sweep_files(store: Store, objects: Objects) -> int:
+    """Deletes expired files and returns their number. Each object is deleted before its row: see store.files."""
+    swept = 0
+    while expired := await store.files.expired():
+        for file in expired:
+            await objects.delete(file.object)
+            await objects.delete_folder(parts_folder(file.id))
+            await store.files.remove(file.id)
+        swept += len(expired)
+    return swept
+
+
+def parts_folder(file_id: str) -> str:
+    """Returns the folder of a file's parts, which are kept there until all have been uploaded."""
+    return f"parts/{file_id}"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Deletes what killed processes left unfinished. Younger files may belong to a process that is writing now."""
+    for path in folder.rglob("*#[0-9]*"):
+        if path.stat().st_mtime < time.time() - _DAY:
+            path.unlink(missing_ok=True)
+
+
+def _range(start: int, end: int | None) -> "GetOptions":
+    if end is not None:
+        return {"range": (start, end)}
+    return {"range": {"offset": start}} if start else {}
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    """Raises ObjectStoreError in place of obstore's own errors."""
+    try:
+        yield
+    except BaseError as error:
+        reason = str(error).partition("\n")[0]
+        raise ObjectStoreError(f"The file store failed: {reason}") from error
+
+
+async def _single(chunk: bytes) -> AsyncIterator[bytes]:
+    yield chunk
+
+
+async def _read(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := await asyncio.to_thread(file.read, CHUNK):
+            yield chunk

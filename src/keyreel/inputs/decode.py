@@ -1,0 +1,123 @@
+"""Turns fetched files into a job: measures pictures and clips, places them on the timeline and decodes them."""
+
+import asyncio
+import secrets
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from keyreel.errors import Loc, gather
+from keyreel.fal.schema import ImageCondition, Request, VideoCondition
+from keyreel.media.clips import ClipInfo, clip_info, read_clip
+from keyreel.media.images import image_size, read_image
+from keyreel.media.limits import Limits
+from keyreel.media.mp4 import compress
+from keyreel.video.canvas import Grid, Size, drawn_frames, latent_shape, output_size, pass_sizes
+from keyreel.video.job import AdapterFile, Condition, InputFile, Job, Prepared, Sampling
+from keyreel.video.timeline import Span, check_tokens, place
+
+Files = Mapping[Loc, InputFile]
+"""Fetched files by their locations in the request; see `keyreel.inputs.sources.fetch_inputs`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A measured picture or clip. frames: numbers of the clip's frames to use, in order."""
+
+    file: InputFile
+    loc: Loc
+    size: Size
+    span: Span
+    strength: float
+    frames: tuple[int, ...] = ()
+
+
+async def decode(request: Request, files: Files, grid: Grid, limits: Limits, sampling: Sampling) -> Prepared:
+    """Returns the job of a request whose inputs are in `files`. Opens no other files and no connections.
+
+    sampling: includes the recipe chosen for the request. Raises one RequestError that names every file that cannot be
+    read, or else every problem with their places on the timeline.
+    """
+    sources = await gather(_sources(request, files, limits))
+    size = output_size(request.resolution, request.aspect_ratio, _first_size(sources))
+    drawn = drawn_frames(request.number_of_frames, grid)
+    spans = place([source.span for source in sources], request.number_of_frames, drawn, grid)
+    check_tokens(latent_shape(pass_sizes(size, grid, sampling.recipe)[-1], drawn, grid), spans, limits.tokens)
+    conditions = [
+        await asyncio.to_thread(_read, source, span, size, limits, request.constant_rate_factor)
+        for source, span in zip(sources, spans, strict=True)
+    ]
+    adapters = tuple(_adapters(request, files))
+    job = Job(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        size=size,
+        frames=request.number_of_frames,
+        steps=request.number_of_steps,
+        frame_rate=request.frame_rate,
+        seed=request.seed if request.seed is not None else secrets.randbelow(2**32),
+        reverse=request.reverse_video,
+        conditions=tuple(conditions),
+        adapters=adapters,
+        sampling=sampling if request.tone_map is None else replace(sampling, tone_map=request.tone_map),
+        passes=request.passes.to_two_passes() if request.passes else None,
+    )
+    hashes = {_dotted(source.span.loc): source.file.sha256 for source in sources}
+    return Prepared(job, hashes | {_dotted(adapter.loc): adapter.sha256 for adapter in adapters})
+
+
+def taken_frames(info: ClipInfo, video: VideoCondition) -> tuple[int, ...]:
+    """Returns the numbers of the clip's frames that the video follows, in order."""
+    frames: Sequence[int] = range(info.frames)
+    if video.target_fps:
+        count = max(1, round(info.seconds * video.target_fps))
+        frames = [index * info.frames // count for index in range(count)]
+    frames = frames[: video.max_num_frames]
+    return tuple(reversed(frames) if video.reverse else frames)
+
+
+def _sources(request: Request, files: Files, limits: Limits) -> Iterator[Coroutine[Any, Any, _Source]]:
+    """Yields a measurement of each fetched picture and clip. Those of strength 0 are not fetched."""
+    loc: Loc
+    for index, image in enumerate(request.images):
+        if file := files.get(loc := ("images", index, "image_url")):
+            yield asyncio.to_thread(_image, image, file, loc, limits)
+    for index, video in enumerate(request.videos):
+        if file := files.get(loc := ("videos", index, "video_url")):
+            yield asyncio.to_thread(_clip, video, file, loc, limits)
+
+
+def _image(image: ImageCondition, file: InputFile, loc: Loc, limits: Limits) -> _Source:
+    size = image_size(file.path, limits, loc)
+    return _Source(file, loc, size, Span(loc[:-1], image.start_frame_number, 1, is_clip=False), image.strength)
+
+
+def _clip(video: VideoCondition, file: InputFile, loc: Loc, limits: Limits) -> _Source:
+    info = clip_info(file.path, limits, loc)
+    frames = taken_frames(info, video)
+    span = Span(loc[:-1], video.start_frame_number, len(frames), is_clip=True)
+    return _Source(file, loc, info.size, span, video.strength, frames)
+
+
+def _adapters(request: Request, files: Files) -> Iterator[AdapterFile]:
+    loc: Loc
+    for index, lora in enumerate(request.loras):
+        if file := files.get(loc := ("loras", index, "path")):
+            yield AdapterFile(file.path, file.name, file.sha256, lora.scale, loc)
+
+
+def _first_size(sources: Sequence[_Source]) -> Size | None:
+    """Returns the size of the earliest condition. If several start at that frame, the first picture counts."""
+    return min(sources, key=lambda source: source.span.start).size if sources else None
+
+
+def _read(source: _Source, span: Span, size: Size, limits: Limits, rate_factor: int) -> Condition:
+    if span.is_clip:
+        pixels = read_clip(source.file.path, size, source.frames[: span.count], limits, source.loc)
+    else:
+        pixels = read_image(source.file.path, size, limits, source.loc)[None]
+    return Condition(compress(pixels, rate_factor) if rate_factor else pixels, span.start, source.strength)
+
+
+def _dotted(loc: Loc) -> str:
+    return ".".join(map(str, loc))

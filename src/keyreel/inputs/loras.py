@@ -1,0 +1,109 @@
+"""Finds the file of a request's LoRA: at a URL, in a hub repository or at a local path."""
+
+import asyncio
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from huggingface_hub import HfApi
+
+from keyreel.checkpoints import hub
+from keyreel.checkpoints.lora_keys import first_names
+from keyreel.errors import Loc, RequestError
+from keyreel.fal.schema import LoRA
+from keyreel.inputs.fetch import Fetcher
+from keyreel.video.job import InputFile
+
+DEFAULT_NAME = "pytorch_lora_weights.safetensors"
+COMFY = re.compile(r"_comfy\.safetensors$|(?:^|/)comfyui_[^/]*$", re.IGNORECASE)
+URL = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # at least two letters, because C: is a drive
+HUB_PAGE = re.compile(r"(https://(?:huggingface\.co|hf\.co)/[^/]+/[^/]+)/blob/")
+
+
+async def find_lora(lora: LoRA, fetcher: Fetcher, *, max_bytes: int, loc: Loc, api: HfApi | None = None) -> InputFile:
+    """Returns the file of a LoRA. loc: its location in the request, such as `("loras", 0, "path")`.
+
+    Fetches a URL or data URI. Otherwise a local file or folder, if the fetcher allows them, takes precedence over a hub
+    repository of the same name. Does not read the content; `keyreel.checkpoints.lora_keys.check_lora` does. Raises
+    RequestError.
+    """
+    if URL.match(lora.path):
+        source = file_url(lora.path)
+    elif local := _local_path(lora.path, fetcher.local_base):
+        source = str(_local_file(local, lora.weight_name, loc))
+    elif hub.REPOSITORY.fullmatch(lora.path):
+        return await asyncio.to_thread(_from_hub, lora, api or HfApi(), max_bytes, loc)
+    else:
+        or_local = "" if fetcher.local_base is None else ", existing file or folder,"
+        message = f"{lora.path!r} is not a URL, data URI{or_local} or hub repository (owner/name)."
+        raise RequestError.at(loc, message, "file_download_error")
+    return await fetcher.fetch(source, max_bytes=max_bytes, loc=loc)
+
+
+async def lora_names(repository: str, loc: Loc, api: HfApi | None = None) -> list[str]:
+    """Lists the safetensors files of a hub repository, the most likely default first. Raises RequestError."""
+    try:
+        sizes = await asyncio.to_thread(hub.file_sizes, repository, api or HfApi())
+    except hub.HUB_ERRORS as error:
+        raise RequestError.at(loc, hub.translate_error(repository, error), "file_download_error") from error
+    names = (name for name in sizes if name.endswith(".safetensors"))
+    return sorted(names, key=lambda name: (COMFY.search(name) is not None, name != DEFAULT_NAME, name))
+
+
+def file_url(url: str) -> str:
+    """Returns the URL of the file itself if `url` is the hub's page about it, or else `url`."""
+    return HUB_PAGE.sub(r"\1/resolve/", url)
+
+
+def choose_file(names: Iterable[str], weight_name: str | None, *, loc: Loc, source: str) -> str:
+    """Returns the name of the LoRA file in a repository or folder. Raises RequestError listing the choices."""
+    files = sorted(name for name in names if name.endswith(".safetensors"))
+    if not files:
+        raise RequestError.at(loc, f"{source} contains no .safetensors file.", "file_download_error")
+    if weight_name is not None:
+        return _named_file(weight_name, files, loc, source)
+    # Files for ComfyUI hold the same weights under other keys.
+    plain = [name for name in files if not COMFY.search(name)] or files
+    if len(plain) == 1:
+        return plain[0]
+    if DEFAULT_NAME in plain:
+        return DEFAULT_NAME
+    message = f"{source} contains several LoRAs: set weight_name to one of {first_names(files, 20)}."
+    raise RequestError.at((*loc[:-1], "weight_name"), message, "one_of", expected=files)
+
+
+def _named_file(weight_name: str, files: Sequence[str], loc: Loc, source: str) -> str:
+    if weight_name in files:
+        return weight_name
+    message = f"{source} contains no file {weight_name!r}. Its safetensors files: {first_names(files, 20)}."
+    raise RequestError.at((*loc[:-1], "weight_name"), message, "one_of", expected=files)
+
+
+def _local_path(path: str, base: Path | None) -> Path | None:
+    """Returns the absolute path if local files are allowed and it exists."""
+    if base is None or not path:
+        return None
+    try:
+        return (base / path).absolute() if (base / path).exists() else None
+    except OSError:  # for example, the name is too long
+        return None
+
+
+def _local_file(path: Path, weight_name: str | None, loc: Loc) -> Path:
+    if not path.is_dir():
+        return path
+    names = [file.relative_to(path).as_posix() for file in path.rglob("*.safetensors")]
+    return path / choose_file(names, weight_name, loc=loc, source=str(path))
+
+
+def _from_hub(lora: LoRA, api: HfApi, max_bytes: int, loc: Loc) -> InputFile:
+    try:
+        sizes = hub.file_sizes(lora.path, api)
+        name = choose_file(sizes, lora.weight_name, loc=loc, source=lora.path)
+        if sizes[name] > max_bytes:
+            message = f"{name} of {lora.path} has {sizes[name]} bytes; the limit is {max_bytes}."
+            raise RequestError.at(loc, message, "file_too_large", max_size=max_bytes)
+        path = Path(api.hf_hub_download(lora.path, name))
+    except hub.HUB_ERRORS as error:
+        raise RequestError.at(loc, hub.translate_error(lora.path, error), "file_download_error") from error
+    return InputFile(path, hub.content_sha256(path), PurePosixPath(name).name)

@@ -1,0 +1,4 @@
+"""Safety features around a video: prompt expansion, content checks, metadata and AI provenance marks.
+
+May import: checkpoints, errors, fal, media, net, settings, version, video.
+"""

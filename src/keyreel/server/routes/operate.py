@@ -1,0 +1,104 @@
+"""Overviews for the page: a caller's own requests and, for administrators, the state of the server."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Query
+from starlette.responses import Response
+
+from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
+from keyreel.files.links import Links
+from keyreel.server.dependencies import AdminKey, CurrentKey, CurrentServices, Services
+from keyreel.server.errors import Json, RequestNotFoundError
+from keyreel.store.browse import Listed
+from keyreel.store.records import Key, State
+
+router = APIRouter(prefix="/api", tags=["operation"])
+
+MAX_PAGE = 200
+CALLS = 50
+"""Webhook calls in the overview."""
+
+Before = Annotated[int | None, Query(description="`seq` of the last request on the previous page.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+
+
+@router.get("/requests", summary="List your own requests, newest first")
+async def own_requests(key: CurrentKey, services: CurrentServices, limit: Limit = 60, before: Before = None) -> Json:
+    listed = await services.store.browse.requests(key_id=key.id, before=before, limit=limit)
+    return Json([request_view(each, services.links) for each in listed])
+
+
+@router.get("/requests/{request_id}", summary="Get a request with its input")
+async def one_request(request_id: str, key: CurrentKey, services: CurrentServices) -> Json:
+    return Json(request_view(await _find(services, request_id, key), services.links))
+
+
+@router.get("/shared/{token}", summary="Get a shared video")
+async def shared(token: str, services: CurrentServices) -> Json:
+    """Needs no key. `token` is the field `share` of the owner's view. The response does not tell who made the video."""
+    request_id = services.links.open_share_token(token)
+    listed = await services.store.browse.request(request_id) if request_id else None
+    if listed is None or not isinstance(listed.outcome, Success):
+        raise RequestNotFoundError
+    return Json({"output": listed.outcome.output, "created": listed.created})
+
+
+@router.delete("/requests/{request_id}", summary="Delete a completed request and its video", status_code=204)
+async def forget(request_id: str, key: CurrentKey, services: CurrentServices) -> Response:
+    """Answers 409 while the request waits or runs: cancel it first."""
+    await _find(services, request_id, key)
+    if not await services.store.queue.forget(request_id):
+        raise HTTPException(409, "The request is not completed. Cancel it first.")
+    return Response(status_code=204)
+
+
+@router.get("/operate/requests", summary="List the requests of all keys, newest first")
+async def all_requests(_admin: AdminKey, services: CurrentServices, limit: Limit = 60, before: Before = None) -> Json:
+    listed = await services.store.browse.requests(before=before, limit=limit)
+    return Json([request_view(each, services.links) for each in listed])
+
+
+@router.get("/operate", summary="Get the workers, the queue, the storage and the latest webhook calls")
+async def overview(_admin: AdminKey, services: CurrentServices) -> Json:
+    depths = await services.store.requests.depths()
+    return Json(
+        {
+            "workers": [asdict(worker) for worker in await services.store.workers.alive()],
+            "queue": {state: sum(each.requests for each in depths if each.state == state) for state in _LIVE},
+            "storage": asdict(await services.store.browse.usage()),
+            "webhooks": [asdict(call) for call in await services.store.browse.calls(CALLS)],
+        }
+    )
+
+
+@router.post("/operate/webhooks/{delivery_id}/retry", summary="Retry a webhook call", status_code=204)
+async def call_again(delivery_id: int, _admin: AdminKey, services: CurrentServices) -> Response:
+    if not await services.store.deliveries.call_again(delivery_id):
+        raise HTTPException(404, "There is no such webhook call, or it was already delivered.")
+    return Response(status_code=204)
+
+
+_LIVE = (State.IN_QUEUE, State.IN_PROGRESS)
+
+
+def request_view(listed: Listed, links: Links) -> JsonObject:
+    """Returns a request as JSON, with its output and a token to share it, or with its error.
+
+    `problems` is the `detail` that the route of the result answers with.
+    """
+    view = {name: getattr(listed, name) for name in Listed.__slots__ if name != "outcome"}
+    match listed.outcome:
+        case Success(output):
+            return view | {"output": output, "share": links.share_token(listed.id)}
+        case Failure() as failure:
+            _, body = status_and_body(failure)
+            return view | {"error": failure.message, "error_type": failure.type, "problems": body["detail"]}
+    return view
+
+
+async def _find(services: Services, request_id: str, key: Key) -> Listed:
+    listed = await services.store.browse.request(request_id)
+    if listed is None or not (key.admin or listed.key_id == key.id):
+        raise RequestNotFoundError
+    return listed

@@ -1,0 +1,143 @@
+"""Finding and naming models."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keyreel.checkpoints import catalogue
+from keyreel.checkpoints.catalogue import CATALOGUE
+from keyreel.checkpoints.hub import SHA256
+from keyreel.errors import ModelError
+from keyreel.video.canvas import Grid
+from tests.tiny_checkpoints import single_file, tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("original") / "tiny")
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(original, tmp_path / "tiny")
+
+
+@pytest.fixture
+def file(folder: Path) -> Path:
+    """A single file with the text encoder beside it."""
+    return single_file(folder, folder / "tiny.safetensors")
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+class TestFind:
+    def test_folder(self, folder: Path) -> None:
+        found = catalogue.find_model(str(folder))
+        assert (found.name, found.layout, found.grid) == ("tiny", "diffusers", Grid(32, 8))
+        assert found.path == found.text == folder
+        assert catalogue.download(found) == found
+
+    def test_single_file(self, file: Path) -> None:
+        found = catalogue.find_model(str(file))
+        assert (found.name, found.layout) == ("tiny.safetensors", "single-file")
+        assert (found.grid, found.path, found.text) == (Grid(32, 8), file, file.parent)
+
+    def test_int8_suffix(self, folder: Path) -> None:
+        found = catalogue.find_model(f"{folder}+int8")
+        assert (found.name, found.path, found.int8) == ("tiny", folder, True)
+        assert not catalogue.find_model(str(folder)).int8
+
+    def test_grid_comes_from_the_configuration(self, tmp_path: Path) -> None:
+        folder = tiny_checkpoint(tmp_path / "coarse", spatial=64)
+        assert catalogue.find_model(str(folder)).grid == Grid(64, 8)
+        file = single_file(folder, folder / "coarse.safetensors")
+        assert catalogue.find_model(str(file)).grid == Grid(64, 8)
+
+    def test_grid_without_ratios_comes_from_the_blocks(self, folder: Path) -> None:
+        ratios = {"spatial_compression_ratio": None, "temporal_compression_ratio": None}
+        edit_json(folder / "vae" / "config.json", **ratios)
+        assert catalogue.find_model(str(folder)).grid == Grid(32, 8)
+
+    def test_grid_of_the_oldest_models(self, folder: Path) -> None:
+        config = {"patch_size": 4, "patch_size_t": 1, "spatio_temporal_scaling": [True, True, True, False]}
+        (folder / "vae" / "config.json").write_text(json.dumps(config))
+        assert catalogue.find_model(str(folder)).grid == Grid(32, 8)
+
+    def test_unknown_name_lists_the_choices(self) -> None:
+        with pytest.raises(ModelError, match=r"no model 'gpt'.*demo, ltxv-13b-0.9.7-dev.*folder.*hub"):
+            catalogue.find_model("gpt")
+
+    def test_missing_file_is_an_error(self) -> None:
+        with pytest.raises(ModelError, match=r"no model 'models/ltxv.safetensors'"):
+            catalogue.find_model("models/ltxv.safetensors")
+
+    def test_pickle_is_refused(self, tmp_path: Path) -> None:
+        pickle = tmp_path / "model.ckpt"
+        pickle.write_bytes(b"\x80\x04.")
+        with pytest.raises(ModelError, match=r"not a .safetensors file"):
+            catalogue.find_model(str(pickle))
+
+    def test_folder_without_a_model_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match=r"no transformer/config.json"):
+            catalogue.find_model(str(tmp_path))
+
+    def test_unreadable_configuration_is_an_error(self, folder: Path) -> None:
+        (folder / "vae" / "config.json").write_text("{")
+        with pytest.raises(ModelError, match=r"Cannot read .*vae/config.json"):
+            catalogue.find_model(str(folder))
+
+    def test_configuration_must_be_an_object(self, folder: Path) -> None:
+        (folder / "vae" / "config.json").write_text("[]")
+        with pytest.raises(ModelError, match=r"vae/config.json: it holds no JSON object"):
+            catalogue.find_model(str(folder))
+
+    def test_other_autoencoder_is_refused(self, folder: Path) -> None:
+        (folder / "vae" / "config.json").write_text("{}")
+        with pytest.raises(ModelError, match=r"not the configuration of LTX-Video's autoencoder"):
+            catalogue.find_model(str(folder))
+
+    def test_demo_model(self, original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(catalogue, "DEMO", original)
+        assert catalogue.find_model("demo").path == original
+
+    def test_installation_without_the_demo_model_is_reported(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(catalogue, "DEMO", tmp_path / "demo")
+        with pytest.raises(ModelError, match="lacks the demo model"):
+            catalogue.find_model("demo")
+
+
+def test_catalogue_needs_no_torch() -> None:
+    engine_only = {"torch", "diffusers", "transformers"}
+    code = f"import sys, keyreel.checkpoints.catalogue; assert not {engine_only} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_model_cards_are_complete() -> None:
+    for name, card in CATALOGUE.items():
+        assert card.name == name
+        assert card.summary
+        assert card.licence
+        assert card.repo is None or (card.parameters and card.size)
+        assert card.sha256 is None or (card.file and SHA256.fullmatch(card.sha256))
+        assert card.file is None or card.file.endswith(".safetensors")
+
+
+def test_names_of_the_catalogue() -> None:
+    assert list(CATALOGUE) == [
+        "demo",
+        "ltxv-13b-0.9.7-dev",
+        "ltxv-13b-0.9.7-distilled",
+        "ltxv-13b-0.9.8-dev",
+        "ltxv-13b-0.9.8-distilled",
+        "ltxv-2b-0.9.6-dev",
+        "ltxv-2b-0.9.6-distilled",
+        "ltxv-2b-0.9.8-distilled",
+    ]

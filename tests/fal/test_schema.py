@@ -1,0 +1,104 @@
+from typing import Any
+
+import pytest
+
+from keyreel.errors import RequestError
+from keyreel.fal.schema import NEGATIVE_PROMPT, Request, parse_request
+
+
+def problems(**fields: Any) -> list[tuple[tuple[str | int, ...], str]]:
+    with pytest.raises(RequestError) as caught:
+        parse_request(fields)
+    return [(problem.loc, problem.type) for problem in caught.value.problems]
+
+
+def test_defaults() -> None:
+    assert parse_request({"prompt": "x"}).model_dump() == {
+        "prompt": "x",
+        "negative_prompt": NEGATIVE_PROMPT,
+        "loras": (),
+        "resolution": "720p",
+        "aspect_ratio": "auto",
+        "number_of_frames": 89,
+        "number_of_steps": 30,
+        "frame_rate": 25,
+        "seed": None,
+        "expand_prompt": False,
+        "reverse_video": False,
+        "enable_safety_checker": True,
+        "recipe": None,
+        "passes": None,
+        "tone_map": None,
+        "constant_rate_factor": 0,
+        "images": (),
+        "videos": (),
+    }
+
+
+def test_defaults_of_items() -> None:
+    request = parse_request(
+        {"prompt": "x", "images": [{"image_url": "a"}], "videos": [{"video_url": "b"}], "loras": [{"path": "c"}]}
+    )
+    assert (request.images[0].start_frame_number, request.images[0].strength) == (0, 1.0)
+    assert (request.videos[0].start_frame_number, request.videos[0].strength) == (0, 1.0)
+    assert (request.loras[0].weight_name, request.loras[0].scale) == (None, 1.0)
+
+
+def test_newer_field_names_are_accepted() -> None:
+    request = parse_request(
+        {"prompt": "x", "num_inference_steps": 7, "frames_per_second": 12, "enable_prompt_expansion": True}
+    )
+    assert (request.number_of_steps, request.frame_rate, request.expand_prompt) == (7, 12, True)
+
+
+def test_unknown_fields_are_ignored() -> None:
+    assert parse_request({"prompt": "x", "transformer": "y"}) == Request(prompt="x")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "type_"),
+    [
+        ("number_of_frames", 8, "greater_than_equal"),
+        ("number_of_frames", 162, "less_than_equal"),
+        ("number_of_steps", 0, "greater_than_equal"),
+        ("number_of_steps", 51, "less_than_equal"),
+        ("frame_rate", 61, "less_than_equal"),
+        ("resolution", "1080p", "literal_error"),
+        ("aspect_ratio", "4:3", "literal_error"),
+        ("seed", "abc", "int_parsing"),
+        ("seed", 2**63, "less_than"),
+    ],
+)
+def test_values_out_of_bounds_are_refused(field: str, value: Any, type_: str) -> None:
+    assert problems(prompt="x", **{field: value}) == [((field,), type_)]
+
+
+def test_prompt_is_required() -> None:
+    assert problems() == [(("prompt",), "missing")]
+
+
+def test_problems_name_nested_fields() -> None:
+    assert problems(prompt="x", images=[{"image_url": "a", "strength": 1.5}, {"start_frame_number": -1}]) == [
+        (("images", 0, "strength"), "less_than_equal"),
+        (("images", 1, "image_url"), "missing"),
+        (("images", 1, "start_frame_number"), "greater_than_equal"),
+    ]
+
+
+def test_pass_must_keep_a_step() -> None:
+    passes = {"first_steps": 4, "first_skip_final": 4, "second_steps": 4, "second_skip_initial": 3}
+    assert problems(prompt="x", passes=passes) == [(("passes", "first_skip_final"), "less_than")]
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 3])
+def test_anything_but_an_object_is_refused(data: Any) -> None:
+    with pytest.raises(RequestError):
+        parse_request(data)
+
+
+def test_recipe_is_optional_and_validated() -> None:
+    assert parse_request({"prompt": "a"}).recipe is None
+    assert parse_request({"prompt": "a", "recipe": "stg"}).recipe == "stg"
+    with pytest.raises(RequestError) as refused:
+        parse_request({"prompt": "a", "recipe": "slow"})
+    assert refused.value.problems[0].loc == ("recipe",)

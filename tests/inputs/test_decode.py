@@ -1,0 +1,79 @@
+"""Decodes real local files into a job."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keyreel.fal.schema import VideoCondition, parse_request
+from keyreel.inputs.decode import decode, taken_frames
+from keyreel.inputs.fetch import Fetcher
+from keyreel.inputs.sources import fetch_inputs
+from keyreel.media.clips import ClipInfo
+from keyreel.media.limits import Limits
+from keyreel.net.addresses import AddressPolicy
+from keyreel.settings import Settings
+from keyreel.video.canvas import Grid, Size
+from keyreel.video.job import Job
+from keyreel.video.recipes import TwoPasses
+from tests.media.videos import ramp, write_video
+
+GRID = Grid(spatial=32, temporal=8)
+SMALL = {"prompt": "x", "resolution": "480p", "aspect_ratio": "1:1", "number_of_frames": 17}
+
+
+async def make_job(folder: Path, **fields: Any) -> Job:
+    settings, request = Settings(tone_map=0.3), parse_request(SMALL | fields)
+    limits = Limits.from_settings(settings)
+    async with Fetcher(folder / "cache", AddressPolicy.everything(), 1, local_base=folder) as fetcher:
+        files = await fetch_inputs(request, fetcher, limits)
+    return (await decode(request, files, GRID, limits, settings.sampling("multiscale"))).job
+
+
+@pytest.mark.parametrize(
+    ("fields", "frames"),
+    [
+        ({}, tuple(range(50))),
+        ({"max_num_frames": 9}, tuple(range(9))),
+        ({"reverse": True}, tuple(range(49, -1, -1))),
+        ({"reverse": True, "max_num_frames": 3}, (2, 1, 0)),
+        ({"target_fps": 12.5}, tuple(range(0, 50, 2))),
+        ({"target_fps": 50, "max_num_frames": 4}, (0, 0, 1, 1)),
+        ({"max_num_frames": 1441}, tuple(range(50))),
+    ],
+)
+def test_frames_of_a_clip_are_selected(fields: dict[str, Any], frames: tuple[int, ...]) -> None:
+    """The clip has 50 frames in two seconds."""
+    info = ClipInfo(Size(64, 48), 50, 2.0)
+    assert taken_frames(info, VideoCondition(video_url="a", **fields)) == frames
+
+
+async def test_reversed_clip_has_its_frames_in_reverse_order(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", ramp(20))
+    clip = {"video_url": "a.mp4", "max_num_frames": 9}
+    forwards, backwards = [
+        (await make_job(tmp_path, videos=[clip | {"reverse": reverse}])).conditions[0] for reverse in (False, True)
+    ]
+    assert np.array_equal(forwards.pixels, backwards.pixels[::-1])
+    assert len(forwards.pixels) == 9
+
+
+async def test_request_overrides_the_sampling_settings(tmp_path: Path) -> None:
+    passes = {"first_steps": 4, "first_skip_final": 1, "second_steps": 5, "second_skip_initial": 2}
+    requested = await make_job(tmp_path, passes=passes, tone_map=0.0)
+    assert (requested.passes, requested.sampling.tone_map) == (TwoPasses(4, 1, 5, 2), 0.0)
+    default = await make_job(tmp_path)
+    assert (default.passes, default.sampling.tone_map) == (None, 0.3)
+
+
+async def test_constant_rate_factor_compresses_pictures(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (480, 480, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    images = [{"image_url": "a.png"}]
+    plain = await make_job(tmp_path, images=images)
+    assert np.array_equal(plain.conditions[0].pixels[0], noise)
+    rough = (await make_job(tmp_path, images=images, constant_rate_factor=40)).conditions[0].pixels
+    assert rough.shape == (1, 480, 480, 3)
+    assert np.abs(rough[0].astype(int) - noise).mean() > 10

@@ -1,0 +1,30 @@
+"""What a submit stores in the queue."""
+
+import httpx
+
+from tests.server.live import ENDPOINT, LiveServer
+from tests.server.queue_api import finish, submit
+
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+
+
+def test_the_seed_is_fixed_when_the_request_is_queued(http: httpx.Client, server: LiveServer) -> None:
+    drawn, given = submit(http, "a fox"), http.post(f"/queue/{ENDPOINT}", json={"prompt": "a fox", "seed": 7}).json()
+    finish(http, drawn)
+    finish(http, given)
+    lease = next(lease for lease in server.worker.leases if lease.id == drawn["request_id"])
+    assert http.get(drawn["response_url"]).json()["seed"] == lease.seed
+    assert http.get(given["response_url"]).json()["seed"] == 7
+
+
+def test_data_uris_become_files(http: httpx.Client, server: LiveServer) -> None:
+    images = [{"image_url": PIXEL}, {"image_url": "data:nonsense"}, {"image_url": "https://example.com/a.png"}, 3]
+    answer = http.post(f"/queue/{ENDPOINT}", json={"prompt": "a fox", "images": images, "videos": {"a": 1}}).json()
+    finish(http, answer)
+    lease = next(lease for lease in server.worker.leases if lease.id == answer["request_id"])
+    stored, invalid, linked, wrong = lease.input["images"]
+    assert stored["image_url"].startswith(f"{server.url}/files/")
+    assert (invalid, linked, wrong) == (images[1], images[2], 3)
+    file = http.get(stored["image_url"], headers={"Authorization": ""})
+    assert file.headers["content-type"] == "image/png"
+    assert file.content.startswith(b"\x89PNG")

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from keyreel.settings import Settings
+from keyreel.video.job import Sampling
+from keyreel.video.recipes import RecipeSettings
+
+
+def test_environment_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYREEL_MAX_TOKENS", "7")
+    monkeypatch.setenv("KEYREEL_DATA_DIR", "/srv/keyreel")
+    monkeypatch.setenv("KEYREEL_PUBLIC_URL", "https://example.com/studio/")
+    settings = Settings()
+    assert (settings.max_tokens, settings.data_dir) == (7, Path("/srv/keyreel"))
+    assert settings.public_url == "https://example.com/studio"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MAX_TOKENS", "0"), ("GUIDANCE_SCALE", "0.5"), ("ADAIN", "1.1"), ("RECIPE", "fast"), ("FETCH_TIMEOUT", "soon")],
+)
+def test_values_out_of_bounds_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"KEYREEL_{name}", value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()
+
+
+def test_secrets_are_not_printed() -> None:
+    assert "SECRET" not in repr(Settings(admin_key="id:SECRET", expander_key="SECRET"))
+
+
+def test_defaults_of_sampling_are_those_of_the_engine() -> None:
+    assert Settings().sampling("single") == Sampling()
+
+
+def test_settings_apply_to_sampling_by_name() -> None:
+    changed = {
+        "guidance_scale": 4.0,
+        "stg_mode": "attention_skip",
+        "stochastic_sampling": True,
+        "adain": 0.5,
+        "tone_map": 0.6,
+        "condition_noise_scale": 0.0,
+        "decode_timestep": 0.1,
+        "decode_noise_scale": 0.2,
+    }
+    sampling = Settings.model_validate(changed).sampling("stg")
+    assert {name: getattr(sampling, name) for name in Sampling.__slots__} == changed | {"recipe": "stg"}
+
+
+def test_recipe_settings() -> None:
+    settings = Settings(recipe="stg", upsampler="owner/name", distilled_lora="lora.safetensors")
+    assert settings.recipe_settings == RecipeSettings("stg", "owner/name", "lora.safetensors")

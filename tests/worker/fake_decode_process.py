@@ -1,0 +1,26 @@
+"""The real decode process, except that certain files crash it or take all its memory, as a decoder's bug would."""
+
+import os
+import signal
+
+import numpy as np
+
+from keyreel.worker import decode_process
+from keyreel.worker.messages import Decode, Spooled
+
+BOMB = b"a picture that overflows a buffer"
+FLOOD = b"a picture that wants all memory"
+
+
+async def decode(order: Decode) -> Spooled:
+    for _, file in order.files:
+        match file.path.read_bytes():
+            case content if content == BOMB:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case content if content == FLOOD:
+                np.ones(decode_process.MEMORY, np.uint8)
+    return await decode_process.decode_inputs(order)
+
+
+if __name__ == "__main__":
+    decode_process.main(decode)

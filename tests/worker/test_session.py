@@ -1,0 +1,131 @@
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import c2pa
+import pytest
+
+from keyreel.store import open_store
+from keyreel.store.queue import LEASE
+from keyreel.store.records import State, Status
+from tests.store.conftest import Clock, wipe
+from tests.worker.conftest import PATIENCE, Bench, Gate, new_bench, steps_done
+from tests.worker.faces import PORTRAIT
+from tests.worker.site import Site, picture
+
+module_loop = pytest.mark.asyncio(loop_scope="module")
+"""For tests with `shared_bench`, whose worker runs in the event loop of the module."""
+
+
+@module_loop
+async def test_the_next_request_is_prepared_while_the_device_is_busy(
+    shared_bench: Bench, gate: Gate, site: Site
+) -> None:
+    busy = await shared_bench.submit(gate.prompt, number_of_steps=2)
+    gate.open()
+    await shared_bench.wait_for_step(busy, 1)
+    following = await shared_bench.submit(images=[{"image_url": site.add("next.png", picture())}])
+    third = await shared_bench.submit()
+    await site.asked.wait()
+    waiting = await shared_bench.wait_until(following, lambda status: status.log_lines >= 2)
+    assert waiting.state is State.IN_PROGRESS
+    assert await shared_bench.log(following) == ["Fetching inputs", "Waiting for the device"]
+    assert (await shared_bench.wait_until(third, lambda _: True)).state is State.IN_QUEUE  # only one waits
+    gate.open()
+    for request in (busy, following, third):
+        await shared_bench.output(request)
+
+
+@module_loop
+async def test_a_cancelled_request_frees_the_device_at_the_next_step(shared_bench: Bench, gate: Gate) -> None:
+    cancelled = await shared_bench.submit(gate.prompt, number_of_steps=50)
+    other = await shared_bench.submit()
+    gate.open()
+    await shared_bench.wait_for_step(cancelled, 1)
+    await shared_bench.store.queue.cancel(cancelled)
+    for step in (2, 3, 4):  # these steps take no time, so a few may pass before the order to stop arrives
+        gate.open()
+        await shared_bench.wait_until(cancelled, partial(is_completed_or_at, step))
+    assert (await shared_bench.failure(cancelled)).type == "client_cancelled"
+    await shared_bench.output(other)
+
+
+@module_loop
+async def test_a_request_can_be_cancelled_while_it_waits_for_the_device(shared_bench: Bench, gate: Gate) -> None:
+    busy = await shared_bench.submit(gate.prompt)
+    waiting = await shared_bench.submit()
+    await shared_bench.wait_until(waiting, lambda status: status.log_lines)
+    await shared_bench.store.queue.cancel(waiting)
+    assert (await shared_bench.failure(waiting)).type == "client_cancelled"
+    gate.open(2)
+    await shared_bench.output(busy)
+
+
+@module_loop
+async def test_requests_leave_no_tasks_and_no_open_files(shared_bench: Bench) -> None:
+    await shared_bench.output(await shared_bench.submit())
+    before = await _tasks_and_open_files()
+    for request in [await shared_bench.submit() for _ in range(5)]:
+        await shared_bench.output(request)
+    tasks, files = await _tasks_and_open_files()
+    await shared_bench.output(await shared_bench.submit())
+    assert tasks <= before[0] + 2
+    assert files <= before[1] + 4
+
+
+def is_completed_or_at(step: int, status: Status) -> bool:
+    return status.state is State.COMPLETED or steps_done(status) >= step
+
+
+async def _tasks_and_open_files() -> tuple[int, int]:
+    """Returns their numbers when they have not changed for a moment, so that the last request has ended."""
+    counts = -1, -1
+    async with asyncio.timeout(PATIENCE):
+        while (now := (len(asyncio.all_tasks()), len(list(Path("/proc/self/fd").iterdir())))) != counts:
+            counts = now
+            await asyncio.sleep(0.2)
+    return counts
+
+
+@pytest.mark.slow
+async def test_failures_of_the_engine_are_reported_and_later_requests_succeed(bench: Bench) -> None:
+    failures = {
+        "fail": "RuntimeError: out of memory",
+        "poison": "The engine process lost its device: RuntimeError: an illegal memory access was encountered",
+        "hang": "The engine process did not respond for 1 s",
+    }
+    async with bench.worker(patience=1.0):
+        requests = {prompt: await bench.submit(prompt, retry=False) for prompt in failures}
+        other = await bench.submit()
+        assert {prompt: (await bench.failure(request)).message for prompt, request in requests.items()} == failures
+        await bench.output(other)
+
+
+async def test_an_attempt_that_lost_its_lease_stores_no_video(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path / 'keyreel.db'}", Clock.now) as store:
+        await wipe(store.database)
+        bench, clock = new_bench(store, tmp_path), Clock(store.database)
+        gate = Gate(tmp_path / "gate")
+        async with bench.worker():
+            request = await bench.submit(gate.prompt, number_of_steps=2)
+            gate.open()
+            await bench.wait_for_step(request, 1)
+            await clock.advance(LEASE)
+            assert (await store.queue.reap()).released == 1
+            gate.open(3)  # the last step of the first attempt, and both steps of the second
+            await bench.output(request)
+        assert (await bench.completed(request)).attempt == 2
+    (folder,) = (tmp_path / "objects" / "out").iterdir()
+    assert [path.name for path in folder.iterdir()] == ["2"]
+
+
+async def test_videos_are_signed(bench: Bench, tmp_path: Path) -> None:
+    async with bench.worker(settings=bench.settings(provenance=True, data_dir=tmp_path / "data")):
+        request = await bench.submit(images=[{"image_url": PORTRAIT}])
+        await bench.video(request, tmp_path / "video.mp4")
+    with (tmp_path / "video.mp4").open("rb") as file, c2pa.Reader("video/mp4", file) as reader:
+        assert reader.get_validation_state() == "Valid"
+        titles = [item["title"] for item in reader.get_active_manifest()["ingredients"]]
+    assert titles == ["fake", "data:"]
+    size = (await bench.output(request))["video"]["file_size"]
+    assert size == (tmp_path / "video.mp4").stat().st_size
