@@ -54,6 +54,14 @@ class Settings(BaseSettings):
         description="Private networks (CIDR) and host names, comma-separated, to which downloads and webhooks "
         "may connect.",
     )
+    worker_name: str | None = Field(
+        default=None,
+        description="Name of this process's workers, to which the device is appended. No two running workers may share "
+        "one. Without it, the host's name, on PostgreSQL with a random suffix.",
+    )
+    grace: float = Field(
+        default=20.0, ge=0, description="Seconds that a stopping worker gives the request on its device to finish."
+    )
     endpoints: str = Field(
         default="", description="Ids of the endpoints to serve, comma-separated. All of them when empty."
     )

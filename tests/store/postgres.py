@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,50 @@ def find_programs() -> Path | None:
     return Path(on_path).parent if on_path else next((path for path in folders if (path / "initdb").is_file()), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An empty server of our own. `stop` does not wait for clients, as in a crash."""
+
+    programs: Path
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://keyreel@/postgres?host={self.folder}"
+
+    def start(self) -> None:
+        options = " ".join(f"-c {setting}" for setting in (*SETTINGS, f"unix_socket_directories={self.folder}"))
+        self._control("-o", options, "-l", self.folder / "log", "start")
+
+    def stop(self) -> None:
+        self._control("-m", "immediate", "stop")
+
+    def _control(self, *arguments: str | Path) -> None:
+        _run(self.programs / "pg_ctl", "-D", self.folder / "data", "-w", *arguments, user=_owner())
+
+
 @contextmanager
-def running_server(programs: Path) -> Iterator[str]:
-    """Starts an empty server and yields its URL. The server and its folder are removed at the end of the block."""
+def restartable_server(programs: Path) -> Iterator[Server]:
+    """Starts a server. It and its folder are removed at the end of the block, where it has to be running."""
     # In a short path, because the path of a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="pg-") as name:
         folder, owner = Path(name), _owner()
         if owner:
             shutil.chown(folder, owner)
         _run(programs / "initdb", "-D", folder / "data", "-U", "keyreel", "--auth=trust", "--no-sync", user=owner)
-        options = " ".join(f"-c {setting}" for setting in (*SETTINGS, f"unix_socket_directories={folder}"))
-        control = (programs / "pg_ctl", "-D", folder / "data", "-w")
-        _run(*control, "-o", options, "-l", folder / "log", "start", user=owner)
+        server = Server(programs, folder)
+        server.start()
         try:
-            yield f"postgresql://keyreel@/postgres?host={folder}"
+            yield server
         finally:
-            _run(*control, "-m", "immediate", "stop", user=owner)
+            server.stop()
+
+
+@contextmanager
+def running_server(programs: Path) -> Iterator[str]:
+    """Starts an empty server and yields its URL."""
+    with restartable_server(programs) as server:
+        yield server.url
 
 
 def _owner() -> str | None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,15 @@ from keyreel.store import Store
 
 if TYPE_CHECKING:
     from obstore import GetOptions  # only in obstore's stubs
+    from obstore.store import RetryConfig
 
 CHUNK = 1024 * 1024
 _PART = 5 * CHUNK
 """The smallest part that S3 accepts."""
 _PARTS_IN_FLIGHT = 4
 """Parts of one upload that are in memory at once."""
+_RETRIES: "RetryConfig" = {"max_retries": 5, "retry_timeout": timedelta(seconds=15)}
+"""A request to a bucket that is away fails after this time. Without a limit, one read hung for 91 seconds."""
 _DAY = 86_400.0
 
 
@@ -116,11 +120,24 @@ class Objects:
                 await obstore.delete_async(self.store, [meta["path"] for meta in found])
 
     async def _put(self, path: str, chunks: AsyncIterator[bytes]) -> int:
+        """Writes small content in one request; the parts of larger content are uploaded while it is still read."""
+        head = bytearray()
+        async for chunk in chunks:
+            head += chunk
+            if len(head) >= _PART:
+                return await self._put_parts(path, bytes(head), chunks)
+        with _translated_errors():
+            await obstore.put_async(self.store, path, bytes(head), use_multipart=False)
+        return len(head)
+
+    async def _put_parts(self, path: str, head: bytes, rest: AsyncIterator[bytes]) -> int:
         written = 0
 
         async def counted() -> AsyncIterator[bytes]:
             nonlocal written
-            async for chunk in chunks:
+            written += len(head)
+            yield head
+            async for chunk in rest:
                 written += len(chunk)
                 yield chunk
 
@@ -137,7 +154,7 @@ class Objects:
 def open_objects(location: str | Path) -> Objects:
     """Opens a folder, or a URL such as s3://bucket/folder (credentials and endpoint come from AWS_* variables)."""
     if "://" in str(location):
-        return Objects(from_url(str(location)))
+        return Objects(from_url(str(location), retry_config=_RETRIES))
     folder = Path(location)
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)

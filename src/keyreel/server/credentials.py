@@ -3,9 +3,11 @@
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hmac import compare_digest
 
+from keyreel.store import STORE_ERRORS
 from keyreel.store.keys import Keys
 from keyreel.store.records import Key
 
@@ -37,27 +39,32 @@ class KeyRing:
             return Key(LOCAL, "The command line", True, 0.0, None)
         # The cache is keyed by a digest, so that no secret stays in memory.
         digest = hashlib.sha256(f"{key_id}:{secret}".encode("utf-8", "replace")).digest()
-        cached = self._cache.get(digest)
-        if cached and cached.expires > time.monotonic():
-            return cached.key
-        return await self._verify_in_store(key_id, secret, digest)
+        return await self._cached(digest, lambda: self._keys.verify(key_id, secret))
 
     async def find(self, key_id: str) -> Key | None:
         """Returns the key, or None when it is unknown or revoked."""
-        valid = (key for key in await self._keys.list() if key.id == key_id and key.revoked is None)
-        return next(valid, None)
+        return await self._cached(key_id.encode("utf-8", "replace"), lambda: self._keys.get(key_id))
 
     def forget(self) -> None:
         """Empties the cache. Call it after this process has changed a key."""
         self._cache.clear()
 
-    async def _verify_in_store(self, key_id: str, secret: str, digest: bytes) -> Key | None:
-        key = await self._keys.verify(key_id, secret)
+    async def _cached(self, entry: bytes, read: Callable[[], Awaitable[Key | None]]) -> Key | None:
+        """Returns the key under `entry`, read again when it is old. While the database is away, old keys stay valid."""
+        cached = self._cache.get(entry)
+        if cached and cached.expires > time.monotonic():
+            return cached.key
+        try:
+            key = await read()
+        except STORE_ERRORS:
+            if cached is None:
+                raise
+            return cached.key
         if key is None:
-            self._cache.pop(digest, None)
+            self._cache.pop(entry, None)
             return None
-        self._cache[digest] = _CachedKey(key, time.monotonic() + CACHE_LIFETIME)
-        self._cache.move_to_end(digest)
+        self._cache[entry] = _CachedKey(key, time.monotonic() + CACHE_LIFETIME)
+        self._cache.move_to_end(entry)
         if len(self._cache) > _CACHE_CAPACITY:
             self._cache.popitem(last=False)
         return key

@@ -12,18 +12,21 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, NotSupportedError, ProgrammingError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from keyreel.errors import RequestError
 from keyreel.fal.outcomes import PLATFORM_CODES, Failure, request_failure, status_and_body
-from keyreel.files.objects import ObjectStoreError
+from keyreel.store import STORE_ERRORS
 from keyreel.store.records import IdempotencyError, KeyLimitError, QueueFullError
 
 REQUEST_ID = "x-fal-request-id"
 ERROR_TYPE = "X-Fal-Error-Type"
+
+RETRY_AFTER = "5"
+"""Seconds after which a client may try again while the database is unavailable."""
 
 _log = structlog.get_logger(__name__)
 
@@ -62,9 +65,10 @@ def install_handlers(app: FastAPI) -> None:
     for full in (QueueFullError, KeyLimitError):
         app.add_exception_handler(full, _queue_full)
     app.add_exception_handler(IdempotencyError, _idempotency)
-    app.add_exception_handler(ObjectStoreError, _unavailable)
-    for database_error in (OperationalError, InterfaceError):
-        app.add_exception_handler(database_error, _unavailable)
+    for unavailable in STORE_ERRORS:
+        app.add_exception_handler(unavailable, _unavailable)
+    for own_fault in (DataError, IntegrityError, NotSupportedError, ProgrammingError):
+        app.add_exception_handler(own_fault, _raise)
 
 
 def _error_headers(code: int, error_type: str) -> dict[str, str]:
@@ -112,4 +116,10 @@ async def _idempotency(_request: Request, error: Exception) -> Json:
 async def _unavailable(_request: Request, error: Exception) -> Json:
     """The database or the object store failed. What was not committed has no effect, so the client may try again."""
     _log.error("storage unavailable", exc_info=error)
-    return Json({"detail": "The server cannot read or write its data at the moment. Try again later."}, 503)
+    message = "The server cannot read or write its data at the moment. Try again later."
+    return Json({"detail": message}, 503, {"Retry-After": RETRY_AFTER})
+
+
+async def _raise(_request: Request, error: Exception) -> Json:
+    """A fault of this server: trying again would not help."""
+    raise error

@@ -1,6 +1,7 @@
 """The server process: HTTP, housekeeping, webhooks and one worker per device. It shuts down cleanly."""
 
 import asyncio
+import secrets
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -11,7 +12,6 @@ from typing import Any
 
 import structlog
 import uvicorn
-from sqlalchemy.exc import SQLAlchemyError
 
 from keyreel.errors import KeyreelError
 from keyreel.files.objects import sweep_files
@@ -21,6 +21,8 @@ from keyreel.server.app import create_app
 from keyreel.server.dependencies import Services
 from keyreel.server.startup import address_policy
 from keyreel.server.webhooks import RETRY_TIMEOUT, deliver_forever
+from keyreel.settings import Settings
+from keyreel.store import STORE_ERRORS
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.process import ENGINE_PROCESS
 from keyreel.worker.supervisor import supervise
@@ -134,11 +136,23 @@ async def _run_tasks(services: Services, workers: Workers | None, stop: asyncio.
                 tasks.create_task(_supervise(services, workers, device, stop))
 
 
+def worker_name(settings: Settings, device: str | None) -> str:
+    """Returns the name of the worker on a device.
+
+    A name that stays the same lets a restarted worker take back its requests at once. On PostgreSQL, where containers
+    on several machines may have one host name, it is random: there a dead worker's requests wait for their leases.
+    """
+    host = settings.worker_name or socket.gethostname()
+    is_shared = settings.database_url is not None and not settings.worker_name
+    suffix = f"-{secrets.token_hex(3)}" if is_shared else ""
+    return f"{host}-{device or 'device'}{suffix}"
+
+
 async def _every(seconds: float, action: Callable[[], Awaitable[Any]], stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             await action()
-        except (SQLAlchemyError, OSError):
+        except STORE_ERRORS:
             _log.exception("housekeeping failed")
         await wait_for_any(stop, timeout=seconds)
 
@@ -151,6 +165,7 @@ async def _supervise(services: Services, workers: Workers, device: str | None, s
         settings=services.settings,
         policy=address_policy(services.settings),
         spool=services.settings.data_dir / "spool",
-        name=f"{socket.gethostname()}-{device or 'device'}",
+        name=worker_name(services.settings, device),
+        grace=services.settings.grace,
     )
     await supervise(context, model=workers.model, device=device, stop=stop, engine_process=workers.engine_process)

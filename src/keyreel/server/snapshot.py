@@ -10,10 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from keyreel import metrics
-from keyreel.store import Store
+from keyreel.store import STORE_ERRORS, Store
 from keyreel.store.records import LogEntry, State, Status
 from keyreel.worker.waiting import wait_for_any
 
@@ -21,6 +20,8 @@ PERIOD = 0.25
 """Seconds until a change by another process is visible here."""
 COST_SHARE = 10
 """Each pause is at least this many times as long as the refresh before it: a long queue must not take all the time."""
+LONGEST_PAUSE = 2.0
+"""Seconds between two refreshes, at most, so that a slow database does not make the snapshot stale."""
 RECOVERY = 1.0
 """Seconds to wait after a failed refresh."""
 
@@ -113,10 +114,16 @@ class Snapshot:
             start = time.monotonic()
             try:
                 await self.refresh()
-            except (SQLAlchemyError, OSError):
+            except STORE_ERRORS:
                 # The last snapshot stays in use; routes that need the database report its failure themselves.
                 _log.exception("snapshot not refreshed")
                 await asyncio.sleep(RECOVERY)
-            pause = COST_SHARE * (time.monotonic() - start)
+                continue
+            pause = pause_after(time.monotonic() - start)
             await asyncio.sleep(pause)
             await wait_for_any(committed, timeout=max(0.0, PERIOD - pause))
+
+
+def pause_after(cost: float) -> float:
+    """Returns the seconds to pause after a refresh that took `cost` seconds."""
+    return min(COST_SHARE * cost, LONGEST_PAUSE)

@@ -63,7 +63,7 @@ async def ensure_key(store: Store, admin_key: str | None) -> NewKey | None:
     Raises KeyreelError when the operator's key does not have the form `id:secret`.
     """
     if admin_key is None:
-        return None if await store.keys.list() else await store.keys.create("first", admin=True)
+        return await store.keys.create_first("first")
     key_id, _, secret = admin_key.partition(":")
     if not (key_id and secret):
         raise KeyreelError(f"{_ADMIN_KEY} must have the form id:secret.")

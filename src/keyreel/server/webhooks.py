@@ -14,13 +14,12 @@ from weakref import WeakValueDictionary
 import aiohttp
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy.exc import SQLAlchemyError
 from yarl import URL
 
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
 from keyreel.files.links import load_secret
 from keyreel.net.addresses import RefusedAddressError
-from keyreel.store import Store
+from keyreel.store import STORE_ERRORS, Store
 from keyreel.store.records import Delivery
 from keyreel.worker.waiting import wait_for_any
 
@@ -133,7 +132,7 @@ class _Deliverer:
         try:
             # Read first: claiming writes, SQLite has one writer, and usually nothing is due.
             return await self._deliveries.claim(limit) if limit and await self._deliveries.pending() else []
-        except SQLAlchemyError:
+        except STORE_ERRORS:
             _log.exception("webhooks cannot be read")
             return []
 
@@ -148,7 +147,7 @@ class _Deliverer:
             else:
                 await self._deliveries.failed(delivery, str(error), permanent=error.permanent)
                 log.warning("webhook failed", error=str(error), permanent=error.permanent)
-        except SQLAlchemyError:
+        except STORE_ERRORS:
             log.exception("webhook called, but the result cannot be recorded: it will be called again")
 
     async def _attempt(self, delivery: Delivery) -> DeliveryError | None:

@@ -11,7 +11,7 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from keyreel.store.browse import Browse
 from keyreel.store.clock import DatabaseTime
-from keyreel.store.database import Database, connect
+from keyreel.store.database import STORE_ERRORS, Database, connect
 from keyreel.store.deliveries import Deliveries
 from keyreel.store.files import Files
 from keyreel.store.keys import Keys
@@ -19,7 +19,7 @@ from keyreel.store.queue import Queue
 from keyreel.store.requests import Requests
 from keyreel.store.workers import Workers
 
-__all__ = ["Store", "open_store"]
+__all__ = ["STORE_ERRORS", "Store", "open_store"]
 
 _DATABASE_TIME = DatabaseTime()
 

@@ -4,19 +4,30 @@ import asyncio
 import json
 import traceback
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event, make_url
+import asyncpg
+from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.expression import ColumnElement
 
 from keyreel.store.lockfile import exclusive_lock
 from keyreel.store.migrate import migrate
+from keyreel.store.records import StoreUnavailableError, WorkerNameTakenError
 
+STORE_ERRORS = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+"""Errors while the database is unavailable, busy or full. SQLAlchemy does not wrap those of connecting."""
+CONNECT_TIMEOUT = 5.0
+"""Seconds to connect to PostgreSQL."""
+COMMAND_TIMEOUT = 15.0
+"""Seconds for one statement on PostgreSQL. A cut network drops packets without an error."""
 _BUSY_TIMEOUT = 10.0
 """Seconds that SQLite waits for a lock."""
 _READERS = 4
@@ -31,6 +42,7 @@ class Database:
         self._writer = writer
         self._reader = reader
         self.now = now
+        self._names: set[str] = set()
         self.changed = asyncio.Event()
         """Set, and replaced by a new event, when this process has changed a request. Get it before reading the rows."""
 
@@ -47,6 +59,31 @@ class Database:
         with _cursors_freed():
             async with self._reader.begin() as connection:
                 yield connection
+
+    async def serialise(self, connection: AsyncConnection, name: str) -> None:
+        """Lets one transaction of this name run at a time. SQLite needs no lock for that: it has one writer."""
+        if connection.dialect.name == "postgresql":
+            await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+
+    @asynccontextmanager
+    async def hold_name(self, name: str) -> AsyncIterator[None]:
+        """Keeps a name for this block, as long as its connection lives. Raises WorkerNameTakenError."""
+        if name in self._names:
+            raise WorkerNameTakenError(name)
+        self._names.add(name)
+        try:
+            if self._writer.dialect.name == "sqlite":
+                yield  # no other process has the database
+                return
+            async with self._writer.connect() as connection:
+                try:
+                    if not await _try_lock(connection, name):
+                        raise WorkerNameTakenError(name)
+                    yield
+                finally:
+                    await connection.invalidate()  # the lock lasts as long as the connection, which the pool would keep
+        finally:
+            self._names.discard(name)
 
     def announce(self) -> None:
         """Wakes everything that waits for a change. Call it after the commit."""
@@ -68,11 +105,19 @@ def _cursors_freed() -> Iterator[None]:
         raise
 
 
+async def _try_lock(connection: AsyncConnection, name: str) -> bool:
+    """Takes a lock that lasts until the connection is closed. Returns False if another connection has it."""
+    connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+    lock = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+    return bool(await connection.scalar(lock, {"name": f"worker {name}"}))
+
+
 @asynccontextmanager
 async def connect(address: str, now: ColumnElement[float]) -> AsyncIterator[Database]:
     """Opens the database at `address` (`sqlite:///file` or `postgresql://...`) and migrates its tables.
 
-    Raises StoreInUseError when another process has the SQLite file open.
+    Raises StoreInUseError when another process has the SQLite file open, StoreUnavailableError when the database
+    cannot be opened.
     """
     url = make_url(address)
     match url.get_backend_name():
@@ -82,16 +127,29 @@ async def connect(address: str, now: ColumnElement[float]) -> AsyncIterator[Data
             opened = _postgresql(url.set(drivername="postgresql+asyncpg"), now)
         case other:
             raise ValueError(f"The store runs on sqlite or postgresql, not on {other}.")
-    async with opened as database:
-        async with database.write() as connection:
-            await connection.run_sync(migrate)
+    async with AsyncExitStack() as stack:
+        try:
+            database = await stack.enter_async_context(opened)
+        except STORE_ERRORS as error:
+            raise StoreUnavailableError(f"Cannot open the database {url}: {_first_line(error)}") from error
         yield database
+
+
+def _first_line(error: BaseException) -> str:
+    """Returns what is said of the driver's error, without SQLAlchemy's statement and link."""
+    cause = getattr(error, "orig", None) or error
+    return (str(cause) or type(cause).__name__).partition("\n")[0]
 
 
 @asynccontextmanager
 async def _postgresql(url: URL, now: ColumnElement[float]) -> AsyncIterator[Database]:
-    engine = _create_engine(url, pool_pre_ping=True)
+    arguments = {"timeout": CONNECT_TIMEOUT, "command_timeout": COMMAND_TIMEOUT}
+    engine = _create_engine(url, pool_pre_ping=True, pool_timeout=COMMAND_TIMEOUT, connect_args=arguments)
+    # A migration, or waiting for that of another process, may take longer than a command.
+    migrator = _create_engine(url, poolclass=NullPool, connect_args={"timeout": CONNECT_TIMEOUT})
     try:
+        async with migrator.begin() as connection:
+            await connection.run_sync(migrate)
         yield Database(engine, engine, now)
     finally:
         await engine.dispose()
@@ -112,6 +170,8 @@ async def _sqlite(url: URL, now: ColumnElement[float]) -> AsyncIterator[Database
         _configure(writer, "BEGIN IMMEDIATE", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
         _configure(reader, "BEGIN", "query_only = ON")
         try:
+            async with writer.begin() as connection:
+                await connection.run_sync(migrate)
             yield Database(writer, reader, now)
         finally:
             await reader.dispose()

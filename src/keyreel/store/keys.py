@@ -6,6 +6,7 @@ from hmac import compare_digest
 from uuid import uuid4
 
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyreel.store.database import Database
 from keyreel.store.records import Key, NewKey
@@ -13,6 +14,8 @@ from keyreel.store.tables import AnyRow, api_key
 
 _COLUMNS = [api_key.c[name] for name in Key.__slots__]
 _NO_HASH = bytes(32)
+_KEYS = "keys"
+"""Name of the transactions that may create a key with an id that another process creates too."""
 
 
 class Keys:
@@ -26,22 +29,24 @@ class Keys:
         key = await self.put(str(uuid4()), secret, name, admin=admin, max_requests=max_requests)
         return NewKey(key, secret)
 
+    async def create_first(self, name: str) -> NewKey | None:
+        """Creates an administrator's key if there is no key yet. Of several processes that start together, one does."""
+        secret = secrets.token_hex(32)
+        async with self._database.write() as connection:
+            await self._database.serialise(connection, _KEYS)
+            if (await connection.execute(select(api_key.c.id).limit(1))).first():
+                return None
+            key = await self._insert(connection, str(uuid4()), secret, name, admin=True)
+        return NewKey(key, secret)
+
     async def put(
         self, key_id: str, secret: str, name: str, *, admin: bool = False, max_requests: int | None = None
     ) -> Key:
         """Creates a key with the given id and secret, replacing one with the same id."""
-        values = {
-            "id": key_id,
-            "secret_hash": _hash(secret),
-            "name": name,
-            "admin": admin,
-            "created": self._now,
-            "max_requests": max_requests,
-        }
         async with self._database.write() as connection:
+            await self._database.serialise(connection, _KEYS)
             await connection.execute(delete(api_key).where(api_key.c.id == key_id))
-            row = (await connection.execute(insert(api_key).values(**values).returning(*_COLUMNS))).one()
-        return _key(row)
+            return await self._insert(connection, key_id, secret, name, admin=admin, max_requests=max_requests)
 
     async def verify(self, key_id: str, secret: str) -> Key | None:
         """Returns the key if it exists, is not revoked and has this secret, else None."""
@@ -51,6 +56,13 @@ class Keys:
         # An unknown id takes the same work, so that the response time does not reveal which ids exist.
         matches = compare_digest(row.secret_hash if row else _NO_HASH, _hash(secret))
         return _key(row) if row and matches else None
+
+    async def get(self, key_id: str) -> Key | None:
+        """Returns the key if it exists and is not revoked."""
+        statement = select(*_COLUMNS).where(api_key.c.id == key_id, api_key.c.revoked.is_(None))
+        async with self._database.read() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return _key(row) if row else None
 
     async def list(self) -> list[Key]:
         """Returns every key, the oldest first."""
@@ -64,6 +76,26 @@ class Keys:
         async with self._database.write() as connection:
             revoked = await connection.execute(update(api_key).where(valid).values(revoked=self._now))
         return revoked.rowcount > 0
+
+    async def _insert(
+        self,
+        connection: AsyncConnection,
+        key_id: str,
+        secret: str,
+        name: str,
+        *,
+        admin: bool,
+        max_requests: int | None = None,
+    ) -> Key:
+        values = {
+            "id": key_id,
+            "secret_hash": _hash(secret),
+            "name": name,
+            "admin": admin,
+            "created": self._now,
+            "max_requests": max_requests,
+        }
+        return _key((await connection.execute(insert(api_key).values(**values).returning(*_COLUMNS))).one())
 
 
 def _hash(secret: str) -> bytes:

@@ -2,6 +2,8 @@
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 # Any number that no other program locks: "keyreel" on a telephone's keys.
@@ -16,4 +18,11 @@ def migrate(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", "keyreel.store:migrations")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    if _is_known(MigrationContext.configure(connection).get_current_revision(), config):
+        command.upgrade(config, "head")
+
+
+def _is_known(revision: str | None, config: Config) -> bool:
+    """Returns False for the revision of a newer release. Migrations only add, so this release can use its tables."""
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    return revision is None or revision in known

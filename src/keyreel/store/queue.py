@@ -234,15 +234,14 @@ class Queue:
         }
 
     async def _check_limits(self, connection: AsyncConnection, new: NewRequest) -> None:
-        """Raises QueueFullError or KeyLimitError.
-
-        On PostgreSQL concurrent submits do not see each other, so together they may exceed a limit.
-        """
+        """Raises QueueFullError or KeyLimitError. Submits under one limit run one by one, to see each other."""
         if new.max_queue_length is not None:
+            await self._database.serialise(connection, f"pool {new.pool}")
             waiting = await _count(connection, request.c.state == State.IN_QUEUE, request.c.pool == new.pool)
             if waiting > new.max_queue_length:
                 raise QueueFullError(waiting, new.max_queue_length)
         if new.max_of_key is not None:
+            await self._database.serialise(connection, f"key {new.key_id}")
             live = request.c.state.in_((State.IN_QUEUE, State.IN_PROGRESS))
             if await _count(connection, live, request.c.key_id == new.key_id) >= new.max_of_key:
                 raise KeyLimitError(new.max_of_key)

@@ -268,6 +268,17 @@ class StoreInUseError(StoreError):
     """Another process has the SQLite file open."""
 
 
+class StoreUnavailableError(StoreError):
+    """The database cannot be opened."""
+
+
+class WorkerNameTakenError(StoreError):
+    """Another worker of this name is running."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"A worker named {name!r} is already running. Set KEYREEL_WORKER_NAME to another name.")
+
+
 class QueueFullError(StoreError):
     """The queue is longer than the request allows."""
 

@@ -1,18 +1,19 @@
 """One attempt at a request: renews the lease, reports progress and notices when the attempt must end early."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from enum import Enum, auto
 from typing import Any, TypeVar
 
 import structlog
 
-from keyreel.store import Store
+from keyreel.store import STORE_ERRORS, Store
+from keyreel.store.queue import LEASE
 from keyreel.store.records import Lease, LeaseStatus
 from keyreel.video.events import Notice, Stage, Step
 from keyreel.worker.report import Report
-from keyreel.worker.retries import STORE_ERRORS
 from keyreel.worker.stopwatch import Stopwatch
 from keyreel.worker.waiting import wait_for_any
 
@@ -22,6 +23,8 @@ HEARTBEAT_INTERVAL = 2.0
 """Maximum seconds between two heartbeats."""
 HEARTBEAT_PAUSE = 0.25
 """Minimum seconds between two heartbeats."""
+FENCE_MARGIN = 5.0
+"""Seconds before the lease expires at which a worker without a successful heartbeat stops."""
 CANCEL_CHECK_PAUSE = 0.02
 """Minimum seconds between two checks for a cancel."""
 
@@ -34,6 +37,8 @@ class Interruption(Enum):
     CANCELLED = auto()
     LOST = auto()
     """The lease expired and was taken back, or the request is completed."""
+    CUT_OFF = auto()
+    """The database could not be reached for almost the time of a lease. Another worker may take the request soon."""
     RELEASED = auto()
     """The worker is shutting down; another worker takes the request."""
 
@@ -52,11 +57,13 @@ class Attempt:
     The lease is renewed only within the block of `heartbeats`. The first interruption counts; later ones are ignored.
     """
 
-    def __init__(self, store: Store, lease: Lease) -> None:
+    def __init__(self, store: Store, lease: Lease, clock: Callable[[], float] = time.monotonic) -> None:
         self.lease = lease
         self.report = Report()
         self.stopwatch = Stopwatch()
         self._store = store
+        self._clock = clock
+        self._renewed = clock()
         self._heartbeat_lock = asyncio.Lock()
         self._interruption: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
 
@@ -85,7 +92,8 @@ class Attempt:
     async def heartbeats(self) -> AsyncIterator[None]:
         """Renews the lease throughout the block. A block that hangs keeps its lease, so it needs its own timeouts."""
         done = asyncio.Event()
-        tasks = asyncio.create_task(self._send_heartbeats(done)), asyncio.create_task(self._watch_for_cancel(done))
+        loops = self._send_heartbeats, self._watch_for_cancel, self._watch_lease
+        tasks = [asyncio.create_task(loop(done)) for loop in loops]
         try:
             yield
         finally:
@@ -111,11 +119,13 @@ class Attempt:
         """Renews the lease and sends the report. When the store fails, the next heartbeat sends the report again."""
         async with self._heartbeat_lock:
             progress, lines = self.report.unsent()
+            sent = self._clock()
             try:
                 status = await self._store.queue.heartbeat(self.lease, progress, lines)
             except STORE_ERRORS:
                 _log.warning("heartbeat_failed", exc_info=True)
                 return
+            self._renewed = sent
             self.report.mark_sent(progress, len(lines))
         if status is LeaseStatus.CANCELLED:
             self.interrupt(Interruption.CANCELLED)
@@ -127,6 +137,15 @@ class Attempt:
             await self.heartbeat()
             await wait_for_any(done, timeout=HEARTBEAT_PAUSE)
             await wait_for_any(done, self.report.changed, timeout=HEARTBEAT_INTERVAL - HEARTBEAT_PAUSE)
+
+    async def _watch_lease(self, done: asyncio.Event) -> None:
+        """Interrupts the attempt before its lease can expire. A lease counts from when its heartbeat was sent."""
+        while not done.is_set():
+            left = self._renewed + LEASE - FENCE_MARGIN - self._clock()
+            if left <= 0:
+                self.interrupt(Interruption.CUT_OFF)
+                return
+            await wait_for_any(done, timeout=left)
 
     async def _watch_for_cancel(self, done: asyncio.Event) -> None:
         """Notices a cancel that this process received, without waiting for the next heartbeat."""

@@ -71,7 +71,7 @@ async def give_up(queue: Queue, attempt: Attempt, why: Interruption) -> None:
             await retry_on_store_error(lambda: queue.finish(attempt.lease, CANCELLED))
         case Interruption.RELEASED:
             await retry_on_store_error(lambda: queue.hand_back(attempt.lease))
-        case Interruption.LOST:
+        case Interruption.LOST | Interruption.CUT_OFF:
             pass
 
 

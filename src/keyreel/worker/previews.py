@@ -11,12 +11,12 @@ import structlog
 from PIL import Image
 
 from keyreel.errors import RequestError
+from keyreel.store import STORE_ERRORS
 from keyreel.store.records import File, NewFile
 from keyreel.video.job import Pixels
 from keyreel.worker.attempt import Attempt
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.inputs import RetryableError
-from keyreel.worker.retries import STORE_ERRORS
 from keyreel.worker.spool import read_pixels
 
 _log = structlog.get_logger(__name__)

@@ -4,13 +4,12 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from keyreel.store import STORE_ERRORS
 
 T = TypeVar("T")
 
-STORE_ERRORS = (DBAPIError, OSError)
-"""Errors when the database or the object store is unavailable, busy or full."""
 TRIES = 7
 PAUSES = wait_exponential(multiplier=0.5, max=16)
 """Seconds between tries: 0.5, 1, 2, 4, 8, 16. Together they last about as long as a lease."""

@@ -11,9 +11,10 @@ from keyreel.fal.endpoints import ENDPOINTS
 from keyreel.fal.schema import Request
 from keyreel.safety.c2pa import Marker
 from keyreel.safety.provenance import metadata
+from keyreel.store import STORE_ERRORS
 from keyreel.store.records import Lease, LeaseLostError, State
 from keyreel.video.events import Notice, Stage, Step
-from keyreel.worker.attempt import Attempt, InterruptedAttemptError, Interruption
+from keyreel.worker.attempt import FENCE_MARGIN, Attempt, InterruptedAttemptError, Interruption
 from keyreel.worker.completion import complete, give_up, refuse, retry
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.guard import WorkerGuard
@@ -21,7 +22,6 @@ from keyreel.worker.inputs import Decoder, RetryableError, delete_refused, prepa
 from keyreel.worker.messages import Failed, Finished, Previewed, Ready, Refused, Run, Spooled, Stop, Stopped
 from keyreel.worker.previews import Previews
 from keyreel.worker.process import Process, ProcessGoneError
-from keyreel.worker.retries import STORE_ERRORS
 from keyreel.worker.waiting import wait_for_any
 
 POLL_INTERVAL = 1.0
@@ -218,6 +218,7 @@ class Session:
         except TimeoutError:
             raise self._abandon_engine(f"did not respond for {self._context.patience:g} s") from None
         except ProcessGoneError as error:
+            attempt.raise_if_interrupted()
             raise self._abandon_engine(str(error)) from None
         finally:
             stopper.cancel()
@@ -243,8 +244,11 @@ class Session:
                     raise self._abandon_engine(f"answered with {type(message).__name__}")
 
     async def _stop_when_interrupted(self, attempt: Attempt, run: Run) -> None:
-        await attempt.wait_for_interruption()
+        why = await attempt.wait_for_interruption()
         await self._engine.send(Stop(run.id))
+        if why is Interruption.CUT_OFF:
+            await asyncio.sleep(FENCE_MARGIN)
+            self._engine.kill()  # one step outlasted the lease: another worker may run the request by now
 
     def _abandon_engine(self, how: str) -> RetryableError:
         """Kills the engine process, so that no other request uses it, and returns the error to raise."""

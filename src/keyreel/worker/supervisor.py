@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +11,13 @@ import structlog
 from keyreel import metrics
 from keyreel.errors import ModelError
 from keyreel.safety.c2pa import open_marker
+from keyreel.store import STORE_ERRORS
 from keyreel.store.records import Worker
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.guard import WorkerGuard
 from keyreel.worker.inputs import Decoder
 from keyreel.worker.messages import Load, LoadFailed, Ready
 from keyreel.worker.process import DECODE_PROCESS, ENGINE_PROCESS, GUARD_PROCESS, Process, ProcessGoneError
-from keyreel.worker.retries import STORE_ERRORS
 from keyreel.worker.session import Session
 from keyreel.worker.waiting import wait_for_any
 
@@ -81,7 +81,11 @@ class Supervisor:
         self._was_ready = False
 
     async def run(self) -> None:
-        """Runs one engine process after the other until the supervisor is told to stop."""
+        """Runs one engine process after the other until the supervisor is told to stop. Raises WorkerNameTakenError."""
+        async with self._context.store.database.hold_name(self._context.name):
+            await self._run()
+
+    async def _run(self) -> None:
         folder = _empty_folder(self._context.spool / self._context.name)
         pause = FIRST_PAUSE
         await self._release_stale_requests()
@@ -98,14 +102,17 @@ class Supervisor:
             shutil.rmtree(folder, ignore_errors=True)
 
     async def report_presence(self, done: asyncio.Event) -> None:
-        """Keeps the worker's row up to date until `done` is set, then removes it."""
+        """Keeps the worker's row up to date until `done` is set, then removes it. A failed report is repeated later."""
         workers = self._context.store.workers
+        while not done.is_set():
+            self._worker_changed.clear()
+            await self._report(workers.report(self._worker))
+            await wait_for_any(done, self._worker_changed, timeout=REPORT_INTERVAL)
+        await self._report(workers.remove(self._worker.name))
+
+    async def _report(self, statement: Awaitable[None]) -> None:
         try:
-            while not done.is_set():
-                self._worker_changed.clear()
-                await workers.report(self._worker)
-                await wait_for_any(done, self._worker_changed, timeout=REPORT_INTERVAL)
-            await workers.remove(self._worker.name)
+            await statement
         except STORE_ERRORS:
             _log.warning("presence_not_reported", exc_info=True)
 
