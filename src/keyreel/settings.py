@@ -49,6 +49,13 @@ class Settings(BaseSettings):
         description="Key of an administrator, `id:secret`, that the server adds when it starts. Without it, the first "
         "start makes a key and prints it.",
     )
+    secret: str | None = Field(
+        default=None,
+        min_length=16,
+        repr=False,
+        description="Secret from which the keys of links, sessions, tokens and webhooks are derived. All processes of "
+        "a fleet need the same. Required with PostgreSQL; without it, the data folder holds random keys.",
+    )
     allow_hosts: str = Field(
         default="",
         description="Private networks (CIDR) and host names, comma-separated, to which downloads and webhooks "

@@ -1,10 +1,7 @@
-"""Signed links and tokens, access rules, and the secret that signs them."""
+"""Signed links and tokens, and access rules."""
 
 import base64
-import stat
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -12,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyreel.fal.outcomes import JsonObject
-from keyreel.files.links import Access, FileRef, Links, access, load_secret, safe_name
+from keyreel.files.links import Access, FileRef, Links, access, safe_name
 from keyreel.store.records import File
 
 SECRET = bytes(range(32))
@@ -186,25 +183,3 @@ def test_the_secret_is_not_shown() -> None:
 )
 def test_access_rules(acl: JsonObject | None, key_id: str | None, expected: Access) -> None:
     assert access(replace(make_file(), acl=acl), key_id) is expected
-
-
-def test_a_secret_is_created_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "secret"
-    secret = load_secret(path)
-    assert len(secret) == 32
-    assert load_secret(path) == secret
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(path.parent.iterdir()) == [path]
-    assert load_secret(tmp_path / "other") != secret
-
-
-def test_simultaneous_loads_get_the_same_secret(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as threads:
-        secrets = list(threads.map(load_secret, [tmp_path / "secret"] * 64))
-    assert len(set(secrets)) == 1
-
-
-def test_a_damaged_secret_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_bytes(b"short")
-    with pytest.raises(ValueError, match="damaged"):
-        load_secret(tmp_path / "secret")

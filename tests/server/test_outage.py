@@ -23,7 +23,7 @@ def database() -> Iterator[Server]:
 
 @pytest.fixture
 def gateway(database: Server, tmp_path: Path) -> Iterator[LiveServer]:
-    with live_server(tmp_path, database_url=database.url) as server:
+    with live_server(tmp_path, database_url=database.url, secret="s" * 32) as server:
         yield server
 
 

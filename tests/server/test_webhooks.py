@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from keyreel.fal.outcomes import Failure, JsonObject, Outcome, Success
+from keyreel.files.secrets import load_secret
 from keyreel.net.addresses import AddressPolicy, guarded_session
 from keyreel.server import webhooks
 from keyreel.server.webhooks import Signer, deliver_forever, webhook_body
@@ -61,7 +62,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def signer(tmp_path: Path) -> Signer:
-    return Signer.load(tmp_path / "webhook.key")
+    return Signer.from_secret(load_secret(tmp_path / "webhook.key"))
 
 
 @asynccontextmanager
@@ -169,7 +170,8 @@ def test_a_changed_call_is_not_verified(signer: Signer) -> None:
 
 def test_the_key_survives_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "key"
-    assert Signer.load(path).jwks() == Signer.load(path).jwks()
+    first, second = (Signer.from_secret(load_secret(path)) for _ in range(2))
+    assert first.jwks() == second.jwks()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -177,7 +179,7 @@ async def test_a_failed_call_is_repeated_with_a_new_signature(
     store: Store, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     hours = iter(range(100))
-    signer = Signer(Signer.load(tmp_path / "key").key, clock=lambda: 3600 * next(hours))
+    signer = Signer(Signer.from_secret(load_secret(tmp_path / "key")).key, clock=lambda: 3600 * next(hours))
     async with receiver(500, 404, 200) as server, delivering(store, session, signer):
         await complete(store, server.url)
         first = await server.next()

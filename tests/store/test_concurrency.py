@@ -73,3 +73,9 @@ async def test_a_name_is_held_across_processes(url: str) -> None:
                 await second.database.hold_name("gpu-1").__aenter__()
         async with second.database.hold_name("gpu-1"):
             pass
+
+
+async def test_a_worker_reports_while_it_holds_its_name(store: Store) -> None:
+    async with asyncio.timeout(10), store.database.hold_name(WORKER.name):
+        await store.workers.report(WORKER)
+    assert await store.workers.alive() == [WORKER]

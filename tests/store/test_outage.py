@@ -46,7 +46,7 @@ async def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_server_says_so_at_its_start(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "keyreel", "serve", "--no-worker", "--port", "0", "--data-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "keyreel", "serve", "--port", "0", "--data-dir", str(tmp_path)]
     environment = {"KEYREEL_DATABASE_URL": "postgresql://127.0.0.1:1/keyreel", "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
@@ -63,4 +63,4 @@ async def test_tables_of_a_newer_release_can_be_used(store: Store, url: str) -> 
                 assert await newer.keys.list() == []
     finally:
         async with store.database.write() as connection:
-            await connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
+            await connection.execute(text("UPDATE alembic_version SET version_num = '0004'"))

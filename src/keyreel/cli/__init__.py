@@ -7,8 +7,10 @@ import typer
 from keyreel.cli.doctor import doctor
 from keyreel.cli.generate import generate
 from keyreel.cli.keys import keys
+from keyreel.cli.migrate import migrate
 from keyreel.cli.models import models
 from keyreel.cli.serve import serve
+from keyreel.cli.worker import worker
 from keyreel.cli.wrap import wrap
 from keyreel.fal.schema import EXAMPLE_PROMPTS
 from keyreel.version import __version__
@@ -38,6 +40,8 @@ def keyreel(
 
 app.command(epilog="Prompts that the demo model understands:\n\n" + "\n\n".join(EXAMPLE_PROMPTS))(generate)
 app.command()(serve)
+app.command()(worker)
+app.command()(migrate)
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 app.command()(doctor)

@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +22,7 @@ from keyreel.server.credentials import LOCAL
 from keyreel.server.logs import configure_logs
 from keyreel.server.process import Workers, listen, stop_on_signal
 from keyreel.server.process import serve as serve_process
-from keyreel.server.startup import ensure_key, open_services
+from keyreel.server.startup import check_fleet, ensure_key, open_services
 from keyreel.settings import Settings
 from keyreel.store.records import NewKey
 from keyreel.version import __version__
@@ -43,9 +44,16 @@ def serve(
     configure_logs()
     settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
     workers = Workers(model, tuple(device or [None])) if worker else None
+    with errors_reported():
+        asyncio.run(_serve(settings, host, port, workers, tls=tls))
+
+
+@contextmanager
+def errors_reported() -> Iterator[None]:
+    """Prints the KeyreelErrors of the block, and ends the command with status 1."""
     failures: list[BaseException] = []
     try:
-        asyncio.run(_serve(settings, host, port, workers, tls=tls))
+        yield
     except* KeyreelError as errors:
         failures.extend(_flattened(errors))
     for failure in failures:
@@ -55,6 +63,8 @@ def serve(
 
 
 async def _serve(settings: Settings, host: str, port: int, workers: Workers | None, *, tls: bool) -> None:
+    if settings.database_url and workers is None:
+        check_fleet(settings)
     with listen(host, port) as listener:
         trust = _trust(settings, host) if tls else None
         url = _url(host, listener, "https" if trust else "http")
@@ -66,7 +76,8 @@ async def _serve(settings: Settings, host: str, port: int, workers: Workers | No
             with local.announced(settings.data_dir):
                 stop_on_signal(stop)
                 typer.echo(_welcome(services.links.base_url, new_key, trust))
-                await serve_process(services, listener, workers, stop, trust.served if trust else None)
+                certificate = trust.served if trust else None
+                await serve_process(services, listener, workers, stop, certificate, is_gateway=workers is None)
 
 
 @dataclass(frozen=True, slots=True)

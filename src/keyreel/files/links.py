@@ -2,17 +2,12 @@
 
 import hmac
 import json
-import os
 import re
-import secrets
-import tempfile
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import Enum, auto
-from pathlib import Path
 from urllib.parse import quote
 from uuid import UUID
 
@@ -23,7 +18,6 @@ from keyreel.store.records import File
 
 _MAC_BYTES = 16
 _UUID_BYTES = 16
-_SECRET_BYTES = 32
 _FILE_PATH = re.compile(r"/files/([A-Za-z0-9_-]+)/[^/]+")
 _UNSAFE = re.compile(r"[^\w.-]+")
 _MAX_NAME = 100
@@ -60,7 +54,10 @@ class Access(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Makes and verifies links and tokens. `public_url` is the address that clients use. `secret`: see load_secret."""
+    """Makes and verifies links and tokens.
+
+    public_url: the address that clients use. secret: see keyreel.files.secrets.
+    """
 
     public_url: str
     secret: bytes = field(repr=False)
@@ -187,27 +184,3 @@ def access(file: File, key_id: str | None) -> Access:
 def safe_name(name: str) -> str:
     """Returns a plain file name: no path, no quotes, no control characters, at most 100 characters."""
     return _UNSAFE.sub("_", re.split(r"[/\\]", name)[-1]).strip("._")[-_MAX_NAME:] or "file"
-
-
-def load_secret(path: Path) -> bytes:
-    """Returns the 32 secret bytes in `path`, and creates them when the file does not exist.
-
-    Raises ValueError when the file has another size.
-    """
-    if not path.exists():
-        _create_secret(path)
-    secret = path.read_bytes()
-    if len(secret) != _SECRET_BYTES:
-        raise ValueError(f"{path} is damaged: it must contain {_SECRET_BYTES} bytes. Delete it to get a new secret.")
-    return secret
-
-
-def _create_secret(path: Path) -> None:
-    """Writes the file atomically, readable only by its owner. If two processes do so at once, the first one wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent) as file:  # has mode 0600
-        file.write(secrets.token_bytes(_SECRET_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(file.name, path)

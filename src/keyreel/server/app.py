@@ -1,6 +1,6 @@
 """The FastAPI application: middleware, error handlers and all routes."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -40,8 +40,8 @@ EXPOSED = (
 """Response headers that scripts of other origins may read."""
 
 
-def create_app(services: Services) -> FastAPI:
-    """Returns the application with all its routes."""
+def create_app(services: Services, *, is_gateway: bool = False) -> FastAPI:
+    """Returns the application with all its routes. is_gateway: no worker belongs to this process."""
     app = FastAPI(
         title="Keyreel",
         version=__version__,
@@ -65,8 +65,19 @@ def create_app(services: Services) -> FastAPI:
         ],
     )
     app.state.services = services
+    app.state.is_gateway = is_gateway
     install_handlers(app)
     _include(app)
+    return app
+
+
+def create_worker_app(services: Services, names: Collection[str]) -> FastAPI:
+    """Returns the application of a process that only runs the workers `names`: health and metrics."""
+    app = FastAPI(title="Keyreel worker", version=__version__, openapi_url=None, default_response_class=Json)
+    app.state.services = services
+    install_handlers(app)
+    app.include_router(health.worker_router(names))
+    app.include_router(metrics.router)
     return app
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from keyreel.errors import KeyreelError
 from keyreel.files.objects import sweep_files
 from keyreel.net.addresses import guarded_session
 from keyreel.net.certificates import Certificate
-from keyreel.server.app import create_app
+from keyreel.server.app import create_app, create_worker_app
 from keyreel.server.dependencies import Services
 from keyreel.server.startup import address_policy
 from keyreel.server.webhooks import RETRY_TIMEOUT, deliver_forever
@@ -48,6 +49,7 @@ class Workers:
     model: str
     devices: tuple[str | None, ...]
     engine_process: tuple[str, ...] = ENGINE_PROCESS
+    pool: str = "default"
 
 
 class _Server(uvicorn.Server):
@@ -79,12 +81,42 @@ async def serve(
     workers: Workers | None,
     stop: asyncio.Event,
     tls: Certificate | None = None,
+    *,
+    is_gateway: bool = False,
 ) -> None:
-    """Serves on `listener` until `stop` is set; over HTTPS when there is a certificate."""
+    """Serves on `listener` until `stop` is set; over HTTPS when there is a certificate.
+
+    is_gateway: the process is ready without a worker.
+    """
     # Resolving an unknown host name blocks a thread for a long time, and every webhook and input may name another host.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+    server = _new_server(create_app(services, is_gateway=is_gateway), tls)
+    http = asyncio.create_task(_serve_http(server, listener, stop))
+    try:
+        await _run_tasks(services, workers, stop)
+    finally:
+        server.should_exit = True
+        await http
+
+
+async def serve_workers(services: Services, listener: socket.socket, workers: Workers, stop: asyncio.Event) -> None:
+    """Runs workers until `stop` is set, with their health and metrics on `listener`. The API is on gateways."""
+    names = [worker_name(services.settings, device) for device in workers.devices]
+    server = _new_server(create_worker_app(services, names), None)
+    http = asyncio.create_task(_serve_http(server, listener, stop))
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_every(REAP_PERIOD, services.store.queue.reap, stop))
+            for name, device in zip(names, workers.devices, strict=True):
+                tasks.create_task(_supervise(services, workers, name, device, stop))
+    finally:
+        server.should_exit = True
+        await http
+
+
+def _new_server(app: FastAPI, tls: Certificate | None) -> uvicorn.Server:
     config = uvicorn.Config(
-        create_app(services),
+        app,
         log_config=None,
         access_log=False,
         # The handshake of a WebSocket reaches our middleware, which answers 404.
@@ -95,13 +127,7 @@ async def serve(
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )
-    server = _Server(config)
-    http = asyncio.create_task(_serve_http(server, listener, stop))
-    try:
-        await _run_tasks(services, workers, stop)
-    finally:
-        server.should_exit = True
-        await http
+    return _Server(config)
 
 
 def stop_on_signal(stop: asyncio.Event) -> None:
@@ -133,7 +159,8 @@ async def _run_tasks(services: Services, workers: Workers | None, stop: asyncio.
         tasks.create_task(deliver_forever(services.store, session, services.signer, stop))
         if workers:
             for device in workers.devices:
-                tasks.create_task(_supervise(services, workers, device, stop))
+                name = worker_name(services.settings, device)
+                tasks.create_task(_supervise(services, workers, name, device, stop))
 
 
 def worker_name(settings: Settings, device: str | None) -> str:
@@ -157,7 +184,7 @@ async def _every(seconds: float, action: Callable[[], Awaitable[Any]], stop: asy
         await wait_for_any(stop, timeout=seconds)
 
 
-async def _supervise(services: Services, workers: Workers, device: str | None, stop: asyncio.Event) -> None:
+async def _supervise(services: Services, workers: Workers, name: str, device: str | None, stop: asyncio.Event) -> None:
     context = WorkerContext(
         store=services.store,
         objects=services.objects,
@@ -165,7 +192,8 @@ async def _supervise(services: Services, workers: Workers, device: str | None, s
         settings=services.settings,
         policy=address_policy(services.settings),
         spool=services.settings.data_dir / "spool",
-        name=worker_name(services.settings, device),
+        name=name,
+        pool=workers.pool,
         grace=services.settings.grace,
     )
     await supervise(context, model=workers.model, device=device, stop=stop, engine_process=workers.engine_process)

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from keyreel.errors import KeyreelError
-from keyreel.files.links import Links, load_secret
+from keyreel.files.links import Links
 from keyreel.files.objects import open_objects
+from keyreel.files.secrets import Purpose, derive_secret, load_secret
 from keyreel.net.addresses import AddressPolicy
 from keyreel.server.credentials import KeyRing
 from keyreel.server.dependencies import Services
@@ -32,6 +33,12 @@ def address_policy(settings: Settings) -> AddressPolicy:
         raise KeyreelError(f"KEYREEL_ALLOW_HOSTS: {error}") from None
 
 
+def _secret(settings: Settings, purpose: Purpose) -> bytes:
+    if settings.secret:
+        return derive_secret(settings.secret, purpose)
+    return load_secret(settings.data_dir / f"{purpose}.key")
+
+
 @asynccontextmanager
 async def open_services(
     settings: Settings, public_url: str, local_secret: str | None = None
@@ -39,22 +46,48 @@ async def open_services(
     """Opens the services of a server.
 
     `public_url` is the server's address, used unless the settings contain a public URL. `local_secret`: see KeyRing.
-    Raises StoreInUseError, and KeyreelError when the settings name an unknown endpoint.
+    Raises StoreError when the database cannot be used, and KeyreelError when the settings do not fit.
     """
     endpoints = ServedEndpoints.from_settings(settings)
     folder = settings.data_dir
     folder.mkdir(parents=True, exist_ok=True)
     async with open_store(database_url(settings)) as store:
+        await check_secret(settings, store)
         yield Services(
             settings=settings,
             store=store,
             objects=open_objects(settings.object_store or folder / "files"),
-            links=Links(settings.public_url or public_url, load_secret(folder / "links.key")),
-            signer=Signer.load(folder / "webhooks.key"),
+            links=Links(settings.public_url or public_url, _secret(settings, "links")),
+            signer=Signer.from_secret(_secret(settings, "webhooks")),
             snapshot=Snapshot(store),
             keyring=KeyRing(store.keys, local_secret),
             endpoints=endpoints,
         )
+
+
+def check_fleet(settings: Settings) -> None:
+    """Raises KeyreelError if settings are missing without which processes on several machines cannot work together."""
+    needed = {
+        "KEYREEL_DATABASE_URL": settings.database_url,
+        "KEYREEL_SECRET": settings.secret,
+        "KEYREEL_PUBLIC_URL": settings.public_url,
+        "KEYREEL_OBJECT_STORE": settings.object_store,
+        "KEYREEL_C2PA_CERTIFICATE": settings.c2pa_certificate or not settings.provenance,
+        "KEYREEL_C2PA_KEY": settings.c2pa_key or not settings.provenance,
+    }
+    if missing := [name for name, value in needed.items() if not value]:
+        raise KeyreelError(f"A fleet needs the same {', '.join(missing)} in every process. See docs/fleet.md.")
+
+
+async def check_secret(settings: Settings, store: Store) -> None:
+    """Raises KeyreelError if the secret is missing or differs from that of the other processes at this database."""
+    if settings.secret is None:
+        if settings.database_url:
+            raise KeyreelError("KEYREEL_DATABASE_URL needs KEYREEL_SECRET: the same in every process at this database.")
+        return
+    fingerprint = derive_secret(settings.secret, "fingerprint").hex()
+    if not await store.installation.check_fingerprint(fingerprint):
+        raise KeyreelError("KEYREEL_SECRET differs from the secret of the other processes at this database.")
 
 
 async def ensure_key(store: Store, admin_key: str | None) -> NewKey | None:

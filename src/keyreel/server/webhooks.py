@@ -8,7 +8,6 @@ from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from weakref import WeakValueDictionary
 
 import aiohttp
@@ -17,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from yarl import URL
 
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
-from keyreel.files.links import load_secret
 from keyreel.net.addresses import RefusedAddressError
 from keyreel.store import STORE_ERRORS, Store
 from keyreel.store.records import Delivery
@@ -50,9 +48,9 @@ class Signer:
     clock: Callable[[], float] = time.time
 
     @classmethod
-    def load(cls, path: Path) -> "Signer":
-        """Reads the key from `path`, or creates the file with a new key."""
-        return cls(Ed25519PrivateKey.from_private_bytes(load_secret(path)))
+    def from_secret(cls, secret: bytes) -> "Signer":
+        """secret: 32 bytes, the private key."""
+        return cls(Ed25519PrivateKey.from_private_bytes(secret))
 
     def sign(self, request_id: str, user_id: str, body: bytes) -> dict[str, str]:
         """Returns the signature headers. Receivers accept them for five minutes: sign each attempt anew."""

@@ -14,6 +14,7 @@ from keyreel.store.clock import DatabaseTime
 from keyreel.store.database import STORE_ERRORS, Database, connect
 from keyreel.store.deliveries import Deliveries
 from keyreel.store.files import Files
+from keyreel.store.installation import Installation
 from keyreel.store.keys import Keys
 from keyreel.store.queue import Queue
 from keyreel.store.requests import Requests
@@ -36,6 +37,7 @@ class Store:
     keys: Keys
     files: Files
     workers: Workers
+    installation: Installation
 
 
 @asynccontextmanager
@@ -54,4 +56,5 @@ async def open_store(url: str, now: ColumnElement[float] = _DATABASE_TIME) -> As
             Keys(database),
             Files(database),
             Workers(database),
+            Installation(database),
         )

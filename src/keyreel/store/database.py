@@ -65,6 +65,11 @@ class Database:
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
 
+    async def revision(self) -> str:
+        """Returns the revision of the tables."""
+        async with self.read() as connection:
+            return str(await connection.scalar(text("SELECT version_num FROM alembic_version")))
+
     @asynccontextmanager
     async def hold_name(self, name: str) -> AsyncIterator[None]:
         """Keeps a name for this block, as long as its connection lives. Raises WorkerNameTakenError."""

@@ -153,3 +153,11 @@ worker = Table(
     Column("ready", Boolean, nullable=False),
     Column("seen", Time, nullable=False),
 )
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("fingerprint", CleanText, nullable=False),
+)
+"""At most one row: which secret the processes of a fleet share."""

@@ -23,7 +23,7 @@ class Workers:
         """Records a worker's state. The name identifies the worker."""
         values = {**asdict(status), "seen": self._now}
         async with self._database.write() as connection:
-            await self._database.serialise(connection, f"worker {status.name}")
+            await self._database.serialise(connection, f"report {status.name}")
             known = await connection.execute(update(worker).where(worker.c.name == status.name).values(**values))
             if not known.rowcount:
                 await connection.execute(insert(worker).values(**values))

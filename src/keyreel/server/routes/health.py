@@ -1,6 +1,9 @@
 """Health checks: whether the process is alive, and whether it can serve."""
 
+from collections.abc import Collection
+
 from fastapi import APIRouter
+from starlette.requests import Request
 
 from keyreel.server.dependencies import CurrentServices
 from keyreel.server.errors import Json
@@ -24,10 +27,28 @@ async def live() -> Json:
     return Json({"status": "ok"})
 
 
-@router.get("/health/ready", summary="Check that a model is loaded")
-async def ready(services: CurrentServices) -> Json:
-    """Answers 503 until a worker has loaded its model. The queue accepts requests before that; they wait."""
+@router.get("/health/ready", summary="Check that the server can do its work")
+async def ready(request: Request, services: CurrentServices) -> Json:
+    """Answers 503 until a worker has loaded its model; a gateway, which has no workers, until its database answers.
+
+    The queue accepts requests before that; they wait.
+    """
     workers = await services.store.workers.alive()
-    if any(worker.ready for worker in workers):
+    if request.app.state.is_gateway or any(worker.ready for worker in workers):
         return Json({"status": "ok"})
     return Json({"status": "loading" if workers else "no worker"}, 503)
+
+
+def worker_router(names: Collection[str]) -> APIRouter:
+    """Returns the health checks of a process that only runs the workers `names`."""
+    worker_routes = APIRouter()
+    worker_routes.add_api_route("/health/live", live)
+
+    @worker_routes.get("/health/ready")
+    async def workers_ready(services: CurrentServices) -> Json:
+        """Answers 503 until each of the workers has loaded its model."""
+        loaded = {worker.name for worker in await services.store.workers.alive() if worker.ready}
+        is_ready = loaded.issuperset(names)
+        return Json({"status": "ok" if is_ready else "loading"}, 200 if is_ready else 503)
+
+    return worker_routes

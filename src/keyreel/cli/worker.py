@@ -1,0 +1,42 @@
+"""`keyreel worker`: runs the workers of one machine in a fleet."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from keyreel.cli.serve import errors_reported
+from keyreel.server.logs import configure_logs
+from keyreel.server.process import Workers, listen, serve_workers, stop_on_signal
+from keyreel.server.startup import check_fleet, open_services
+from keyreel.settings import Settings
+
+
+def worker(
+    model: Annotated[str, typer.Option(help="Model: name, folder, .safetensors file or hub repository.")] = "demo",
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="Device of a worker: cpu, cuda:0, ... Can be repeated. Default: the fastest."),
+    ] = None,
+    pool: Annotated[str, typer.Option(help="Queue that the workers take requests from.")] = "default",
+    host: Annotated[str, typer.Option(help="Address for health checks and metrics.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for health checks and metrics.")] = 8001,
+) -> None:
+    """Run workers for gateways on other machines (`keyreel serve --no-worker`), on a shared PostgreSQL database.
+
+    SIGTERM drains: the workers take no new request and finish or hand back the ones they have.
+    """
+    configure_logs()
+    with errors_reported():
+        asyncio.run(_run(Settings(), host, port, Workers(model, tuple(device or [None]), pool=pool)))
+
+
+async def _run(settings: Settings, host: str, port: int, workers: Workers) -> None:
+    check_fleet(settings)
+    stop = asyncio.Event()
+    with listen(host, port) as listener:
+        async with open_services(settings, settings.public_url or "") as services:
+            stop_on_signal(stop)
+            shown = listener.getsockname()
+            typer.echo(f"Keyreel worker: health and metrics at http://{shown[0]}:{shown[1]}")
+            await serve_workers(services, listener, workers, stop)

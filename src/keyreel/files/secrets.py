@@ -1,0 +1,44 @@
+"""The secrets of an installation: one file each on one machine, or all derived from KEYREEL_SECRET in a fleet."""
+
+import os
+import secrets
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+Purpose = Literal["links", "webhooks", "fingerprint"]
+
+_SECRET_BYTES = 32
+
+
+def derive_secret(secret: str, purpose: Purpose) -> bytes:
+    """Returns 32 bytes that depend on the secret and the purpose (HKDF, RFC 5869). No purpose reveals another."""
+    return HKDF(SHA256(), _SECRET_BYTES, salt=None, info=b"keyreel " + purpose.encode()).derive(secret.encode())
+
+
+def load_secret(path: Path) -> bytes:
+    """Returns the 32 secret bytes in `path`, and creates them when the file does not exist.
+
+    Raises ValueError when the file has another size.
+    """
+    if not path.exists():
+        _create_secret(path)
+    secret = path.read_bytes()
+    if len(secret) != _SECRET_BYTES:
+        raise ValueError(f"{path} is damaged: it must contain {_SECRET_BYTES} bytes. Delete it to get a new secret.")
+    return secret
+
+
+def _create_secret(path: Path) -> None:
+    """Writes the file atomically, readable only by its owner. If two processes do so at once, the first one wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent) as file:  # has mode 0600
+        file.write(secrets.token_bytes(_SECRET_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(file.name, path)
