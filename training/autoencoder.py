@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.pictures import moving_picture, random_picture
-from training.scenes import Grid, draw, random_scene
+from training.random_scenes import random_scene
+from training.scenes import Grid, draw
 
 CELL = 8  # pixels
 BLOCK = 8  # cells per latent token along each axis of the frame

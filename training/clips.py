@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from keyreel.media.clips import rgb_pixels
-from training.batches import Content, DrawnClip, Shot
+from training.content import Content, DrawnClip, Shot
 
 VIDEO_FILES = (".mp4", ".mov", ".webm", ".mkv")
 SHORT_SIDE = 96  # cells, the resolution at which 720p is encoded

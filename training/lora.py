@@ -17,8 +17,9 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 import keyreel
-from training.batches import Content, Layout, Scales, make_batch, restyled, with_shape
+from training.batches import Scales, make_batch
 from training.clips import of_clips, read_clips
+from training.content import Content, Layout, restyled, with_shape
 from training.optimise import warm_cosine
 from training.signposts import SIGNPOSTS
 from training.start import held

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from training.scenes import COLOURS, Grid, draw, draw_backdrop, random_place, random_scene
+from training.random_scenes import random_place, random_scene
+from training.scenes import COLOURS, Grid, draw, draw_backdrop
 
 SKIMAGE_PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "rocket.jpg", "hubble_deep_field.jpg", "camera.png")
 SKLEARN_PHOTOGRAPHS = ("china.jpg",)

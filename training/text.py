@@ -20,7 +20,8 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from training import pictures, scenes
 from training.optimise import warm_cosine
-from training.scenes import Grid, random_scene
+from training.random_scenes import random_scene
+from training.scenes import Grid
 from training.state import Clock, load_state, save_state
 
 NEGATIVE_PROMPT = "blurry, low quality, low resolution, inconsistent motion, jittery, distorted"

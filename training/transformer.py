@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 from training.autoencoder import LATENTS
-from training.batches import PARTS, Batch, Content, Layout, Scales, emphasis, everything, make_batch, one_subject
+from training.batches import PARTS, Batch, Scales, emphasis, make_batch
+from training.content import Content, Layout, everything, one_subject
 from training.layout import HEAD, HEADS, INNER, PLACES
 from training.optimise import Average, CombinedOptimiser, Hold, Muon, warm_stable
 from training.start import held, start

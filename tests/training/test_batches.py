@@ -5,15 +5,13 @@ import torch
 from training.autoencoder import BLOCK, LATENTS, LOTS
 from training.batches import (
     PARTS,
-    SAMPLES,
-    Layout,
     Scales,
     _cover_of_tokens,
     _focus_of_tokens,
     _inside,
     make_batch,
-    one_subject,
 )
+from training.content import SAMPLES, Layout, one_subject
 
 
 def test_focus_is_higher_on_subjects_and_highest_on_outlines() -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training.batches import Layout, Pins, Shot
 from training.clips import of_clips, read_clips
+from training.content import Layout, Pins, Shot
 
 from keyreel.media.mp4 import Mp4Writer
 from keyreel.video.canvas import Size

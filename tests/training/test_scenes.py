@@ -2,7 +2,8 @@ from random import Random
 
 import pytest
 import torch
-from training.scenes import UNIT, Anchor, Grid, anchored, draw, draw_backdrop, random_scene, whereabouts
+from training.random_scenes import random_scene
+from training.scenes import UNIT, Anchor, Grid, anchored, draw, draw_backdrop, whereabouts
 
 GRID = Grid(768, 1280, 8)
 SECONDS = 3.5

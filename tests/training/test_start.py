@@ -12,7 +12,7 @@ import torch
 from diffusers import LTXVideoTransformer3DModel
 from torch import Tensor
 from training.autoencoder import LATENTS, LOTS, MEANS
-from training.batches import TOKEN
+from training.content import TOKEN
 from training.layout import DISTANCES, DRAWN_MARK, FEWNESS, GUIDES, HEAD, NEARNESS, SIGHTS
 from training.pins import CLOSE, HANDERS
 from training.signposts import CROWDS, OCTAVE, ODDS, SIGNPOST, SIGNPOSTS

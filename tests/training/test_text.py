@@ -4,7 +4,8 @@ from random import Random
 import pytest
 import torch
 from training.pictures import CAMERA_WORDS
-from training.scenes import Grid, random_scene
+from training.random_scenes import random_scene
+from training.scenes import Grid
 from training.text import (
     FADE_WORDS,
     NEGATIVE_PROMPT,

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 from training.autoencoder import LATENTS
-from training.batches import Batch, Layout, Scales, everything, make_batch
+from training.batches import Batch, Scales, make_batch
+from training.content import Layout, everything
 from training.layout import CONSTANT, INNER, PLACES
 from training.state import save_state
 from training.text import new_text_encoder, new_tokenizer
