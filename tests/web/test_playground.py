@@ -38,15 +38,6 @@ def document_cookie(page: Page) -> str:
     return str(page.evaluate("document.cookie"))
 
 
-def test_the_cookie_without_the_pages_header_is_refused(page: Page, server: LiveServer) -> None:
-    """A form on another site could send the cookie, but not the header."""
-    (cookie,) = page.context.cookies()
-    sent = {"Cookie": f"{cookie['name']}={cookie['value']}"}
-    without = httpx.get(f"{server.url}/api/requests", headers=sent, trust_env=False)
-    with_it = httpx.get(f"{server.url}/api/requests", headers=sent | {"X-Keyreel-Page": "1"}, trust_env=False)
-    assert (without.status_code, with_it.status_code) == (401, 200)
-
-
 def test_signing_in_and_out(visitor: BrowserContext, server: LiveServer) -> None:
     page = visitor.new_page()
     page.goto(f"{server.url}/#key=no:body")
@@ -297,20 +288,8 @@ def test_an_administrator_manages_requests_webhooks_and_keys(visitor: BrowserCon
     expect(page.get_by_role("row", name=re.compile("studio.*revoked"))).to_be_visible()
 
 
-def test_other_users_requests_and_the_servers_state_are_hidden(page: Page, server: LiveServer) -> None:
+def test_only_administrators_see_the_link_to_the_servers_state(page: Page) -> None:
     expect(page.get_by_role("link", name="Operate")).to_have_count(0)
-    new = server.call(server.services.store.keys.create("stranger"))
-    headers = {"Authorization": f"Key {new.key.id}:{new.secret}"}
-    compose(page, "a secret fox")
-    generate(page)
-    request_id = page.url.rpartition("/")[2]
-    with httpx.Client(base_url=server.url, headers=headers, trust_env=False) as stranger:
-        assert stranger.get("/api/operate").status_code == 403
-        assert stranger.get("/api/operate/requests").status_code == 403
-        assert stranger.post("/api/operate/webhooks/1/retry").status_code == 403
-        assert stranger.get(f"/api/requests/{request_id}").status_code == 404
-        assert stranger.delete(f"/api/requests/{request_id}").status_code == 404
-        assert stranger.get("/api/requests").json() == []
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])

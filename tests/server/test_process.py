@@ -1,0 +1,155 @@
+"""The process of a server or of workers: its start, its housekeeping and its end."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from keyreel.errors import KeyreelError, ModelError
+from keyreel.fal.outcomes import START_TIMEOUT, Outcome, Success
+from keyreel.server import process
+from keyreel.server.process import Workers, listen, serve, serve_workers, stop_on_signal, worker_name
+from keyreel.server.startup import open_services
+from keyreel.settings import Settings
+from keyreel.store import Store
+from keyreel.store.queue import Queue
+from keyreel.store.records import NewRequest, Reaped
+from tests.server.live import ENDPOINT, TIMEOUT, live_server
+from tests.server.queue_api import events, hold
+from tests.worker.conftest import FAKE_ENGINE_PROCESS, PATIENCE, SMALL
+
+SHARED: dict[str, Any] = {"database_url": "postgresql://127.0.0.1/keyreel", "secret": "s" * 32}
+FAKE = Workers("fake", ("cpu",), FAKE_ENGINE_PROCESS)
+
+
+class FailingQueue(Queue):
+    """A queue whose first check fails."""
+
+    failures = 1
+
+    async def reap(self) -> Reaped:
+        if self.failures:
+            self.failures -= 1
+            raise OperationalError("UPDATE", None, Exception("disk I/O error"))
+        return await super().reap()
+
+
+def settings(folder: Path) -> Settings:
+    return Settings(data_dir=folder, cache_dir=folder / "cache")
+
+
+async def outcome(store: Store, request_id: str) -> Outcome:
+    """Waits until a request is completed."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            changed = store.database.changed
+            status = await store.requests.status(request_id)
+            assert status
+            if status.outcome:
+                return status.outcome
+            await changed.wait()
+
+
+def test_a_port_in_use_is_named() -> None:
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(KeyreelError, match=rf"^Cannot listen on 127\.0\.0\.1, port {port}: Address already in use"):
+            listen("127.0.0.1", port)
+
+
+def test_responses_do_not_wait_for_full_packets() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname(), TIMEOUT):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_worker_keeps_its_name_where_nobody_else_can_have_it() -> None:
+    alone, shared, named = Settings(), Settings(**SHARED), Settings(worker_name="rack-7", **SHARED)
+    assert worker_name(alone, "cuda:1") == f"{socket.gethostname()}-cuda:1"
+    assert worker_name(alone, "cuda:0") != worker_name(alone, None) == worker_name(alone, None)
+    assert worker_name(named, "cuda:1") == "rack-7-cuda:1"
+    assert worker_name(shared, "cuda:1").startswith(worker_name(alone, "cuda:1"))
+    assert worker_name(shared, "cuda:1") != worker_name(shared, "cuda:1")
+
+
+async def test_the_first_signal_stops_and_the_second_has_its_default_effect() -> None:
+    stop = asyncio.Event()
+    before = signal.getsignal(signal.SIGTERM)
+    stop_on_signal(stop)
+    signal.raise_signal(signal.SIGINT)
+    async with asyncio.timeout(TIMEOUT):
+        await stop.wait()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
+
+
+def test_an_open_stream_does_not_keep_the_server_from_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "GRACE", 0)
+    with ExitStack() as connections:
+        with live_server(tmp_path) as server:
+            http = connections.enter_context(httpx.Client(headers=server.headers, base_url=server.url, trust_env=False))
+            url = f"{hold(http)['status_url']}/stream"
+            # In a variable, because an iterator without one is closed, and the connection with it.
+            streamed = events(connections.enter_context(http.stream("GET", url)))
+            assert next(streamed)["status"] == "IN_PROGRESS"
+        assert server.loop.is_closed()
+
+
+async def test_housekeeping_continues_after_an_error_of_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "REAP_PERIOD", 0.01)
+    stop = asyncio.Event()
+    with listen("127.0.0.1", 0) as listener:
+        async with open_services(settings(tmp_path), "http://keyreel.example") as services:
+            queue = FailingQueue(services.store.database)
+            store = replace(services.store, queue=queue)
+            new = NewRequest(endpoint=ENDPOINT, key_id="key-1", input={}, seed=3, start_timeout=0.0)
+            late = await queue.submit(new)
+            serving = asyncio.create_task(serve(replace(services, store=store), listener, None, stop))
+            async with asyncio.timeout(TIMEOUT):
+                assert await outcome(store, late.id) == START_TIMEOUT
+            stop.set()
+            await serving
+    assert queue.failures == 0
+
+
+async def test_a_process_of_workers_makes_videos_and_answers_only_for_itself(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    with listen("127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with (
+            open_services(settings(tmp_path), url) as services,
+            httpx.AsyncClient(base_url=url, timeout=TIMEOUT, trust_env=False) as http,
+        ):
+            store = services.store
+            request = await store.queue.submit(NewRequest(endpoint=ENDPOINT, key_id="key-1", input=SMALL, seed=3))
+            serving = asyncio.create_task(serve_workers(services, listener, FAKE, stop))
+            assert isinstance(await outcome(store, request.id), Success)
+            assert (await http.get("/health/ready")).json() == {"status": "ok"}
+            assert "keyreel_finished_total" in (await http.get("/metrics")).text
+            assert (await http.post(f"/run/{ENDPOINT}", json=SMALL)).status_code == 404, "the API is on gateways"
+            stop.set()
+            await serving
+            assert await store.workers.alive() == [], "a drained worker leaves the list"
+
+
+@pytest.mark.parametrize("run", [serve, serve_workers])
+async def test_a_model_that_cannot_be_loaded_ends_the_process(
+    tmp_path: Path, run: Callable[..., Awaitable[None]]
+) -> None:
+    missing = replace(FAKE, model="missing")
+    with listen("127.0.0.1", 0) as listener:
+        async with open_services(settings(tmp_path), "http://keyreel.example") as services, asyncio.timeout(PATIENCE):
+            with pytest.RaisesGroup(pytest.RaisesExc(ModelError, match="There is no model 'missing'")):
+                await run(services, listener, missing, asyncio.Event())
