@@ -47,7 +47,7 @@ class FakeWorker:
 
     async def run(self) -> None:
         while True:
-            changed = self._store.database.changed
+            changed = self._store.database.changes.any
             lease = None if self.paused else await self._queue.claim("fake")
             if lease:
                 self.leases.append(lease)
@@ -56,7 +56,7 @@ class FakeWorker:
                 await changed.wait()
             else:
                 # The claim above has replaced the event.
-                await self._store.database.changed.wait()
+                await self._store.database.changes.any.wait()
 
     async def _work(self, lease: Lease) -> Outcome:
         try:
@@ -84,7 +84,7 @@ class FakeWorker:
             if await self._queue.heartbeat(lease, progress, lines) is LeaseStatus.CANCELLED:
                 return CANCELLED
             lines = ()
-            await wait_for_any(self._store.database.changed, self.release)
+            await wait_for_any(self._store.database.changes.any, self.release)
         await self._queue.heartbeat(lease, None, [LogLine("Released")])
         return self._success(lease)
 
@@ -125,7 +125,7 @@ class LiveServer:
 
         async def wait() -> None:
             while not condition():
-                await self.services.store.database.changed.wait()
+                await self.services.store.database.changes.any.wait()
 
         self.call(wait())
 

@@ -295,7 +295,7 @@ async def test_concurrent_reapers_release_each_request_once(store: Store, clock:
 async def test_every_change_is_announced(store: Store) -> None:
     request_id = await submit(store)
     for change in (submit(store), claim(store), store.queue.cancel(request_id)):
-        changed = store.database.changed
+        changed = store.database.changes.any
         assert not changed.is_set()
         await change
         assert changed.is_set()
@@ -303,7 +303,7 @@ async def test_every_change_is_announced(store: Store) -> None:
 
 async def test_reads_are_not_announced(store: Store) -> None:
     """Otherwise two idle workers would wake each other endlessly."""
-    changed = store.database.changed
+    changed = store.database.changes.any
     assert await store.queue.claim("worker") is None
     await store.queue.reap()
     await store.deliveries.claim()

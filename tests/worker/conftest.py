@@ -58,7 +58,7 @@ class Bench:
         """Waits until the request's status meets the condition and returns it."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                changed = self.store.database.changed
+                changed = self.store.database.changes.any
                 status = await self.store.requests.status(request_id)
                 assert status is not None
                 if condition(status):

@@ -16,8 +16,8 @@ from keyreel.store import STORE_ERRORS, Store
 from keyreel.store.records import LogEntry, State, Status
 from keyreel.worker.waiting import wait_for_any
 
-PERIOD = 0.25
-"""Seconds until a change by another process is visible here."""
+PERIOD = 1.0
+"""Seconds until a change is visible here at the latest: progress in another process, or a lost notification."""
 COST_SHARE = 10
 """Each pause is at least this many times as long as the refresh before it: a long queue must not take all the time."""
 LONGEST_PAUSE = 2.0
@@ -110,7 +110,7 @@ class Snapshot:
 
     async def _follow(self) -> None:
         while True:
-            committed = self._store.database.changed
+            committed = self._store.database.changes.any
             start = time.monotonic()
             try:
                 await self.refresh()

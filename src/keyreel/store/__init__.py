@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from sqlalchemy.sql.expression import ColumnElement
 
 from keyreel.store.browse import Browse
+from keyreel.store.changes import Topic
 from keyreel.store.clock import DatabaseTime
-from keyreel.store.database import STORE_ERRORS, Database, connect
+from keyreel.store.database import Database, connect
 from keyreel.store.deliveries import Deliveries
+from keyreel.store.errors import STORE_ERRORS
 from keyreel.store.files import Files
 from keyreel.store.installation import Installation
 from keyreel.store.keys import Keys
@@ -20,7 +22,7 @@ from keyreel.store.queue import Queue
 from keyreel.store.requests import Requests
 from keyreel.store.workers import Workers
 
-__all__ = ["STORE_ERRORS", "Store", "open_store"]
+__all__ = ["STORE_ERRORS", "Store", "Topic", "open_store"]
 
 _DATABASE_TIME = DatabaseTime()
 

@@ -9,25 +9,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.expression import ColumnElement
 
+from keyreel.store.changes import Changes
+from keyreel.store.errors import STORE_ERRORS
 from keyreel.store.lockfile import exclusive_lock
 from keyreel.store.migrate import migrate
+from keyreel.store.notify import exchange_notifications
 from keyreel.store.records import StoreUnavailableError, WorkerNameTakenError
 
-STORE_ERRORS = (DBAPIError, PoolTimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-"""Errors while the database is unavailable, busy or full. SQLAlchemy does not wrap those of connecting."""
 CONNECT_TIMEOUT = 5.0
 """Seconds to connect to PostgreSQL."""
 COMMAND_TIMEOUT = 15.0
 """Seconds for one statement on PostgreSQL. A cut network drops packets without an error."""
+_SERVER_SETTINGS = {
+    "application_name": "keyreel",
+    # The server closes the connections of a vanished machine after a minute, and with them its locks.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+_CONNECTIONS = 5
+"""Connections in each of the two pools to PostgreSQL, for reading and for writing."""
 _BUSY_TIMEOUT = 10.0
 """Seconds that SQLite waits for a lock."""
 _READERS = 4
@@ -36,15 +43,20 @@ _create_engine = partial(create_async_engine, json_serializer=partial(json.dumps
 
 
 class Database:
-    """Opens transactions, holds the clock and signals changes."""
+    """Opens transactions, holds the clock and signals changes.
 
-    def __init__(self, writer: AsyncEngine, reader: AsyncEngine, now: ColumnElement[float]) -> None:
+    direct: opens connections to PostgreSQL outside the pools. None: SQLite.
+    """
+
+    def __init__(
+        self, writer: AsyncEngine, reader: AsyncEngine, now: ColumnElement[float], direct: AsyncEngine | None = None
+    ) -> None:
         self._writer = writer
         self._reader = reader
-        self.now = now
+        self._direct = direct
         self._names: set[str] = set()
-        self.changed = asyncio.Event()
-        """Set, and replaced by a new event, when this process has changed a request. Get it before reading the rows."""
+        self.now = now
+        self.changes = Changes()
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -55,7 +67,7 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Opens a transaction for reading. On SQLite it cannot write."""
+        """Opens a connection for reading. On SQLite it is a transaction that cannot write."""
         with _cursors_freed():
             async with self._reader.begin() as connection:
                 yield connection
@@ -77,23 +89,18 @@ class Database:
             raise WorkerNameTakenError(name)
         self._names.add(name)
         try:
-            if self._writer.dialect.name == "sqlite":
+            if self._direct is None:
                 yield  # no other process has the database
                 return
-            async with self._writer.connect() as connection:
+            async with self._direct.connect() as connection:
                 try:
                     if not await _try_lock(connection, name):
                         raise WorkerNameTakenError(name)
                     yield
                 finally:
-                    await connection.invalidate()  # the lock lasts as long as the connection, which the pool would keep
+                    await connection.invalidate()
         finally:
             self._names.discard(name)
-
-    def announce(self) -> None:
-        """Wakes everything that waits for a change. Call it after the commit."""
-        self.changed.set()
-        self.changed = asyncio.Event()
 
 
 @contextmanager
@@ -148,16 +155,33 @@ def _first_line(error: BaseException) -> str:
 
 @asynccontextmanager
 async def _postgresql(url: URL, now: ColumnElement[float]) -> AsyncIterator[Database]:
-    arguments = {"timeout": CONNECT_TIMEOUT, "command_timeout": COMMAND_TIMEOUT}
-    engine = _create_engine(url, pool_pre_ping=True, pool_timeout=COMMAND_TIMEOUT, connect_args=arguments)
+    arguments = {"timeout": CONNECT_TIMEOUT, "server_settings": _SERVER_SETTINGS}
     # A migration, or waiting for that of another process, may take longer than a command.
-    migrator = _create_engine(url, poolclass=NullPool, connect_args={"timeout": CONNECT_TIMEOUT})
+    migrator = _create_engine(url, poolclass=NullPool, connect_args=arguments)
+    async with migrator.begin() as connection:
+        await connection.run_sync(migrate)
+    arguments |= {"command_timeout": COMMAND_TIMEOUT}
+    direct = _create_engine(url, poolclass=NullPool, connect_args=arguments)
+    pool = partial(
+        _create_engine,
+        url,
+        pool_pre_ping=True,
+        pool_size=_CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=COMMAND_TIMEOUT,
+        connect_args=arguments,
+    )
+    # A read is one statement. Without a transaction around it, it is one round trip in place of three.
+    writer, reader = pool(), pool(isolation_level="AUTOCOMMIT")
+    database = Database(writer, reader, now, direct)
+    exchange = asyncio.create_task(exchange_notifications(direct, database.changes))
     try:
-        async with migrator.begin() as connection:
-            await connection.run_sync(migrate)
-        yield Database(engine, engine, now)
+        yield database
     finally:
-        await engine.dispose()
+        exchange.cancel()
+        await asyncio.wait([exchange])
+        await reader.dispose()
+        await writer.dispose()
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, select, update
 
+from keyreel.store.changes import Topic
 from keyreel.store.database import Database
 from keyreel.store.records import Delivery
 from keyreel.store.requests import outcome_columns, outcome_of
@@ -63,7 +64,7 @@ class Deliveries:
         values = {"state": "PENDING", "attempt": 0, "due": self._now, "error": None}
         async with self._database.write() as connection:
             again = await connection.execute(update(delivery).where(undelivered).values(values))
-        self._database.announce()
+        self._database.changes.announce(Topic.STATE)
         return again.rowcount > 0
 
     async def pending(self) -> int:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, JsonObject, Outcome, Success
+from keyreel.store.changes import Topic
 from keyreel.store.database import Database
 from keyreel.store.files import content_update
 from keyreel.store.records import (
@@ -44,10 +45,13 @@ RETRY_PAUSE = 1.0
 _SWEEP_LIMIT = 500
 """Rows that one sweep deletes at most, so that it does not block other writers for long."""
 
+_waiting = request.alias("waiting")
+
 
 class Queue:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._changes = database.changes
         self._now = database.now
 
     async def submit(self, new: NewRequest) -> Submitted:
@@ -60,22 +64,15 @@ class Queue:
                 return replayed
             raise
 
+    async def has_work(self, pool: str = "default") -> bool:
+        """Returns whether a request of the pool can be claimed. Unlike a claim, it writes and locks nothing."""
+        async with self._database.read() as connection:
+            return bool(await connection.scalar(select(self._ready(pool).exists())))
+
     async def claim(self, worker: str, pool: str = "default") -> Lease | None:
         """Leases the next request of the pool to `worker`. Returns None if no request is ready."""
-        waiting = request.alias("waiting")
-        next_seq = (
-            select(waiting.c.seq)
-            .where(
-                waiting.c.state == State.IN_QUEUE,
-                waiting.c.pool == pool,
-                waiting.c.not_before <= self._now,
-                or_(waiting.c.start_deadline.is_(None), waiting.c.start_deadline > self._now),
-            )
-            .order_by(waiting.c.priority, waiting.c.seq)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
+        ready = self._ready(pool).order_by(_waiting.c.priority, _waiting.c.seq).limit(1)
+        next_seq = ready.with_for_update(skip_locked=True).scalar_subquery()
         statement = (
             update(request)
             .where(request.c.seq == next_seq)
@@ -93,7 +90,7 @@ class Queue:
             row = (await connection.execute(statement)).one_or_none()
         if row is None:
             return None
-        self._database.announce()
+        self._changes.announce(Topic.STATE)
         return Lease(*row)
 
     async def heartbeat(
@@ -113,7 +110,7 @@ class Queue:
                 return LeaseStatus.LOST
             for line in lines:
                 await connection.execute(self._event(lease, line))
-        self._database.announce()
+        self._changes.announce(Topic.PROGRESS)
         return LeaseStatus.CANCELLED if row.cancel_requested else LeaseStatus.CONTINUE
 
     async def save_checkpoint(self, lease: Lease, checkpoint: str) -> None:
@@ -132,7 +129,7 @@ class Queue:
                 raise LeaseLostError(lease)
             if video:
                 await connection.execute(content_update(video, self._now))
-        self._database.announce()
+        self._changes.announce(Topic.STATE)
 
     async def retry(self, lease: Lease, failure: Failure) -> None:
         """Puts a request whose attempt failed back into the queue, or completes it after too many failures.
@@ -150,7 +147,7 @@ class Queue:
         held = and_(request.c.state == State.IN_PROGRESS, request.c.worker == worker)
         async with self._database.write() as connection:
             released = await self._release_all(connection, held)
-        self._database.announce()
+        self._changes.announce(Topic.QUEUED)
         return released
 
     async def cancel(self, request_id: str) -> Cancellation:
@@ -160,7 +157,7 @@ class Queue:
             if not rows:
                 return Cancellation.UNKNOWN
             answer = await self._cancel(connection, request.c.id == request_id, rows[0].state)
-        self._database.announce()
+        self._changes.announce(Topic.CANCEL if answer is Cancellation.REQUESTED else Topic.STATE)
         return answer
 
     async def forget(self, request_id: str) -> bool:
@@ -180,8 +177,17 @@ class Queue:
             released = await self._release_all(connection, expired)
             reaped = Reaped(released, await self._time_out(connection), await self._delete_expired(connection))
         if reaped != Reaped(0, 0, 0):
-            self._database.announce()
+            self._changes.announce(Topic.QUEUED if reaped.released else Topic.STATE)
         return reaped
+
+    def _ready(self, pool: str) -> Select[tuple[int]]:
+        """Selects the requests of the pool that can be claimed."""
+        return select(_waiting.c.seq).where(
+            _waiting.c.state == State.IN_QUEUE,
+            _waiting.c.pool == pool,
+            _waiting.c.not_before <= self._now,
+            or_(_waiting.c.start_deadline.is_(None), _waiting.c.start_deadline > self._now),
+        )
 
     async def _replay(self, new: NewRequest) -> Submitted | None:
         """Returns the request of an earlier submit with the same idempotency key, if any. Raises IdempotencyError."""
@@ -204,7 +210,7 @@ class Queue:
             request_id = str(uuid4())
             await connection.execute(insert(request).values(id=request_id, **self._columns(new)))
             place_in_queue = await connection.scalar(select(position).where(request.c.id == request_id))
-        self._database.announce()
+        self._changes.announce(Topic.QUEUED)
         return Submitted(request_id, place_in_queue, replayed=False)
 
     def _columns(self, new: NewRequest) -> dict[str, Any]:
@@ -286,7 +292,7 @@ class Queue:
                 raise LeaseLostError(lease)
             pause = 0.0 if failure is None else RETRY_PAUSE * 2 ** rows[0].failures
             await self._release(connection, rows[0], failure, pause)
-        self._database.announce()
+        self._changes.announce(Topic.QUEUED, after=pause)
 
     async def _release_all(self, connection: AsyncConnection, condition: ColumnElement[bool]) -> int:
         """Ends the leases of dead workers."""

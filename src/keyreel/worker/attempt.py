@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from keyreel.store import STORE_ERRORS, Store
+from keyreel.store import STORE_ERRORS, Store, Topic
 from keyreel.store.queue import LEASE
 from keyreel.store.records import Lease, LeaseStatus
 from keyreel.video.events import Notice, Stage, Step
@@ -150,12 +150,12 @@ class Attempt:
     async def _watch_for_cancel(self, done: asyncio.Event) -> None:
         """Notices a cancel that this process received, without waiting for the next heartbeat."""
         while not done.is_set():
-            changed = self._store.database.changed
+            cancelled = self._store.database.changes.of(Topic.CANCEL)
             if await self._is_cancelled():
                 self.interrupt(Interruption.CANCELLED)
                 return
             await wait_for_any(done, timeout=CANCEL_CHECK_PAUSE)
-            await wait_for_any(done, changed)
+            await wait_for_any(done, cancelled)
 
     async def _is_cancelled(self) -> bool:
         try:

@@ -11,8 +11,8 @@ from keyreel.fal.endpoints import ENDPOINTS
 from keyreel.fal.schema import Request
 from keyreel.safety.c2pa import Marker
 from keyreel.safety.provenance import metadata
-from keyreel.store import STORE_ERRORS
-from keyreel.store.records import Lease, LeaseLostError, State
+from keyreel.store import STORE_ERRORS, Topic
+from keyreel.store.records import Lease, LeaseLostError
 from keyreel.video.events import Notice, Stage, Step
 from keyreel.worker.attempt import FENCE_MARGIN, Attempt, InterruptedAttemptError, Interruption
 from keyreel.worker.completion import complete, give_up, refuse, retry
@@ -24,8 +24,8 @@ from keyreel.worker.previews import Previews
 from keyreel.worker.process import Process, ProcessGoneError
 from keyreel.worker.waiting import wait_for_any
 
-POLL_INTERVAL = 1.0
-"""Seconds between two looks into the queue when no change is signalled."""
+POLL_INTERVAL = 5.0
+"""Seconds between two looks into the queue when nothing is announced: a notification may be lost."""
 POLL_PAUSE = 0.05
 """Minimum seconds between two looks into the queue."""
 
@@ -82,22 +82,18 @@ class Session:
 
     async def _claim(self) -> Lease | None:
         """Waits for the next request. Returns None when the session closes."""
-        store, context = self._context.store, self._context
+        database, queue = self._context.store.database, self._context.store.queue
+        name, pool = self._context.name, self._context.pool
         while not self._is_closing:
-            changed = store.database.changed
+            queued = database.changes.of(Topic.QUEUED)
             try:
-                if await self._has_work() and (lease := await store.queue.claim(context.name, context.pool)):
+                if await queue.has_work(pool) and (lease := await queue.claim(name, pool)):
                     return lease
             except STORE_ERRORS:
                 _log.warning("claim_failed", exc_info=True)
             await wait_for_any(self._stop, self._engine.gone, timeout=POLL_PAUSE)
-            await wait_for_any(self._stop, self._engine.gone, changed, timeout=POLL_INTERVAL - POLL_PAUSE)
+            await wait_for_any(self._stop, self._engine.gone, queued, timeout=POLL_INTERVAL - POLL_PAUSE)
         return None
-
-    async def _has_work(self) -> bool:
-        """Returns whether a request waits in the pool. Unlike a claim, it writes nothing and wakes no other worker."""
-        depths = await self._context.store.requests.depths()
-        return any(depth.pool == self._context.pool and depth.state == State.IN_QUEUE for depth in depths)
 
     async def _release_on_close(self) -> None:
         """Hands back requests that are not on the device. The one that is has some time to finish."""
