@@ -51,12 +51,44 @@ def test_signing_in_and_out(visitor: BrowserContext, server: LiveServer) -> None
     expect(page.get_by_label("Your key")).to_be_visible()
 
 
+def revoke(server: LiveServer, key_id: str) -> None:
+    server.call(server.services.store.keys.revoke(key_id))
+    server.services.keyring.forget()
+
+
 def test_a_revoked_key_ends_its_session(visitor: BrowserContext, server: LiveServer) -> None:
     new = server.call(server.services.store.keys.create("guest"))
     page = opened(visitor, f"{server.url}/#key={new.key.id}:{new.secret}")
-    server.call(server.services.store.keys.revoke(new.key.id))
+    revoke(server, new.key.id)
     page.reload()
     expect(page.get_by_label("Your key")).to_be_visible()
+
+
+def test_a_key_that_is_revoked_while_the_page_is_open_ends_its_session(
+    visitor: BrowserContext, server: LiveServer
+) -> None:
+    new = server.call(server.services.store.keys.create("guest"))
+    page = opened(visitor, f"{server.url}/#key={new.key.id}:{new.secret}")
+    revoke(server, new.key.id)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # makes the page ask at once
+    expect(page.get_by_label("Your key")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_text("The key of this session was revoked.")
+
+
+def test_the_next_user_of_a_tab_does_not_see_the_requests_of_the_last_one(
+    visitor: BrowserContext, server: LiveServer
+) -> None:
+    page = opened(visitor, f"{server.url}/#key={server.credentials}")
+    compose(page, "a secret fox")
+    generate(page)
+    expect(page.get_by_label("History").get_by_text("a secret fox")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    new = server.call(server.services.store.keys.create("guest"))
+    visitor.route("**/api/requests?*", lambda _: None)  # the list of the next user does not arrive
+    page.get_by_label("Your key").fill(f"{new.key.id}:{new.secret}")
+    page.get_by_role("button", name="Open the playground").click()
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
+    expect(page.get_by_label("History").get_by_text("a secret fox")).not_to_be_visible()
 
 
 def test_the_page_works_behind_tls_and_a_path_prefix(browser: Browser, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 /** The requests of the current key. The server stores them, so all tabs show the same list. */
 
-import { batch, computed, signal } from "@preact/signals";
+import { batch, computed, effect, signal } from "@preact/signals";
 import { fal } from "./fal";
 import { call, getJson } from "./http";
+import { closeIfRevoked, session } from "./session";
 
 export type Input = Record<string, unknown>;
 
@@ -68,6 +69,17 @@ export const mayHaveMore = signal(false);
 export const trouble = signal<string | null>(null);
 export const isBusy = computed(() => requests.value.some((each) => each.state !== "COMPLETED"));
 
+/** The next user of this tab must not see the requests of this one. */
+effect(() => {
+  if (session.value.state !== "closed") return;
+  batch(() => {
+    requests.value = [];
+    loaded.value = false;
+    mayHaveMore.value = false;
+    trouble.value = null;
+  });
+});
+
 export async function refresh(): Promise<void> {
   try {
     const newest = await getJson<VideoRequest[]>(`api/requests?limit=${PAGE_SIZE}`);
@@ -80,7 +92,7 @@ export async function refresh(): Promise<void> {
       trouble.value = null;
     });
   } catch (error) {
-    trouble.value = (error as Error).message;
+    if (!closeIfRevoked(error)) trouble.value = (error as Error).message;
   }
 }
 

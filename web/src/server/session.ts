@@ -49,6 +49,13 @@ export async function signOut(): Promise<void> {
   session.value = { state: "closed", reason: null };
 }
 
+/** Closes the session if the error says that the server no longer accepts it. Returns whether it did. */
+export function closeIfRevoked(error: unknown): boolean {
+  if (!(error instanceof HttpError) || error.status !== 401) return false;
+  session.value = { state: "closed", reason: error.message };
+  return true;
+}
+
 function takeKey(): string | null {
   const match = /^#key=(.+)$/.exec(location.hash);
   // If the URL of a path prefix lacks its trailing slash, links to views would otherwise reload the page.
