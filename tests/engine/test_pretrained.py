@@ -39,8 +39,9 @@ def test_a_loaded_model_is_ready_to_predict(folder: Path) -> None:
     [
         (lambda weights: weights.pop("classifier.bias"), "missing_keys ['classifier.bias']"),
         (lambda weights: weights.update(extra=torch.ones(1)), "unexpected_keys ['extra']"),
+        (lambda weights: weights.update({"classifier.bias": torch.ones(3)}), "mismatched_keys ['classifier.bias']"),
     ],
-    ids=["missing", "unexpected"],
+    ids=["missing", "unexpected", "mismatched"],
 )
 def test_a_weight_that_does_not_fit_is_named(folder: Path, change: Callable[[Weights], object], message: str) -> None:
     weights = load_file(folder / WEIGHTS)
@@ -51,10 +52,26 @@ def test_a_weight_that_does_not_fit_is_named(folder: Path, change: Callable[[Wei
         load(folder)
 
 
-def test_a_weight_of_another_shape_is_refused(folder: Path) -> None:
-    weights = load_file(folder / WEIGHTS) | {"classifier.bias": torch.ones(3)}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=f"^{SETTING}: "):
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (WEIGHTS, "", "header"),
+        (WEIGHTS, "junk" * 9, "header"),
+        ("config.json", '{"model_type": "bert", "hidden_size": "wide"}', "hidden_size"),
+        ("config.json", '{"model_type": "bert", "hidden_act": "magic"}', "magic"),
+    ],
+)
+def test_a_damaged_model_is_reported(folder: Path, name: str, content: str, reason: str) -> None:
+    (folder / name).write_text(content)
+    with pytest.raises(ModelError, match=f"^{SETTING}: cannot load {re.escape(str(folder))}: .*{reason}"):
+        load(folder)
+
+
+def test_a_truncated_model_is_reported(folder: Path) -> None:
+    """A download that was broken off leaves such a file."""
+    weights = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ModelError, match=f"^{SETTING}: cannot load {re.escape(str(folder))}: "):
         load(folder)
 
 
@@ -78,7 +95,10 @@ def test_a_processor_gets_its_options(folder: Path) -> None:
     assert tokenizer.convert_ids_to_tokens(ids) == ["[CLS]", FORBIDDEN, "[SEP]"]
 
 
-def test_a_damaged_processor_is_reported(folder: Path) -> None:
-    (folder / "tokenizer.json").write_text("{")
+@pytest.mark.parametrize(
+    ("name", "content"), [("tokenizer.json", "{"), ("tokenizer.json", "{}"), ("tokenizer_config.json", "[]")]
+)
+def test_a_damaged_processor_is_reported(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
     with pytest.raises(ModelError, match=f"^{SETTING}: cannot load {re.escape(str(folder))}: "):
         load_processor(AutoTokenizer, str(folder), SETTING)

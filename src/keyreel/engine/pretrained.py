@@ -3,10 +3,25 @@
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from keyreel.errors import ModelError
+
+_LOAD_ERRORS = (
+    OSError,
+    ImportError,
+    RuntimeError,
+    ValueError,
+    SafetensorError,
+    # transformers raises these when a file holds something else than it expects.
+    AttributeError,
+    KeyError,
+    TypeError,
+    StrictDataclassError,
+)
 
 
 def load_pretrained(kind: Any, folder: str, setting: str, device: torch.device, dtype: torch.dtype | str) -> nn.Module:
@@ -18,15 +33,19 @@ def load_pretrained(kind: Any, folder: str, setting: str, device: torch.device, 
     transformers_logging.disable_progress_bar()
     try:
         model, report = kind.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported like missing weights
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except _LOAD_ERRORS as error:
         raise _load_error(folder, setting, error) from error
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[what]:
-            raise ModelError(
-                f"{setting}: the model in {folder} does not fit its configuration: {what} {sorted(report[what])[:5]}."
-            )
+        # A mismatched key comes with two shapes.
+        if keys := sorted(key if isinstance(key, str) else key[0] for key in report[what]):
+            raise ModelError(f"{setting}: the model in {folder} does not fit its configuration: {what} {keys[:5]}.")
     loaded: nn.Module = model.eval().requires_grad_(False).to(device)
     return loaded
 
@@ -35,7 +54,7 @@ def load_processor(kind: Any, folder: str, setting: str, **options: Any) -> Any:
     """Loads a tokenizer or picture processor. Raises ModelError."""
     try:
         return kind.from_pretrained(folder, local_files_only=True, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except _LOAD_ERRORS as error:
         raise _load_error(folder, setting, error) from error
 
 
