@@ -50,7 +50,7 @@ async def outcome(store: Store, request_id: str) -> Outcome:
     """Waits until a request is completed."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            changed = store.database.changed
+            changed = store.database.changes.any
             status = await store.requests.status(request_id)
             assert status
             if status.outcome:
@@ -61,7 +61,9 @@ async def outcome(store: Store, request_id: str) -> Outcome:
 def test_a_port_in_use_is_named() -> None:
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
-        with pytest.raises(KeyreelError, match=rf"^Cannot listen on 127\.0\.0\.1, port {port}: Address already in use"):
+        with pytest.raises(
+            KeyreelError, match=rf"^Cannot listen on 127\.0\.0\.1, port {port}: Address already in use\.$"
+        ):
             listen("127.0.0.1", port)
 
 

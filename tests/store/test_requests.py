@@ -1,6 +1,6 @@
 from keyreel.fal.outcomes import Success
 from keyreel.store import Store
-from keyreel.store.records import Depth, Priority, State
+from keyreel.store.records import Depth, Idempotency, Priority, State
 from tests.store.conftest import Clock
 from tests.store.steps import claim, leased, status, submit
 
@@ -22,6 +22,14 @@ async def test_the_status_shows_position_times_and_outcome(store: Store, clock: 
 async def test_an_unknown_request_has_no_status_and_no_log(store: Store) -> None:
     assert await store.requests.status("no such request") is None
     assert await store.requests.log("no such request") == []
+
+
+async def test_a_forgotten_request_is_gone_before_its_row_is_deleted(store: Store) -> None:
+    request_id = await submit(store, idempotency=Idempotency("order 7", "a"))
+    await store.queue.finish(await claim(store), Success({}))
+    assert await store.queue.forget(request_id)
+    assert await store.requests.status(request_id) is None
+    assert await submit(store, idempotency=Idempotency("order 7", "b")) != request_id
 
 
 async def test_live_lists_the_status_of_each_request_that_is_not_completed(store: Store) -> None:

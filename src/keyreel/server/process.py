@@ -1,6 +1,7 @@
 """The server process: HTTP, housekeeping, webhooks and one worker per device. It shuts down cleanly."""
 
 import asyncio
+import os
 import secrets
 import signal
 import socket
@@ -69,7 +70,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise KeyreelError(f"Cannot listen on {host}, port {port}: {error.strerror}.") from None
+        raise KeyreelError(f"Cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}.") from None
     # asyncio does not set it for sockets made this way, and without it each response takes 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

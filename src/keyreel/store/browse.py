@@ -1,14 +1,13 @@
 """Lists requests and webhook calls, newest first, a page at a time, and sums up the stored files."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, func, select
 
 from keyreel.fal.outcomes import JsonObject, Outcome
 from keyreel.store.database import Database
 from keyreel.store.records import State
-from keyreel.store.requests import outcome_columns, outcome_of, position
+from keyreel.store.requests import not_expired, outcome_columns, outcome_of, position
 from keyreel.store.tables import AnyRow, delivery, file, request
 
 
@@ -63,7 +62,7 @@ class Browse:
 
     async def requests(self, *, key_id: str | None = None, before: int | None = None, limit: int) -> list[Listed]:
         """Returns requests of one key, or of all keys. before: only requests with a smaller `seq`."""
-        conditions = [_not_expired(request.c.expires_at, self._now)]
+        conditions = [not_expired(request.c.expires_at, self._now)]
         if key_id is not None:
             conditions.append(request.c.key_id == key_id)
         if before is not None:
@@ -72,7 +71,7 @@ class Browse:
 
     async def request(self, request_id: str) -> Listed | None:
         """Returns one request, or None if it does not exist or has expired."""
-        found = await self._listed(request.c.id == request_id, _not_expired(request.c.expires_at, self._now), limit=1)
+        found = await self._listed(request.c.id == request_id, not_expired(request.c.expires_at, self._now), limit=1)
         return found[0] if found else None
 
     async def usage(self) -> Usage:
@@ -99,10 +98,6 @@ class Browse:
         statement = select(*columns).where(*conditions).order_by(request.c.seq.desc()).limit(limit)
         async with self._database.read() as connection:
             return [_listed(row) for row in await connection.execute(statement)]
-
-
-def _not_expired(expires_at: ColumnElement[Any], now: ColumnElement[float]) -> ColumnElement[bool]:
-    return or_(expires_at.is_(None), expires_at > now)
 
 
 def _listed(row: AnyRow) -> Listed:

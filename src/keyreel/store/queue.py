@@ -161,10 +161,14 @@ class Queue:
         return answer
 
     async def forget(self, request_id: str) -> bool:
-        """Lets a completed request and its video expire now. Returns False if it is not completed or does not exist."""
+        """Lets a completed request and its video expire now, and frees its idempotency key.
+
+        Returns False if it is not completed or does not exist.
+        """
         condition = (request.c.id == request_id) & (request.c.state == State.COMPLETED)
+        values = {"expires_at": self._now, "idempotency_key": None, "idempotency_digest": None}
         async with self._database.write() as connection:
-            forgotten = await connection.execute(update(request).where(condition).values(expires_at=self._now))
+            forgotten = await connection.execute(update(request).where(condition).values(values))
             if forgotten.rowcount:
                 videos = file.c.object.startswith(f"out/{request_id}/", autoescape=True)
                 await connection.execute(update(file).where(videos).values(expires_at=self._now))

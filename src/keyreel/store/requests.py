@@ -1,6 +1,8 @@
 """Reads requests as their clients see them."""
 
-from sqlalchemy import case, func, select, tuple_
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, func, or_, select, tuple_
 
 from keyreel.fal.outcomes import Failure, Outcome, Success
 from keyreel.store.database import Database
@@ -43,8 +45,9 @@ class Requests:
         self._database = database
 
     async def status(self, request_id: str) -> Status | None:
-        """Returns the status of one request with its outcome, or None if it does not exist."""
-        statement = select(*_columns, position.label("position")).where(request.c.id == request_id)
+        """Returns the status of one request with its outcome, or None if it does not exist or has expired."""
+        kept = not_expired(request.c.expires_at, self._database.now)
+        statement = select(*_columns, position.label("position")).where(request.c.id == request_id, kept)
         async with self._database.read() as connection:
             row = (await connection.execute(statement)).one_or_none()
         return _status(row) if row else None
@@ -81,6 +84,10 @@ class Requests:
         async with self._database.read() as connection:
             rows = await connection.execute(statement)
             return [Depth(pool, State(state), count, age) for pool, state, count, age in rows]
+
+
+def not_expired(expires_at: ColumnElement[Any], now: ColumnElement[float]) -> ColumnElement[bool]:
+    return or_(expires_at.is_(None), expires_at > now)
 
 
 def outcome_of(row: AnyRow) -> Outcome | None:
