@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from keyreel.errors import KeyreelError
 from keyreel.files.objects import Objects, ObjectStoreError, open_objects, parts_folder, sweep_files
 from keyreel.store import open_store
 from keyreel.store.records import NewFile
@@ -192,8 +193,16 @@ async def test_leftovers_of_killed_processes_are_removed(folder: Path) -> None:
 
 
 async def test_a_folder_can_be_named_by_url(tmp_path: Path) -> None:
-    await open_objects(f"file://{tmp_path}").put("a", b"1")
-    assert (tmp_path / "a").read_bytes() == b"1"
+    folder = tmp_path / "new" / "my files"
+    await open_objects(folder.as_uri()).put("a", b"1")
+    assert (folder / "a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("location", ["gopher://videos", "s3://", "file:///dev/null/files", "/dev/null/files"])
+def test_a_location_that_cannot_be_used_is_named(location: str) -> None:
+    with pytest.raises(KeyreelError, match=rf"^Cannot open the object store {location}: .*\.$") as refused:
+        open_objects(location)
+    assert "\n" not in str(refused.value)
 
 
 async def test_a_store_in_memory_works_like_a_folder() -> None:

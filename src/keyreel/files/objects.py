@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import obstore
 from obstore.exceptions import BaseError
@@ -152,13 +153,21 @@ class Objects:
 
 
 def open_objects(location: str | Path) -> Objects:
-    """Opens a folder, or a URL such as s3://bucket/folder (credentials and endpoint come from AWS_* variables)."""
-    if "://" in str(location):
-        return Objects(from_url(str(location), retry_config=_RETRIES))
-    folder = Path(location)
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
-    return Objects(LocalStore(folder, automatic_cleanup=True))
+    """Opens a folder, or a URL such as s3://bucket/folder (credentials and endpoint come from AWS_* variables).
+
+    Creates the folder. Raises KeyreelError when the location cannot be used.
+    """
+    scheme, is_url, path = str(location).partition("://")
+    try:
+        if is_url and scheme != "file":
+            return Objects(from_url(str(location), retry_config=_RETRIES))
+        folder = Path(unquote(path) if is_url else location)
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        return Objects(LocalStore(folder, automatic_cleanup=True))
+    except (BaseError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise KeyreelError(f"Cannot open the object store {location}: {reason}.") from error
 
 
 async def sweep_files(store: Store, objects: Objects) -> int:
