@@ -1,7 +1,6 @@
 """Finding and naming models."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,22 +13,6 @@ from keyreel.checkpoints.hub import SHA256
 from keyreel.errors import ModelError
 from keyreel.video.canvas import Grid
 from tests.tiny_checkpoints import single_file, tiny_checkpoint
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("original") / "tiny")
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(original, tmp_path / "tiny")
-
-
-@pytest.fixture
-def file(folder: Path) -> Path:
-    """A single file with the text encoder beside it."""
-    return single_file(folder, folder / "tiny.safetensors")
 
 
 def edit_json(path: Path, **changes: object) -> None:

@@ -12,23 +12,6 @@ from safetensors.numpy import save_file
 from keyreel.checkpoints import checkpoint
 from keyreel.checkpoints.catalogue import find_model
 from keyreel.errors import ModelError
-from tests.tiny_checkpoints import single_file, tiny_checkpoint
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("original") / "tiny")
-
-
-@pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(original, tmp_path / "tiny")
-
-
-@pytest.fixture
-def file(folder: Path) -> Path:
-    """A single file with the text encoder beside it."""
-    return single_file(folder, folder / "tiny.safetensors")
 
 
 class TestSingleFileConfig:
