@@ -86,3 +86,12 @@ async def test_a_topic_of_a_newer_release_is_ignored(stores: tuple[Store, Store]
         await connection.execute(text(f"NOTIFY {CHANNEL}, 'newer meteors'"))
     await submit(gateway)
     await queued
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_store_can_be_closed_while_a_change_is_told(database: Server, turns: int) -> None:
+    async with asyncio.timeout(SOON), open_store(database.url) as store:
+        await woken(store, Topic.CANCEL)
+        store.database.changes.announce(Topic.STATE)
+        for _ in range(turns):
+            await asyncio.sleep(0)

@@ -61,8 +61,10 @@ async def _exchange(engine: AsyncEngine, changes: Changes) -> None:
 async def _tell(driver: Any, changes: Changes, origin: str) -> None:
     """Notifies the other processes of changes until the connection is lost."""
     while True:
+        # Not `wait_for`: in Python 3.11 it ignores a cancellation that comes with the event, and runs for ever.
         with suppress(TimeoutError):
-            await asyncio.wait_for(changes.to_tell.wait(), CHECK_PERIOD)
+            async with asyncio.timeout(CHECK_PERIOD):
+                await changes.to_tell.wait()
         topics = changes.take_untold()
         await driver.execute("; ".join(f"NOTIFY {CHANNEL}, '{origin} {topic}'" for topic in topics) or "SELECT 1")
         await asyncio.sleep(PAUSE)
