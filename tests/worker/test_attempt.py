@@ -6,6 +6,7 @@ import pytest
 
 from keyreel.fal.outcomes import JsonObject
 from keyreel.store import Store
+from keyreel.store.changes import Changes
 from keyreel.store.records import Lease, LeaseStatus, LogLine
 from keyreel.video.events import Stage, Step
 from keyreel.worker import attempt as module
@@ -37,7 +38,7 @@ class FakeStore:
     def __init__(self, queue: FakeQueue) -> None:
         self.queue = queue
         self.database = self.requests = self
-        self.changed = asyncio.Event()
+        self.changes = Changes()
 
     async def status(self, _request_id: str) -> None:
         return None

@@ -10,6 +10,7 @@ import pytest
 
 from keyreel.fal.outcomes import JsonObject
 from keyreel.store import Store
+from keyreel.store.changes import Changes
 from keyreel.store.queue import LEASE, Queue
 from keyreel.store.records import Lease, LeaseStatus, LogLine
 from keyreel.worker import attempt as attempt_module
@@ -33,7 +34,7 @@ class Network:
 
     def __init__(self, clock: Clock, *, is_cut: bool = False, delay: float = 0.0) -> None:
         self.queue = self.database = self.requests = self
-        self.changed = asyncio.Event()
+        self.changes = Changes()
         self._clock, self._is_cut, self._delay = clock, is_cut, delay
 
     async def heartbeat(self, _lease: Lease, _progress: JsonObject | None, _lines: Sequence[LogLine]) -> LeaseStatus:
