@@ -5,9 +5,9 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,28 +91,17 @@ async def serve(
     """
     # Resolving an unknown host name blocks a thread for a long time, and every webhook and input may name another host.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-    server = _new_server(create_app(services, is_gateway=is_gateway), tls)
-    http = asyncio.create_task(_serve_http(server, listener, stop))
-    try:
+    async with _serving_http(create_app(services, is_gateway=is_gateway), listener, stop, tls):
         await _run_tasks(services, workers, stop)
-    finally:
-        server.should_exit = True
-        await http
 
 
 async def serve_workers(services: Services, listener: socket.socket, workers: Workers, stop: asyncio.Event) -> None:
     """Runs workers until `stop` is set, with their health and metrics on `listener`. The API is on gateways."""
     names = [worker_name(services.settings, device) for device in workers.devices]
-    server = _new_server(create_worker_app(services, names), None)
-    http = asyncio.create_task(_serve_http(server, listener, stop))
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_every(REAP_PERIOD, services.store.queue.reap, stop))
-            for name, device in zip(names, workers.devices, strict=True):
-                tasks.create_task(_supervise(services, workers, name, device, stop))
-    finally:
-        server.should_exit = True
-        await http
+    async with _serving_http(create_worker_app(services, names), listener, stop), asyncio.TaskGroup() as tasks:
+        tasks.create_task(_every(REAP_PERIOD, services.store.queue.reap, stop))
+        for name, device in zip(names, workers.devices, strict=True):
+            tasks.create_task(_supervise(services, workers, name, device, stop))
 
 
 def _new_server(app: FastAPI, tls: Certificate | None) -> uvicorn.Server:
@@ -142,6 +131,20 @@ def stop_on_signal(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
+
+
+@asynccontextmanager
+async def _serving_http(
+    app: FastAPI, listener: socket.socket, stop: asyncio.Event, tls: Certificate | None = None
+) -> AsyncIterator[None]:
+    """Answers requests during the block, and the open ones after it. Sets `stop` when the server ends by itself."""
+    server = _new_server(app, tls)
+    http = asyncio.create_task(_serve_http(server, listener, stop))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await http
 
 
 async def _serve_http(server: uvicorn.Server, listener: socket.socket, stop: asyncio.Event) -> None:

@@ -293,7 +293,6 @@ class KeyLimitError(StoreError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"This key may have no more than {limit} requests waiting or running. Try again later.")
-        self.limit = limit
 
 
 class IdempotencyError(StoreError):
@@ -301,7 +300,6 @@ class IdempotencyError(StoreError):
 
     def __init__(self, key: str) -> None:
         super().__init__(f"The idempotency key {key!r} was already used for a different request. Use another key.")
-        self.key = key
 
 
 class LeaseLostError(StoreError):
@@ -309,4 +307,3 @@ class LeaseLostError(StoreError):
 
     def __init__(self, lease: Lease) -> None:
         super().__init__(f"Attempt {lease.attempt} at request {lease.id} has lost its lease.")
-        self.lease = lease
