@@ -31,8 +31,9 @@ gallery: $(VENV)/.engine ## Make the videos and pictures of docs/gallery.md
 test: lint types programs ## Run lint, types and every test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
+# One process and one thread of torch per core.
 test-fast: $(VENV)/.dev ## Run the tests that take no more than a few seconds each
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m 'not slow' -n auto --dist worksteal
 
 page: $(VENV)/.dev ## Build the playground into the package
 	$(BIN)/python web/hatch_build.py

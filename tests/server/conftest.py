@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from tests.server.live import LiveServer, live_server
-from tests.server.storage_api import KIB, Api, open_api
+from tests.server.storage_api import KIB, TRUST, Api, open_api
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 @pytest.fixture
 def http(server: LiveServer) -> Iterator[httpx.Client]:
     """A client with the user's key."""
-    with httpx.Client(base_url=server.url, headers=server.headers, timeout=20, trust_env=False) as client:
+    with httpx.Client(base_url=server.url, headers=server.headers, timeout=20, trust_env=False, verify=TRUST) as client:
         yield client
     # A request that a test left running would block the worker.
     server.worker.paused = False

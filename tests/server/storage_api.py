@@ -1,5 +1,6 @@
 """The API in this process, without a port, for tests of files and uploads."""
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from keyreel.store.records import File, NewFile, NewKey
 
 KIB = 1024
 URL = "http://keyreel.test"
+TRUST = ssl.create_default_context()
+"""Made once, because clients take 30 ms to make their own."""
 
 
 @dataclass
@@ -60,7 +63,7 @@ async def open_api(folder: Path, **settings: Any) -> AsyncIterator[Api]:
         async with open_services(chosen, URL) as services:
             app = create_app(services)
             key, other = await services.store.keys.create("one"), await services.store.keys.create("other")
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=URL) as client:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=URL, verify=TRUST) as client:
                 yield Api(app, services, client, key, other)
 
 

@@ -249,12 +249,12 @@ def parse_data_uri(source: str, max_bytes: int, loc: Loc) -> tuple[str | None, b
         if not comma:
             raise ValueError("no comma")
         content = unquote_to_bytes(payload)
-        _check_size(len(content) * 3 // 4 - 2 if is_base64 else len(content), max_bytes, loc)
         if is_base64:
             content = _decode_base64(content)
     except ValueError:
         message = "This is not a valid data URI. It should look like data:image/png;base64,iVBORw0..."
         raise _failed(loc, message) from None
+    _check_size(len(content), max_bytes, loc)
     return head.partition(";")[0].strip().lower() or None, content
 
 

@@ -1,5 +1,7 @@
 """Migrates a database's tables."""
 
+from functools import cache
+
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -15,14 +17,22 @@ def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         # Several servers may start together: the first one migrates while the others wait.
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
-    config = Config()
-    config.set_main_option("script_location", "keyreel.store:migrations")
-    config.attributes["connection"] = connection
-    if _is_known(MigrationContext.configure(connection).get_current_revision(), config):
+    revision = MigrationContext.configure(connection).get_current_revision()
+    # An unknown revision is of a newer release. Migrations only add, so this release can use its tables.
+    if revision is None or revision in _older_revisions():
+        config = _config()
+        config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
-def _is_known(revision: str | None, config: Config) -> bool:
-    """Returns False for the revision of a newer release. Migrations only add, so this release can use its tables."""
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    return revision is None or revision in known
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", "keyreel.store:migrations")
+    return config
+
+
+@cache
+def _older_revisions() -> frozenset[str]:
+    """Returns the revisions from which there are migrations to run."""
+    script = ScriptDirectory.from_config(_config())
+    return frozenset(step.revision for step in script.walk_revisions() if not step.is_head)
