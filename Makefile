@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# One process per core, with one thread of torch. The environment's own Node comes before any other: fal's JavaScript
+# client runs in it.
+PYTEST = OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model bench-server chaos clean
@@ -27,13 +30,11 @@ docs: $(VENV)/.engine ## Write docs/reference/ from the code
 gallery: $(VENV)/.engine ## Make the videos and pictures of docs/gallery.md
 	$(BIN)/python -m training.gallery
 
-# With the environment's own Node before any other: fal's JavaScript client runs in it.
 test: lint types programs ## Run lint, types and every test
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	$(PYTEST)
 
-# One process and one thread of torch per core.
 test-fast: $(VENV)/.dev ## Run the tests that take no more than a few seconds each
-	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m 'not slow' -n auto --dist worksteal
+	$(PYTEST) -m 'not slow'
 
 page: $(VENV)/.dev ## Build the playground into the package
 	$(BIN)/python web/hatch_build.py
