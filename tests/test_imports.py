@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "keyreel"
 ROW = re.compile(r"^\| `(?P<name>\w+?)(?:/|\.py)` \|[^|]*\| (?P<imports>[^|]*) \|$", re.MULTILINE)
-DOCSTRING = re.compile(r"^May import: (?P<imports>.*)\.$", re.MULTILINE)
+DOCSTRING = re.compile(r"^May import: (?P<imports>[^.]*)\.$", re.MULTILINE)
 EVERYTHING = "everything"
 
 

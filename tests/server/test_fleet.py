@@ -8,18 +8,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from keyreel.cli.local_server import LocalServer
 from keyreel.media.mp4 import read_metadata
+from tests.server.collector import collecting
 from tests.server.live import ENDPOINT
 from tests.store.postgres import Server, find_programs, restartable_server
 
 pytestmark = pytest.mark.slow
 
-INPUT = {
+INPUT: dict[str, Any] = {
     "prompt": "a red circle",
     "resolution": "480p",
     "aspect_ratio": "1:1",
@@ -106,6 +108,33 @@ def test_a_worker_makes_the_video_of_a_request_to_a_gateway(
         assert workers == [], "a drained worker leaves the list"
 
 
+def test_a_request_is_one_trace_across_processes(settings: dict[str, str], checkpoint: Path, tmp_path: Path) -> None:
+    with collecting() as collector:
+        traced = {
+            **settings,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+            "KEYREEL_ALLOW_HOSTS": "127.0.0.1",
+        }
+        with (
+            running(tmp_path / "gateway", traced, "serve", "--no-worker") as (_, gateway),
+            running(tmp_path / "worker", traced, "worker", "--model", str(checkpoint), "--device", "cpu"),
+            httpx.Client(headers={"Authorization": f"Key {ADMIN}"}, timeout=TIMEOUT, trust_env=False) as http,
+        ):
+            webhook = {"fal_webhook": f"{collector.url}/hook"}
+            submitted = http.post(f"{gateway}/queue/{ENDPOINT}", json=INPUT, params=webhook).json()
+            stream = http.get(f"{gateway}/queue/{ENDPOINT}/requests/{submitted['request_id']}/status/stream")
+            assert '"COMPLETED"' in stream.text
+            collector.called.wait(TIMEOUT)
+        spans = {span.name: span for span in collector.spans()}
+        assert len({span.trace_id for span in spans.values()}) == 1, "FastAPI and others add no spans of their own"
+        for name in ("queue", "attempt", "webhook"):
+            assert spans[name].parent_span_id == spans["submit"].span_id
+        for stage in ("denoise", "decode"):
+            assert spans[stage].parent_span_id == spans["attempt"].span_id
+        assert not any(secret.encode() in body for body in collector.bodies for secret in (INPUT["prompt"], "/hook"))
+
+
 def test_what_a_fleet_needs_is_named(settings: dict[str, str], tmp_path: Path) -> None:
     del settings["KEYREEL_SECRET"], settings["KEYREEL_OBJECT_STORE"]
     for command in (("worker",), ("serve", "--no-worker")):
@@ -123,4 +152,4 @@ def test_migrate_prints_the_revision(settings: dict[str, str], tmp_path: Path) -
     environment = os.environ | settings | {"KEYREEL_DATA_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "keyreel", "migrate"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=TIMEOUT)
-    assert done.stdout == "The tables are at revision 0004.\n"
+    assert done.stdout == "The tables are at revision 0006.\n"

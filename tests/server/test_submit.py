@@ -4,6 +4,7 @@ import httpx
 
 from tests.server.live import ENDPOINT, LiveServer
 from tests.server.queue_api import finish, submit
+from tests.spans import recorder, span_id
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
@@ -28,3 +29,14 @@ def test_data_uris_become_files(http: httpx.Client, server: LiveServer) -> None:
     file = http.get(stored["image_url"], headers={"Authorization": ""})
     assert file.headers["content-type"] == "image/png"
     assert file.content.startswith(b"\x89PNG")
+
+
+def test_a_request_continues_the_clients_trace(http: httpx.Client, server: LiveServer) -> None:
+    recorder().clear()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    submitted = submit(http, "a secret", headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+    finish(http, submitted)
+    (span,) = (span for span in recorder().get_finished_spans() if span.name == "submit")
+    lease = next(lease for lease in server.worker.leases if lease.id == submitted["request_id"])
+    assert lease.traceparent == f"00-{trace}-{span_id(span):016x}-01"
+    assert span.attributes == {"keyreel.endpoint": ENDPOINT, "keyreel.request_id": submitted["request_id"]}

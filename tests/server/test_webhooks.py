@@ -27,6 +27,7 @@ from keyreel.store.deliveries import Deliveries
 from keyreel.store.records import Delivery, NewRequest
 from keyreel.store.tables import delivery
 from tests.server.webhook_receiver import Call, receiver, verify, verify_by_jwks
+from tests.spans import recorder, span_id
 from tests.store.conftest import Clock, empty_store
 
 OUTPUT = {"prompt": "a cat \ud83d", "seed": 7, "video": {"url": "http://127.0.0.1/files/x/v.mp4"}}
@@ -77,9 +78,10 @@ async def delivering(store: Store, session: aiohttp.ClientSession, signer: Signe
         await task
 
 
-async def complete(store: Store, url: str, outcome: Outcome | None = None) -> str:
+async def complete(store: Store, url: str, outcome: Outcome | None = None, traceparent: str | None = None) -> str:
     """Completes a request with a webhook. Returns its id."""
-    new = NewRequest(endpoint="fal-ai/ltx", key_id="key-1", input={}, seed=7, webhook_url=url)
+    endpoint = "fal-ai/ltx"
+    new = NewRequest(endpoint=endpoint, key_id="key-1", input={}, seed=7, webhook_url=url, traceparent=traceparent)
     await store.queue.submit(new)
     lease = await store.queue.claim("worker")
     assert lease is not None
@@ -353,3 +355,17 @@ async def test_each_of_many_deliveries_is_made_once(
         received = [(await server.next()).headers["X-Fal-Webhook-Request-Id"] for _ in expected]
     assert set(received) == expected
     assert server.calls.empty()
+
+
+async def test_a_call_is_part_of_the_requests_trace(
+    store: Store, session: aiohttp.ClientSession, signer: Signer
+) -> None:
+    recorder().clear()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    async with receiver(503) as server, delivering(store, session, signer):
+        await complete(store, server.url, traceparent=f"00-{trace}-b7ad6b7169203331-01")
+        call = await server.next()
+        await recorded(store)
+    (span,) = recorder().get_finished_spans()
+    assert call.headers["traceparent"] == f"00-{trace}-{span_id(span):016x}-01"
+    assert (span.name, span.status.description) == ("webhook", "DeliveryError")

@@ -48,10 +48,18 @@ class Bench:
     context: WorkerContext
 
     async def submit(
-        self, prompt: str = "a red circle", *, key_id: str = "key", retry: bool = True, **changes: Any
+        self,
+        prompt: str = "a red circle",
+        *,
+        key_id: str = "key",
+        retry: bool = True,
+        traceparent: str | None = None,
+        **changes: Any,
     ) -> str:
         request = SMALL | {"prompt": prompt} | changes
-        new = NewRequest(endpoint=ENDPOINT, key_id=key_id, input=request, seed=SEED, retry=retry)
+        new = NewRequest(
+            endpoint=ENDPOINT, key_id=key_id, input=request, seed=SEED, retry=retry, traceparent=traceparent
+        )
         return (await self.store.queue.submit(new)).id
 
     async def wait_until(self, request_id: str, condition: Callable[[Status], object]) -> Status:

@@ -8,6 +8,7 @@ import pytest
 from keyreel.store import open_store
 from keyreel.store.queue import LEASE
 from keyreel.store.records import State, Status
+from tests.spans import children, recorder
 from tests.store.conftest import Clock, wipe
 from tests.worker.conftest import PATIENCE, Bench, Gate, new_bench, steps_done
 from tests.worker.faces import PORTRAIT
@@ -71,6 +72,22 @@ async def test_requests_leave_no_tasks_and_no_open_files(shared_bench: Bench) ->
     await shared_bench.output(await shared_bench.submit())
     assert tasks <= before[0] + 2
     assert files <= before[1] + 4
+
+
+@module_loop
+async def test_each_attempt_is_a_span_with_its_stages(shared_bench: Bench) -> None:
+    recorder().clear()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    await shared_bench.output(await shared_bench.submit(traceparent=f"00-{trace}-b7ad6b7169203331-01"))
+    failed = await shared_bench.submit("fail", retry=False)
+    await shared_bench.failure(failed)
+    await shared_bench.output(await shared_bench.submit())  # the spans of the others have ended before
+    spans = [span for span in recorder().get_finished_spans() if span.context]
+    queue, attempt = (next(span for span in spans if span.name == name) for name in ("queue", "attempt"))
+    assert {f"{span.context.trace_id:032x}" for span in (queue, attempt) if span.context} == {trace}
+    assert children(spans, attempt)[-2:] == ["denoise", "decode"]
+    reasons = {span.attributes["keyreel.request_id"]: span.status.description for span in spans if span.attributes}
+    assert reasons[failed] == "runner_server_error"
 
 
 def is_completed_or_at(step: int, status: Status) -> bool:

@@ -1,6 +1,7 @@
-from keyreel import metrics
+from keyreel import metrics, traces
 from keyreel.video.events import Stage, Step
 from keyreel.worker.stopwatch import Stopwatch
+from tests.spans import children, recorder
 from tests.worker.clock import ManualClock
 
 
@@ -16,3 +17,14 @@ def test_stages_and_steps_are_counted_in_the_metrics() -> None:
     assert watch.end() == 8
     assert observed.get() - seconds == 3
     assert metrics.STEPS._value.get() - before == 5
+
+
+def test_each_stage_is_a_span_even_one_that_did_not_end_well() -> None:
+    recorder().clear()
+    with traces.span("attempt"):
+        watch = Stopwatch(ManualClock())
+        for event in (Stage("denoise", 2), Step(1), Stage("decode", 9)):
+            watch.record(event)
+        watch.close()
+    spans = list(recorder().get_finished_spans())
+    assert children(spans, spans[-1]) == ["denoise", "decode"]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import certifi
 import typer
 
+from keyreel import traces
 from keyreel.cli.local_server import LocalServer
 from keyreel.errors import KeyreelError
 from keyreel.fal.endpoints import MULTICONDITIONING
@@ -44,7 +45,7 @@ def serve(
     configure_logs()
     settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
     workers = Workers(model, tuple(device or [None])) if worker else None
-    with errors_reported():
+    with errors_reported(), traces.exported():
         asyncio.run(_serve(settings, host, port, workers, tls=tls))
 
 

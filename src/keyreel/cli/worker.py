@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from keyreel import traces
 from keyreel.cli.serve import errors_reported
 from keyreel.server.logs import configure_logs
 from keyreel.server.process import Workers, listen, serve_workers, stop_on_signal
@@ -27,7 +28,7 @@ def worker(
     SIGTERM drains: the workers take no new request and finish or hand back the ones they have.
     """
     configure_logs()
-    with errors_reported():
+    with errors_reported(), traces.exported():
         asyncio.run(_run(Settings(), host, port, Workers(model, tuple(device or [None]), pool=pool)))
 
 

@@ -2,5 +2,5 @@
 
 `routes` has one module per group of routes. Nothing in this package imports torch.
 
-May import: checkpoints, errors, fal, files, inputs, metrics, net, settings, store, version, video, worker.
+May import: checkpoints, errors, fal, files, inputs, metrics, net, settings, store, traces, version, video, worker.
 """

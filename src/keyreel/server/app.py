@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -39,11 +40,15 @@ EXPOSED = (
 )
 """Response headers that scripts of other origins may read."""
 
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+"""FastAPI's own spans would hold URLs with tokens, one for each poll. Keyreel traces requests: see keyreel.traces."""
+
 
 def create_app(services: Services, *, is_gateway: bool = False) -> FastAPI:
     """Returns the application with all its routes. is_gateway: no worker belongs to this process."""
     app = FastAPI(
         title="Keyreel",
+        telemetry=_NO_TELEMETRY,
         version=__version__,
         description="Self-hosted video generation that speaks fal's protocol.",
         default_response_class=Json,
@@ -73,7 +78,13 @@ def create_app(services: Services, *, is_gateway: bool = False) -> FastAPI:
 
 def create_worker_app(services: Services, names: Collection[str]) -> FastAPI:
     """Returns the application of a process that only runs the workers `names`: health and metrics."""
-    app = FastAPI(title="Keyreel worker", version=__version__, openapi_url=None, default_response_class=Json)
+    app = FastAPI(
+        title="Keyreel worker",
+        telemetry=_NO_TELEMETRY,
+        version=__version__,
+        openapi_url=None,
+        default_response_class=Json,
+    )
     app.state.services = services
     install_handlers(app)
     app.include_router(health.worker_router(names))

@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from keyreel import traces
 from keyreel.errors import RequestError
 from keyreel.fal.outcomes import JsonObject
 from keyreel.server.errors import PlatformError
@@ -44,6 +45,8 @@ class Options:
     """Whether input and outcome are kept for the operator's full retention time."""
     video: Lifecycle
     idempotency_key: str | None
+    traceparent: str | None
+    """The client's span (W3C Trace Context)."""
 
     @classmethod
     def of(cls, request: Request) -> "Options":
@@ -58,6 +61,7 @@ class Options:
             store=headers.get("x-fal-store-io") != "0",
             video=parse_lifecycle(headers.get("x-fal-object-lifecycle-preference")),
             idempotency_key=headers.get("idempotency-key"),
+            traceparent=headers.get(traces.HEADER),
         )
 
     def idempotency(self, endpoint_id: str, digest: str) -> Idempotency | None:

@@ -5,6 +5,9 @@ import secrets
 from collections.abc import Iterator
 from uuid import uuid4
 
+from opentelemetry.trace import SpanKind
+
+from keyreel import traces
 from keyreel.errors import RequestError
 from keyreel.fal.endpoints import Endpoint
 from keyreel.fal.outcomes import JsonObject
@@ -23,6 +26,13 @@ _SINGLE_IMAGE = "image_url"
 
 async def submit_request(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> Submitted:
     """Queues a request. Raises QueueFullError, KeyLimitError or IdempotencyError."""
+    with traces.span("submit", options.traceparent, SpanKind.SERVER, endpoint=endpoint.id) as span:
+        submitted = await _submit(services, key, endpoint, body, options)
+        span.set_attribute("keyreel.request_id", submitted.id)
+        return submitted
+
+
+async def _submit(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> Submitted:
     await _store_data_uris(services, key, body.input)
     new = NewRequest(
         endpoint=endpoint.id,
@@ -39,6 +49,7 @@ async def submit_request(services: Services, key: Key, endpoint: Endpoint, body:
         retention=_retention(services.settings, options),
         output_lifetime=_shorter(options.video.lifetime, services.settings.output_lifetime),
         output_acl=options.video.acl,
+        traceparent=traces.traceparent(),
     )
     return await services.store.queue.submit(new)
 

@@ -6,15 +6,17 @@ import json
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 import aiohttp
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from opentelemetry.trace import SpanKind
 from yarl import URL
 
+from keyreel import traces
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
 from keyreel.net.addresses import RefusedAddressError
 from keyreel.store import STORE_ERRORS, Store
@@ -153,7 +155,8 @@ class _Deliverer:
             key = delivery.key_id
             receiver = self._limited_slot(AT_ONCE_PER_RECEIVER, key, str(URL(delivery.url).origin()))
             async with receiver, self._limited_slot(AT_ONCE_PER_KEY, key):
-                await self._post(delivery)
+                with _span(delivery):
+                    await self._post(delivery)
         except DeliveryError as error:
             return error
         except (ValueError, aiohttp.NonHttpUrlClientError):  # aiohttp.InvalidURL is a ValueError
@@ -183,7 +186,7 @@ class _Deliverer:
         call = self._session.post(
             delivery.url,
             data=body,
-            headers={"Content-Type": "application/json", **headers},
+            headers={"Content-Type": "application/json", **headers, **traces.headers()},
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout),
         )
@@ -191,6 +194,11 @@ class _Deliverer:
             if not 200 <= response.status < 300:
                 redirects = 300 <= response.status < 400
                 raise DeliveryError(f"The receiver answered with status {response.status}.", permanent=redirects)
+
+
+def _span(delivery: Delivery) -> AbstractContextManager[object]:
+    facts: dict[str, str | int] = {"request_id": delivery.request_id, "attempt": delivery.attempt}
+    return traces.span("webhook", delivery.traceparent, SpanKind.CLIENT, **facts)
 
 
 def _delivery_error(error: Exception) -> DeliveryError:

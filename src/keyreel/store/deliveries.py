@@ -31,6 +31,7 @@ class Deliveries:
                 delivery.c.request_id,
                 request.c.webhook_url,
                 request.c.key_id,
+                request.c.traceparent,
                 *outcome_columns,
             )
             .join(request, request.c.id == delivery.c.request_id)
@@ -86,4 +87,4 @@ def _held_by(claimed: Delivery) -> ColumnElement[bool]:
 def _delivery(row: AnyRow) -> Delivery:
     outcome = outcome_of(row)
     assert outcome is not None, "only a completed request has a delivery"  # noqa: S101
-    return Delivery(row.id, row.attempt + 1, row.webhook_url, row.request_id, row.key_id, outcome)
+    return Delivery(row.id, row.attempt + 1, row.webhook_url, row.request_id, row.key_id, outcome, row.traceparent)

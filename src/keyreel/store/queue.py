@@ -233,6 +233,7 @@ class Queue:
             "retention": new.retention,
             "output_lifetime": new.output_lifetime,
             "output_acl": new.output_acl,
+            "traceparent": new.traceparent,
             "attempt": 0,
             "failures": 0,
             "max_failures": MAX_FAILURES if new.retry else 1,

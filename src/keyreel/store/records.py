@@ -86,6 +86,8 @@ class NewRequest:
     """How long the video is kept; None keeps it without limit."""
     output_acl: JsonObject | None = None
     """Who may read the video; None lets everyone with the link read it."""
+    traceparent: str | None = None
+    """The span of the submit, in which the spans of attempts and webhooks continue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Lease:
     created: float
     output_lifetime: float | None = None
     output_acl: JsonObject | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,7 @@ class Delivery:
     request_id: str
     key_id: str
     outcome: Outcome
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

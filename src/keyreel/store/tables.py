@@ -62,6 +62,7 @@ request = Table(
     Column("retention", Double, nullable=False),
     Column("output_lifetime", Double),
     Column("output_acl", Json),
+    Column("traceparent", CleanText),
     Column("attempt", Integer, nullable=False),
     Column("failures", Integer, nullable=False),
     Column("max_failures", Integer, nullable=False),

@@ -19,5 +19,6 @@ retries.py         the retry policy for the store
 waiting.py         waits for several events
 stopwatch.py       measures an attempt and its stages
 
-May import: checkpoints, engine, errors, fal, files, guard, inputs, media, metrics, net, safety, settings, store, video.
+May import: checkpoints, engine, errors, fal, files, guard, inputs, media, metrics, net, safety, settings, store,
+traces, video.
 """

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import structlog
 
-from keyreel import metrics
+from keyreel import metrics, traces
 from keyreel.errors import RequestError
 from keyreel.fal.outcomes import CANCELLED, Failure, Success, request_failure
 from keyreel.fal.schema import File, Output, Request
@@ -48,7 +48,7 @@ async def complete(context: WorkerContext, attempt: Attempt, request: Request, v
 async def refuse(queue: Queue, attempt: Attempt, error: RequestError) -> None:
     """Completes a request that is itself at fault: another attempt would fail as well."""
     failure = request_failure(error)
-    metrics.FAILURES.labels(failure.type).inc()
+    _count(failure.type)
     _log.info("refused", reason=failure.message)
     await _write_error(attempt, failure.message)
     await retry_on_store_error(lambda: queue.finish(attempt.lease, failure))
@@ -57,14 +57,14 @@ async def refuse(queue: Queue, attempt: Attempt, error: RequestError) -> None:
 async def retry(queue: Queue, attempt: Attempt, error: Exception) -> None:
     """Ends the attempt with an error that is not the request's fault. The queue decides whether to try again."""
     failure = Failure(str(error) or type(error).__name__, MACHINE_FAILURE)
-    metrics.FAILURES.labels(failure.type).inc()
+    _count(failure.type)
     await _write_error(attempt, f"Attempt {attempt.lease.attempt} failed: {failure.message}")
     await retry_on_store_error(lambda: queue.retry(attempt.lease, failure))
 
 
 async def give_up(queue: Queue, attempt: Attempt, why: Interruption) -> None:
     """Ends an interrupted attempt: completes a cancelled request, hands back a released one."""
-    metrics.FAILURES.labels(why.name.lower()).inc()
+    _count(why.name.lower())
     _log.info("interrupted", why=why.name)
     match why:
         case Interruption.CANCELLED:
@@ -73,6 +73,12 @@ async def give_up(queue: Queue, attempt: Attempt, why: Interruption) -> None:
             await retry_on_store_error(lambda: queue.hand_back(attempt.lease))
         case Interruption.LOST | Interruption.CUT_OFF:
             pass
+
+
+def _count(reason: str) -> None:
+    """Adds an attempt that made no video to the metrics and marks its trace."""
+    metrics.FAILURES.labels(reason).inc()
+    traces.fail(reason)
 
 
 async def _write_error(attempt: Attempt, message: str) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import structlog
+from opentelemetry.trace import SpanKind
 
+from keyreel import traces
 from keyreel.errors import RequestError
 from keyreel.fal.endpoints import ENDPOINTS
 from keyreel.fal.schema import Request
@@ -110,7 +112,13 @@ class Session:
         self._attempts.add(attempt)
         if self._is_closing:
             attempt.interrupt(Interruption.RELEASED)
-        with structlog.contextvars.bound_contextvars(request_id=lease.id, attempt=lease.attempt):
+        if lease.attempt == 1:
+            traces.record("queue", lease.created, lease.traceparent)
+        facts: dict[str, str | int] = {"request_id": lease.id, "attempt": lease.attempt}
+        with (
+            structlog.contextvars.bound_contextvars(**facts),
+            traces.span("attempt", lease.traceparent, SpanKind.CONSUMER, worker=self._context.name, **facts),
+        ):
             try:
                 async with attempt.heartbeats():
                     await self._make_or_fail(attempt, may_claim_next)
@@ -120,6 +128,7 @@ class Session:
                 # The lease expires, and the request goes back into the queue.
                 _log.exception("outcome_not_recorded")
             finally:
+                attempt.stopwatch.close()
                 may_claim_next.set()
                 self._attempts.discard(attempt)
 
