@@ -46,8 +46,8 @@ class Settings(BaseSettings):
     admin_key: str | None = Field(
         default=None,
         repr=False,
-        description="Key of an administrator, `id:secret`, that the server adds when it starts. Without it, the first "
-        "start makes a key and prints it.",
+        description="Key of an administrator, `id:secret`, that the server adds when it starts, in place of the one "
+        "before. Without it, the first start makes a key and prints it.",
     )
     secret: str | None = Field(
         default=None,

@@ -248,3 +248,20 @@ async def test_one_sweep_deletes_many_files(objects: Objects, tmp_path: Path) ->
             )
         assert await sweep_files(store, objects) == 120
         assert await store.files.expired() == []
+
+
+async def test_a_file_that_cannot_be_deleted_does_not_keep_others_from_it(
+    objects: Objects, folder: Path, tmp_path: Path
+) -> None:
+    async with open_store(f"sqlite:///{tmp_path / 'keyreel.db'}") as store:
+        for name in ("stuck/file", "other"):
+            await store.files.add(
+                NewFile(key_id="key", object=name, name=name, content_type="text/plain", size=1, lifetime=-1.0)
+            )
+        await objects.put("other", b"1")
+        (folder / "stuck" / "file").mkdir(parents=True)
+        assert await sweep_files(store, objects) == 1
+        assert await objects.size("other") is None
+        assert [file.object for file in await store.files.expired()] == ["stuck/file"]
+        (folder / "stuck" / "file").rmdir()
+        assert await sweep_files(store, objects) == 1

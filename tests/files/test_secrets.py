@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from keyreel.files.secrets import derive_secret, load_secret
+from keyreel.files.secrets import derive_secret, load_secret, make_private
 
 LINKS = "0314a075645073cfe425503359c6272ca615767bdd7425a15d8144f955c55467"
 """HKDF-SHA256 without a salt, info `keyreel links`."""
@@ -43,3 +43,11 @@ def test_a_damaged_secret_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"short")
     with pytest.raises(ValueError, match="damaged"):
         load_secret(tmp_path / "secret")
+
+
+def test_other_users_cannot_enter_a_private_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o755)
+    for private in (folder, tmp_path / "new"):
+        make_private(private)
+        assert private.stat().st_mode & 0o777 == 0o700

@@ -146,3 +146,12 @@ def test_a_get_takes_the_input_from_the_query(http: httpx.Client) -> None:
     answer = http.get(f"/queue/{ENDPOINT}", params={"prompt": "a fox", "seed": "11"}).json()
     finish(http, answer)
     assert http.get(answer["response_url"]).json()["seed"] == 11
+
+
+def test_the_fields_of_a_get_belong_to_its_idempotency_key(http: httpx.Client) -> None:
+    headers = {"Idempotency-Key": "get"}
+    first = http.get(f"/queue/{ENDPOINT}", params={"prompt": "a fox"}, headers=headers).json()
+    same = http.get(f"/queue/{ENDPOINT}", params={"prompt": "a fox"}, headers=headers).json()
+    other = http.get(f"/queue/{ENDPOINT}", params={"prompt": "a cat"}, headers=headers)
+    assert first["request_id"] == same["request_id"]
+    assert other.status_code == 400

@@ -1,6 +1,7 @@
 """What a submit stores in the queue."""
 
 import httpx
+import pytest
 
 from tests.server.live import ENDPOINT, LiveServer
 from tests.server.queue_api import finish, submit
@@ -40,3 +41,15 @@ def test_a_request_continues_the_clients_trace(http: httpx.Client, server: LiveS
     lease = next(lease for lease in server.worker.leases if lease.id == submitted["request_id"])
     assert lease.traceparent == f"00-{trace}-{span_id(span):016x}-01"
     assert span.attributes == {"keyreel.endpoint": ENDPOINT, "keyreel.request_id": submitted["request_id"]}
+
+
+@pytest.mark.parametrize("again", [{"prompt": "a fox"}, {"prompt": "a cat"}])
+def test_data_uris_of_a_request_that_is_not_queued_are_deleted(
+    http: httpx.Client, server: LiveServer, again: dict[str, str]
+) -> None:
+    headers = {"Idempotency-Key": str(again)}
+    images = {"images": [{"image_url": PIXEL}]}
+    finish(http, http.post(f"/queue/{ENDPOINT}", json={"prompt": "a fox", **images}, headers=headers).json())
+    stored = server.call(server.services.store.browse.usage())
+    http.post(f"/queue/{ENDPOINT}", json={**again, **images}, headers=headers)
+    assert server.call(server.services.store.browse.usage()) == stored

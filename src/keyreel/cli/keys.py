@@ -15,6 +15,7 @@ from rich.table import Column, Table
 
 from keyreel.cli.local_server import LocalServer
 from keyreel.errors import KeyreelError
+from keyreel.files.secrets import make_private
 from keyreel.server.startup import database_url
 from keyreel.settings import Settings
 from keyreel.store import open_store
@@ -122,7 +123,7 @@ class DatabaseKeys:
 def _key_manager(data_dir: Path | None) -> Iterator[KeyManager]:
     """Yields the keys of the server on `data_dir`. Prints errors of the block and ends the command."""
     settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_private(settings.data_dir)
     server = LocalServer.find(settings.data_dir)
     try:
         yield ServerKeys(server) if server and server.answers() else DatabaseKeys(database_url(settings))

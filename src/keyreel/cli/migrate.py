@@ -5,6 +5,7 @@ import asyncio
 import typer
 
 from keyreel.cli.serve import errors_reported
+from keyreel.files.secrets import make_private
 from keyreel.server.startup import database_url
 from keyreel.settings import Settings
 from keyreel.store import open_store
@@ -20,6 +21,6 @@ def migrate() -> None:
 
 
 async def _migrate(settings: Settings) -> str:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_private(settings.data_dir)
     async with open_store(database_url(settings)) as store:
         return await store.database.revision()

@@ -28,6 +28,9 @@ from keyreel.settings import Settings
 from keyreel.store.records import NewKey
 from keyreel.version import __version__
 
+PRIVATE = 0o077
+"""The umask of servers and workers: what they write is for their own user."""
+
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 listens on all.")] = "127.0.0.1",
@@ -43,6 +46,7 @@ def serve(
 ) -> None:
     """Serve fal's API, with queue, workers and files on this machine."""
     configure_logs()
+    os.umask(PRIVATE)
     settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
     workers = Workers(model, tuple(device or [None])) if worker else None
     with errors_reported(), traces.exported():

@@ -1,12 +1,13 @@
 """`keyreel worker`: runs the workers of one machine in a fleet."""
 
 import asyncio
+import os
 from typing import Annotated
 
 import typer
 
 from keyreel import traces
-from keyreel.cli.serve import errors_reported
+from keyreel.cli.serve import PRIVATE, errors_reported
 from keyreel.server.logs import configure_logs
 from keyreel.server.process import Workers, listen, serve_workers, stop_on_signal
 from keyreel.server.startup import check_fleet, open_services
@@ -28,6 +29,7 @@ def worker(
     SIGTERM drains: the workers take no new request and finish or hand back the ones they have.
     """
     configure_logs()
+    os.umask(PRIVATE)
     with errors_reported(), traces.exported():
         asyncio.run(_run(Settings(), host, port, Workers(model, tuple(device or [None]), pool=pool)))
 

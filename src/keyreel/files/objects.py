@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import obstore
+import structlog
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
@@ -29,6 +30,10 @@ _PARTS_IN_FLIGHT = 4
 _RETRIES: "RetryConfig" = {"max_retries": 5, "retry_timeout": timedelta(seconds=15)}
 """A request to a bucket that is away fails after this time. Without a limit, one read hung for 91 seconds."""
 _DAY = 86_400.0
+_MAX_FAILED = 100
+"""Files that one sweep fails to delete before it ends."""
+
+_log = structlog.get_logger(__name__)
 
 
 class ObjectStoreError(KeyreelError, OSError):
@@ -171,14 +176,22 @@ def open_objects(location: str | Path) -> Objects:
 
 
 async def sweep_files(store: Store, objects: Objects) -> int:
-    """Deletes expired files and returns their number. Each object is deleted before its row: see store.files."""
-    swept = 0
-    while expired := await store.files.expired():
+    """Deletes expired files and returns their number. Those that the object store cannot delete are tried again later.
+
+    Each object is deleted before its row: see store.files.
+    """
+    swept, kept = 0, set[str]()
+    while len(kept) < _MAX_FAILED and (expired := await store.files.expired(besides=kept)):
         for file in expired:
-            await objects.delete(file.object)
-            await objects.delete_folder(parts_folder(file.id))
+            try:
+                await objects.delete(file.object)
+                await objects.delete_folder(parts_folder(file.id))
+            except OSError as error:
+                _log.warning("file_not_deleted", file=file.id, reason=str(error))
+                kept.add(file.id)
+                continue
             await store.files.remove(file.id)
-        swept += len(expired)
+            swept += 1
     return swept
 
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 Purpose = Literal["links", "webhooks", "fingerprint"]
 
 _SECRET_BYTES = 32
+_OWNER_ONLY = 0o700
 
 
 def derive_secret(secret: str, purpose: Purpose) -> bytes:
@@ -31,6 +32,13 @@ def load_secret(path: Path) -> bytes:
     if len(secret) != _SECRET_BYTES:
         raise ValueError(f"{path} is damaged: it must contain {_SECRET_BYTES} bytes. Delete it to get a new secret.")
     return secret
+
+
+def make_private(folder: Path) -> None:
+    """Creates the folder, and keeps other users of this machine out of it: it holds the database and all files."""
+    folder.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
+    if folder.stat().st_uid == os.getuid():  # a mounted volume may belong to somebody else
+        folder.chmod(_OWNER_ONLY)
 
 
 def _create_secret(path: Path) -> None:

@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from keyreel.server.dependencies import Services
 from keyreel.server.errors import ERROR_TYPE, REQUEST_ID, Json, install_handlers
+from keyreel.server.framing import Framing
 from keyreel.server.hosts import HostDispatch
 from keyreel.server.observe import Observe
 from keyreel.server.routes import (
@@ -66,6 +67,7 @@ def create_app(services: Services, *, is_gateway: bool = False) -> FastAPI:
                 max_age=86_400,
             ),
             Middleware(Observe),
+            Middleware(Framing),
             Middleware(HostDispatch),
         ],
     )

@@ -7,10 +7,14 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keyreel import metrics
 from keyreel.server.errors import REQUEST_ID, Json
+
+_DISCONNECTED = 499
+"""The code, in logs and metrics only, of a call whose client left before its body was complete."""
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +50,8 @@ class Observe:
         call, start = _Call(scope, send, str(uuid4())), time.monotonic()
         try:
             await self.app(scope, receive, call.send)
+        except ClientDisconnect:
+            call.code = _DISCONNECTED  # nobody waits for an answer
         except Exception:
             _log.exception("failed", method=scope["method"], path=scope["path"], request_id=call.request_id)
             if call.code:

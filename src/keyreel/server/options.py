@@ -1,6 +1,7 @@
 """Parses the body and the headers of a submit."""
 
 import hashlib
+import json
 import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ QUEUE_PARAMETERS = frozenset({"fal_webhook", "fal_max_queue_length", "fal_jwt_to
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The input as sent, not validated yet. `digest` is the SHA-256 of its bytes; empty for a GET."""
+    """The input as sent, not validated yet. `digest` is the SHA-256 of its bytes, in a GET of its query."""
 
     input: JsonObject
     digest: str
@@ -76,12 +77,17 @@ async def read_body(request: Request, max_bytes: int) -> Body:
     """Returns the body, a JSON object; for a GET, the query. Raises RequestError when the body is anything else."""
     if request.method == "GET":
         query = request.query_params
-        return Body({name: query[name] for name in query if name not in QUEUE_PARAMETERS}, "")
+        fields = {name: query[name] for name in query if name not in QUEUE_PARAMETERS}
+        return Body(fields, _digest(json.dumps(fields, sort_keys=True).encode()))
     raw = b"".join([chunk async for chunk in _limited(request, max_bytes)])
     value = parse_json(raw) if raw.strip() else {}
     if not isinstance(value, dict):
         raise RequestError.at((), "Input should be a JSON object.", "model_attributes_type")
-    return Body(value, hashlib.sha256(raw).hexdigest())
+    return Body(value, _digest(raw))
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
 
 
 def parse_json(raw: bytes) -> Any:

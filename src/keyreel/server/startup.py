@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from keyreel.errors import KeyreelError
 from keyreel.files.links import Links
 from keyreel.files.objects import open_objects
-from keyreel.files.secrets import Purpose, derive_secret, load_secret
+from keyreel.files.secrets import Purpose, derive_secret, load_secret, make_private
 from keyreel.net.addresses import AddressPolicy
 from keyreel.server.credentials import KeyRing
 from keyreel.server.dependencies import Services
@@ -18,6 +18,8 @@ from keyreel.store import Store, open_store
 from keyreel.store.records import NewKey
 
 _ADMIN_KEY = "KEYREEL_ADMIN_KEY"
+_SHORTEST_SECRET = 16
+"""Characters. A shorter secret of an administrator could be guessed."""
 
 
 def database_url(settings: Settings) -> str:
@@ -50,7 +52,7 @@ async def open_services(
     """
     endpoints = ServedEndpoints.from_settings(settings)
     folder = settings.data_dir
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     async with open_store(database_url(settings)) as store:
         await check_secret(settings, store)
         yield Services(
@@ -91,14 +93,20 @@ async def check_secret(settings: Settings, store: Store) -> None:
 
 
 async def ensure_key(store: Store, admin_key: str | None) -> NewKey | None:
-    """Stores the operator's key. Without one, creates the first key of an empty store and returns it.
+    """Stores the operator's key and revokes the one before. Without one, creates the first key of an empty store.
 
-    Raises KeyreelError when the operator's key does not have the form `id:secret`.
+    Returns the created key. Raises KeyreelError when the operator's key does not have the form `id:secret` or is short.
     """
     if admin_key is None:
         return await store.keys.create_first("first")
     key_id, _, secret = admin_key.partition(":")
     if not (key_id and secret):
         raise KeyreelError(f"{_ADMIN_KEY} must have the form id:secret.")
+    if len(secret) < _SHORTEST_SECRET:
+        raise KeyreelError(
+            f"The secret in {_ADMIN_KEY} is too short: it needs {_SHORTEST_SECRET} characters. "
+            "This makes a good one: openssl rand -hex 32"
+        )
     await store.keys.put(key_id, secret, _ADMIN_KEY, admin=True)
+    await store.keys.revoke_others(key_id, _ADMIN_KEY)
     return None

@@ -1,5 +1,6 @@
 """Turns a client's input into a row in the queue."""
 
+import asyncio
 import mimetypes
 import secrets
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from uuid import uuid4
 from opentelemetry.trace import SpanKind
 
 from keyreel import traces
-from keyreel.errors import RequestError
+from keyreel.errors import KeyreelError, RequestError
 from keyreel.fal.endpoints import Endpoint
 from keyreel.fal.outcomes import JsonObject
 from keyreel.fal.schema import SOURCE_FIELDS
@@ -16,7 +17,7 @@ from keyreel.inputs.fetch import parse_data_uri
 from keyreel.server.dependencies import Services
 from keyreel.server.options import Body, Options
 from keyreel.settings import Settings
-from keyreel.store.records import Key, NewFile, NewRequest, Submitted
+from keyreel.store.records import File, Key, NewFile, NewRequest, Submitted
 
 SHORT_RETENTION = 3600.0
 """Seconds for which an outcome can be read when the client wants nothing kept. fal has the same value."""
@@ -33,8 +34,19 @@ async def submit_request(services: Services, key: Key, endpoint: Endpoint, body:
 
 
 async def _submit(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> Submitted:
-    await _store_data_uris(services, key, body.input)
-    new = NewRequest(
+    stored = await _store_data_uris(services, key, body.input)
+    try:
+        submitted = await services.store.queue.submit(_new_request(services, key, endpoint, body, options))
+    except KeyreelError:  # after an error of the database, the request may be queued all the same
+        await _delete(services, stored)
+        raise
+    if submitted.replayed:
+        await _delete(services, stored)
+    return submitted
+
+
+def _new_request(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> NewRequest:
+    return NewRequest(
         endpoint=endpoint.id,
         key_id=key.id,
         input=body.input,
@@ -51,7 +63,6 @@ async def _submit(services: Services, key: Key, endpoint: Endpoint, body: Body, 
         output_acl=options.video.acl,
         traceparent=traces.traceparent(),
     )
-    return await services.store.queue.submit(new)
 
 
 def _seed(endpoint: Endpoint, data: JsonObject) -> int:
@@ -73,14 +84,27 @@ def _shorter(requested: float | None, allowed: float | None) -> float | None:
     return min((lifetime for lifetime in (requested, allowed) if lifetime is not None), default=None)
 
 
-async def _store_data_uris(services: Services, key: Key, data: JsonObject) -> None:
+async def _store_data_uris(services: Services, key: Key, data: JsonObject) -> list[File]:
     """Stores each data URI as a file and puts the file's URL in its place, so that rows stay small."""
+    stored = []
     for item, field in _data_uris(data):
         try:
-            content_type, content = parse_data_uri(item[field], services.settings.max_body_bytes, ())
+            content_type, content = await asyncio.to_thread(
+                parse_data_uri, item[field], services.settings.max_body_bytes, ()
+            )
         except RequestError:
             continue  # the worker reports the error
-        item[field] = await _store_file(services, key, content_type or "application/octet-stream", content)
+        file = await _store_file(services, key, content_type or "application/octet-stream", content)
+        item[field] = services.links.file_url(file)
+        stored.append(file)
+    return stored
+
+
+async def _delete(services: Services, files: list[File]) -> None:
+    """Deletes the files of a request that was not queued."""
+    for file in files:
+        await services.objects.delete(file.object)
+        await services.store.files.remove(file.id)
 
 
 def _data_uris(data: JsonObject) -> Iterator[tuple[JsonObject, str]]:
@@ -98,8 +122,7 @@ def _is_data_uri(value: object) -> bool:
     return str(value)[:5].lower() == "data:"
 
 
-async def _store_file(services: Services, key: Key, content_type: str, content: bytes) -> str:
-    """Returns the URL of the new file."""
+async def _store_file(services: Services, key: Key, content_type: str, content: bytes) -> File:
     name = f"input{mimetypes.guess_extension(content_type) or ''}"
     new = NewFile(
         key_id=key.id,
@@ -111,4 +134,4 @@ async def _store_file(services: Services, key: Key, content_type: str, content: 
     )
     file = await services.store.files.add(new)
     await services.objects.put(new.object, content)
-    return services.links.file_url(file)
+    return file

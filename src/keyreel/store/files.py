@@ -4,6 +4,7 @@ A file's row is written before its object and deleted after it, so that the swee
 content never arrives (an interrupted upload, a video whose worker died) expires like any other.
 """
 
+from collections.abc import Collection
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Update, delete, insert, or_, select, update
@@ -53,11 +54,10 @@ class Files:
             row = (await connection.execute(select(*_COLUMNS).where(file.c.id == file_id, not_expired))).one_or_none()
         return File(*row) if row else None
 
-    async def expired(self, limit: int = 100) -> list[File]:
-        """Returns files that have expired, the earliest first. Their objects are to be deleted."""
-        statement = (
-            select(*_COLUMNS).where(file.c.expires_at <= self._now).order_by(file.c.expires_at, file.c.id).limit(limit)
-        )
+    async def expired(self, limit: int = 100, besides: Collection[str] = ()) -> list[File]:
+        """Returns files that have expired, the earliest first, besides some ids. Their objects are to be deleted."""
+        conditions = file.c.expires_at <= self._now, file.c.id.not_in(besides)
+        statement = select(*_COLUMNS).where(*conditions).order_by(file.c.expires_at, file.c.id).limit(limit)
         async with self._database.read() as connection:
             return [File(*row) for row in await connection.execute(statement)]
 

@@ -77,6 +77,12 @@ class Keys:
             revoked = await connection.execute(update(api_key).where(valid).values(revoked=self._now))
         return revoked.rowcount > 0
 
+    async def revoke_others(self, key_id: str, name: str) -> None:
+        """Revokes every key of this name but one."""
+        others = (api_key.c.name == name) & (api_key.c.id != key_id) & api_key.c.revoked.is_(None)
+        async with self._database.write() as connection:
+            await connection.execute(update(api_key).where(others).values(revoked=self._now))
+
     async def _insert(
         self,
         connection: AsyncConnection,

@@ -104,3 +104,11 @@ async def test_a_webhook_call_is_retried_unless_it_was_delivered(api: Api) -> No
     await store.deliveries.delivered(again)
     assert (await api.client.post(retry, headers=admin)).status_code == 404
     assert (await api.client.post("/api/operate/webhooks/999/retry", headers=admin)).status_code == 404
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 2**200])
+def test_numbers_that_the_database_cannot_hold_are_refused(http: httpx.Client, server: LiveServer, number: int) -> None:
+    for path in ("/api/requests", "/api/operate/requests"):
+        assert http.get(path, params={"before": number}, headers=server.admin_headers).status_code == 422
+    again = http.post(f"/api/operate/webhooks/{number}/retry", headers=server.admin_headers)
+    assert again.status_code == 422

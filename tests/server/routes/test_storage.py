@@ -54,6 +54,12 @@ class TestSignedUrls:
         assert (await api.client.post("/storage/auth/token", json={})).status_code == 401
         assert (await api.client.post("/tokens", json={})).status_code == 401
 
+    async def test_a_url_of_a_revoked_key_is_refused(self, api: Api) -> None:
+        urls = await initiate(api)
+        await api.services.store.keys.revoke(api.key.key.id)
+        api.services.keyring.forget()
+        assert (await api.client.put(urls["upload_url"], content=b"a cat")).status_code == 403
+
     async def test_a_changed_or_expired_url_is_refused(self, api: Api) -> None:
         urls, other = await initiate(api), await initiate(api)
         upload_url = httpx.URL(urls["upload_url"])

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Path, Query
 from starlette.responses import Response
 
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
@@ -16,10 +16,15 @@ from keyreel.store.records import Key, State
 router = APIRouter(prefix="/api", tags=["operation"])
 
 MAX_PAGE = 200
+MAX_SERIAL = 2**63 - 1
+"""The largest number that the database gives a row."""
 CALLS = 50
 """Webhook calls in the overview."""
 
-Before = Annotated[int | None, Query(description="`seq` of the last request on the previous page.")]
+Before = Annotated[
+    int | None, Query(ge=0, le=MAX_SERIAL, description="`seq` of the last request on the previous page.")
+]
+DeliveryId = Annotated[int, Path(ge=0, le=MAX_SERIAL)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 
 
@@ -73,7 +78,7 @@ async def overview(_admin: AdminKey, services: CurrentServices) -> Json:
 
 
 @router.post("/operate/webhooks/{delivery_id}/retry", summary="Retry a webhook call", status_code=204)
-async def call_again(delivery_id: int, _admin: AdminKey, services: CurrentServices) -> Response:
+async def call_again(delivery_id: DeliveryId, _admin: AdminKey, services: CurrentServices) -> Response:
     if not await services.store.deliveries.call_again(delivery_id):
         raise HTTPException(404, "There is no such webhook call, or it was already delivered.")
     return Response(status_code=204)

@@ -98,7 +98,10 @@ async def signed_upload(token: str, services: CurrentServices, expires: int = 0,
     ref = services.links.open_upload(token, expires, signature)
     if ref is None:
         raise HTTPException(403, "This upload URL is invalid or has expired.")
-    return await _find(services, ref)
+    file = await _find(services, ref)
+    if await services.keyring.find(file.key_id) is None:
+        raise HTTPException(403, "The key that made this upload URL was revoked.")
+    return file
 
 
 async def multipart_upload(
