@@ -1,5 +1,7 @@
+import asyncio
 import base64
 import json
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,47 @@ def test_metadata_describes_the_request_without_secrets(model: Model, tmp_path: 
     assert comment["model"]["sha256"] == model.fingerprint
     assert comment["sampling"]["guidance_scale"] == 3.0
     assert str(tmp_path) not in json.dumps(comment)
+
+
+async def test_a_video_is_made_within_an_event_loop(model: Model, tmp_path: Path, picture: Path) -> None:
+    request = SMALL | {"images": [{"image_url": str(picture)}]}
+    blocking = keyreel.generate(request, model=model, out=tmp_path / "blocking.mp4")
+    beside = await keyreel.generate_async(request, model=model, out=tmp_path / "beside.mp4")
+    assert (tmp_path / "blocking.mp4").read_bytes() == (tmp_path / "beside.mp4").read_bytes()
+    assert (blocking.seed, beside.video.file_name) == (3, "beside.mp4")
+
+
+async def test_the_event_loop_stays_free_meanwhile(model: Model, tmp_path: Path) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counter = asyncio.create_task(count())
+    events = [type(event) async for event in keyreel.stream_async(SMALL, model=model, out=tmp_path / "video.mp4")]
+    counter.cancel()
+    assert turns > 100
+    assert events[-1] is Done
+
+
+async def test_a_cancelled_task_leaves_no_file(model: Model, tmp_path: Path) -> None:
+    steps = SMALL | {"number_of_steps": 50}
+    async with aclosing(keyreel.stream_async(steps, model=model, out=tmp_path / "out" / "video.mp4")) as events:
+        async for event in events:
+            if isinstance(event, Step):
+                break
+    assert list((tmp_path / "out").iterdir()) == []
+    task = asyncio.create_task(keyreel.generate_async(steps, model=model, out=tmp_path / "out" / "video.mp4"))
+    async with asyncio.timeout(60):
+        while not any((tmp_path / "out").iterdir()):
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_closing_the_iterator_leaves_no_file(model: Model, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
     import keyreel
     output = keyreel.generate(prompt="a red circle moves right", resolution="480p", out="circle.mp4")
 
-`keyreel.stream` also yields events while it runs. Both need `keyreel[engine]`; importing this package does not.
+`keyreel.stream` also yields events while it runs. `generate_async` and `stream_async` do the same beside an event loop.
+All need `keyreel[engine]`; importing this package does not.
 """
 
 from importlib import import_module
@@ -14,7 +15,7 @@ from keyreel.version import __version__
 if TYPE_CHECKING:
     from keyreel.errors import KeyreelError, ModelError, RequestError
     from keyreel.fal.schema import Output, Request
-    from keyreel.local import generate, load_model, stream
+    from keyreel.local import generate, generate_async, load_model, stream, stream_async
 
 __all__ = [
     "KeyreelError",
@@ -24,8 +25,10 @@ __all__ = [
     "RequestError",
     "__version__",
     "generate",
+    "generate_async",
     "load_model",
     "stream",
+    "stream_async",
 ]
 
 _MODULES = {
@@ -35,8 +38,10 @@ _MODULES = {
     "Request": "keyreel.fal.schema",
     "RequestError": "keyreel.errors",
     "generate": "keyreel.local",
+    "generate_async": "keyreel.local",
     "load_model": "keyreel.local",
     "stream": "keyreel.local",
+    "stream_async": "keyreel.local",
 }
 
 

@@ -1,10 +1,12 @@
-"""Runs one request in this process, from start to end: `keyreel.generate` and `keyreel.stream`."""
+"""Runs one request in this process, from start to end: `keyreel.generate` and `keyreel.stream`, also as coroutines."""
 
 import asyncio
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from keyreel.checkpoints import catalogue
@@ -35,6 +37,8 @@ from keyreel.video.recipes import Capabilities, choose_recipe
 if TYPE_CHECKING:
     from keyreel.engine.models import Model
     from keyreel.video.canvas import Grid
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +98,8 @@ def stream(
     grid, capabilities = _model_facts(model, settings)
     recipe = choose_recipe(parsed.recipe, capabilities, settings.recipe)
     limits = Limits.from_settings(settings)
-    files = asyncio.run(_fetch(parsed, Path(base), limits, settings))
-    prepared = asyncio.run(decode(parsed, files, grid, limits, settings.sampling(recipe)))
+    files = _wait_for(_fetch(parsed, Path(base), limits, settings))
+    prepared = _wait_for(decode(parsed, files, grid, limits, settings.sampling(recipe)))
     guard = _guard(GuardPlan.from_settings(settings, expander, _video_device(model, device)), model)
     plan = guard.plan.needed_for(parsed)
     if parsed.enable_safety_checker and not plan.pictures:
@@ -119,6 +123,38 @@ def stream(
         if marker:
             marker.mark(video, facts)
     yield Done(_output(prepared, target))
+
+
+async def generate_async(request: Request | Mapping[str, Any] | None = None, **options: Any) -> Output:
+    """Generates a video as `generate` does, beside the event loop. A cancel stops it at the next step."""
+    async with aclosing(stream_async(request, **options)) as stream_of_events:
+        async for event in stream_of_events:
+            if isinstance(event, Done):
+                return event.output
+    raise AssertionError("a stream ends with Done or raises")
+
+
+async def stream_async(request: Request | Mapping[str, Any] | None = None, **options: Any) -> AsyncGenerator[Event]:
+    """Yields the events of `stream`, which runs beside the event loop. `contextlib.aclosing` stops it early."""
+    loop = asyncio.get_running_loop()
+    running = stream(request, **options)
+    # One thread, so that the stream is closed after the step in which a cancel came.
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            while event := await loop.run_in_executor(thread, next, running, None):
+                yield event
+        finally:
+            await asyncio.shield(loop.run_in_executor(thread, running.close))
+
+
+def _wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Returns the result of a coroutine, also in a program that already runs an event loop, such as a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def _model_facts(model: "str | Model", settings: Settings) -> "tuple[Grid, Capabilities]":
@@ -174,7 +210,7 @@ def _expanded(prepared: Prepared, expander: ChatServer | LocalModel, guard: Guar
     job = prepared.job
     picture = job.conditions[0].pixels[0] if job.conditions else None
     if isinstance(expander, ChatServer):
-        prompt = asyncio.run(ask(expander, job.prompt, job.seed, picture))
+        prompt = _wait_for(ask(expander, job.prompt, job.seed, picture))
     else:
         prompt = guard.expand(job.prompt, job.seed, picture)
     return replace(prepared, job=replace(job, prompt=prompt))
