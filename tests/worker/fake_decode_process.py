@@ -7,16 +7,26 @@ import numpy as np
 
 from keyreel.worker import decode_process
 from keyreel.worker.messages import Decode, Spooled
+from tests.worker.site import picture
 
 BOMB = b"a picture that overflows a buffer"
 FLOOD = b"a picture that wants all memory"
+ONCE = b"a picture that was there when something else crashed the decoder"
+DOOMED = "the decoder crashes without any file"
 
 
 async def decode(order: Decode) -> Spooled:
+    if DOOMED in order.request.prompt:
+        os.kill(os.getpid(), signal.SIGSEGV)
     for _, file in order.files:
         match file.path.read_bytes():
             case content if content == BOMB:
                 os.kill(os.getpid(), signal.SIGSEGV)
+            case content if content == ONCE and not (order.folder / "crashed").exists():
+                (order.folder / "crashed").touch()
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case content if content == ONCE:
+                file.path.write_bytes(picture())
             case content if content == FLOOD:
                 np.ones(decode_process.MEMORY, np.uint8)
     return await decode_process.decode_inputs(order)

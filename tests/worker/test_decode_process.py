@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.worker.conftest import Bench, Gate
-from tests.worker.fake_decode_process import BOMB, FLOOD
+from tests.worker.fake_decode_process import BOMB, DOOMED, FLOOD, ONCE
 from tests.worker.site import Site, picture
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -31,6 +31,18 @@ async def test_a_file_that_crashes_the_decoder_fails_only_its_own_request(shared
     await shared_bench.output(other)
     assert failure.type == "file_decode_error"
     assert (await shared_bench.completed(hostile)).attempt == 1
+
+
+async def test_a_file_is_not_blamed_for_one_crash(shared_bench: Bench, site: Site) -> None:
+    request = await shared_bench.submit(images=[{"image_url": site.add("once.png", ONCE)}])
+    await shared_bench.output(request)
+    assert (await shared_bench.completed(request)).attempt == 1
+
+
+async def test_a_request_without_files_is_not_blamed_for_a_crash(shared_bench: Bench) -> None:
+    failure = await shared_bench.failure(await shared_bench.submit(DOOMED, retry=False))
+    assert failure.type == "runner_server_error"
+    assert "decode process" in failure.message
 
 
 async def test_a_file_that_needs_too_much_memory_is_refused(shared_bench: Bench, site: Site) -> None:

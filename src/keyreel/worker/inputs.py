@@ -77,13 +77,21 @@ class Decoder:
         return self._process
 
     async def decode(self, order: Decode) -> Spooled:
-        """Decodes the files of one request. Raises RequestError or RetryableError."""
+        """Decodes the files of one request. Raises RequestError or RetryableError.
+
+        Files are blamed for the second crash: the first may have another cause, such as too little memory.
+        """
         async with self._lock:
-            process = await self._running_process()
-            try:
-                return _read_answer(await self._ask(process, order))
-            except (ProcessGoneError, TimeoutError):
-                raise decode_error("cannot be decoded: the decoder crashed or took too long") from None
+            for _ in range(2):
+                process = await self._running_process()
+                try:
+                    return _read_answer(await self._ask(process, order))
+                except TimeoutError:
+                    raise decode_error("cannot be decoded: the decoder took too long") from None
+                except ProcessGoneError as error:
+                    if not order.files:
+                        raise RetryableError(f"The decode process {error}") from None
+        raise decode_error("cannot be decoded: the decoder crashed")
 
     async def close(self) -> None:
         process, self._process = self._process, None
