@@ -24,6 +24,25 @@ def test_the_cookie_without_the_pages_header_is_refused(http: httpx.Client, serv
     assert (without.status_code, with_it.status_code) == (401, 200)
 
 
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "same-site"}, 401),
+        ({"Sec-Fetch-Site": "cross-site"}, 401),
+        ({"Origin": "http://evil.example"}, 401),
+        ({"Origin": "null"}, 401),
+        ({"Origin": "own"}, 200),
+    ],
+)
+def test_a_page_of_another_origin_has_no_session(
+    http: httpx.Client, server: LiveServer, told: dict[str, str], code: int
+) -> None:
+    http.post("/api/session")
+    sent = {name: server.url if value == "own" else value for name, value in told.items()}
+    assert http.get("/api/requests", headers=PAGE | sent).status_code == code
+
+
 def test_signing_out_deletes_the_cookie(http: httpx.Client) -> None:
     http.post("/api/session")
     assert http.get("/api/requests", headers=PAGE).status_code == 200

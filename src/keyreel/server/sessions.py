@@ -2,10 +2,12 @@
 
 The key arrives once, after the # of the first URL. The page exchanges it for this cookie and forgets it. Scripts cannot
 read the cookie, and other sites cannot send it. It is valid only together with a header that other origins cannot send
-with it, because CORS here allows no credentials. It contains no secret of the key, and ends when the key is revoked.
+with it, because CORS here allows no credentials. What the browser says about the caller's origin is checked, too. The
+cookie contains no secret of the key, and ends when the key is revoked.
 """
 
 import hashlib
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -22,6 +24,8 @@ def session_key(connection: HTTPConnection, links: Links) -> str | None:
     """Returns the id of the key that opened the session, or None without a valid session."""
     if PAGE_HEADER not in connection.headers and PROXY_HEADER not in connection.headers:
         return None
+    if not _is_same_origin(connection, links):
+        return None
     token = connection.cookies.get(_cookie_name(links))
     claims = links.verify_session(token) if token else None
     return claims.key_id if claims else None
@@ -35,6 +39,15 @@ def begin_session(response: Response, links: Links, key_id: str) -> None:
 def end_session(response: Response, links: Links) -> None:
     """Deletes the cookie."""
     _set(response, links, "", 0)
+
+
+def _is_same_origin(connection: HTTPConnection, links: Links) -> bool:
+    """Returns whether the caller's page is ours, by what browsers say about it. Other programs say nothing."""
+    headers = connection.headers
+    if site := headers.get("sec-fetch-site"):
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc in (headers.get("host"), urlsplit(links.base_url).netloc)
 
 
 def _set(response: Response, links: Links, value: str, max_age: int) -> None:
