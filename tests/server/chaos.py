@@ -21,7 +21,7 @@ from uuid import uuid4
 import aiohttp
 
 from keyreel.fal.outcomes import WORKER_LOST
-from keyreel.store.queue import MAX_FAILURES
+from keyreel.store.submission import MAX_FAILURES
 from tests.server.live import APP, ENDPOINT
 from tests.server.whole import HEADERS, small, whole_server
 

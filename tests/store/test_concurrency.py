@@ -4,16 +4,26 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
+from sqlalchemy import select
 
+from keyreel.fal.outcomes import Success
 from keyreel.store import Store, open_store
+from keyreel.store.queue import LEASE
 from keyreel.store.records import (
+    File,
     KeyLimitError,
+    LeaseLostError,
+    Limits,
+    NewFile,
     NewRequest,
+    Priority,
     QueueFullError,
+    StorageLimitError,
     Submitted,
     Worker,
     WorkerNameTakenError,
 )
+from keyreel.store.tables import request
 from tests.store.conftest import Clock
 
 WORKER = Worker("gpu-1", "default", "cuda:0", "demo", ready=False)
@@ -30,7 +40,68 @@ async def accepted(store: Store, new: NewRequest, calls: int = 16) -> int:
 
 
 async def test_a_burst_does_not_exceed_the_limit_of_a_key(store: Store) -> None:
-    assert await accepted(store, new_request(max_of_key=2)) == 2
+    limited = await store.keys.create("limited", limits=Limits(max_requests=2))
+    assert await accepted(store, new_request(key_id=limited.key.id)) == 2
+
+
+async def test_a_burst_does_not_exceed_the_storage_of_a_key(store: Store) -> None:
+    limited = await store.keys.create("limited", limits=Limits(max_bytes=20))
+    new = NewFile(key_id=limited.key.id, object="in/1", name="1", content_type="image/png", size=9)
+    results = await asyncio.gather(*(store.files.add(new, upload=True) for _ in range(16)), return_exceptions=True)
+    assert sum(isinstance(result, File) for result in results) == 2
+    assert all(isinstance(result, File | StorageLimitError) for result in results), results
+
+
+async def test_a_burst_of_workers_does_not_exceed_the_running_requests_of_a_key(store: Store) -> None:
+    limited = await store.keys.create("limited", limits=Limits(max_running=2))
+    for _ in range(8):
+        await store.queue.submit(new_request(key_id=limited.key.id))
+    other = await store.queue.submit(new_request(key_id="other", priority=Priority.LOW))
+    leases = await asyncio.gather(*(store.queue.claim(f"worker {n}") for n in range(8)))
+    claimed = [lease.key_id for lease in leases if lease]
+    assert sorted(claimed) == sorted([limited.key.id, limited.key.id, "other"])
+    assert other.id in {lease.id for lease in leases if lease}
+
+
+async def test_a_burst_of_one_key_gets_a_turn_for_each_request(store: Store) -> None:
+    key = await store.keys.create("key")
+    await asyncio.gather(*(store.queue.submit(new_request(key_id=key.key.id)) for _ in range(16)))
+    async with store.database.read() as connection:
+        turns = (await connection.execute(select(request.c.turn))).scalars().all()
+    assert sorted(turns) == list(range(16))
+
+
+async def test_workers_that_end_at_once_lose_no_use(store: Store) -> None:
+    for _ in range(12):
+        await store.queue.submit(new_request())
+    leases = [lease for n in range(12) if (lease := await store.queue.claim(f"worker {n}"))]
+    await asyncio.gather(*(store.queue.finish(lease, Success({})) for lease in leases))
+    (used,) = await store.usage.days(0, 100)
+    assert used.completed == 12
+
+
+async def test_sweeps_and_workers_do_not_lock_each_other_out(store: Store, clock: Clock) -> None:
+    """Each sweep counts the use of several keys, in the order of their requests."""
+    for round_ in range(4):
+        for n in range(10):
+            await store.queue.submit(new_request(key_id=f"key {n % 5}", retry=False))
+        leases = [lease for n in range(10) if (lease := await store.queue.claim(f"worker {n % 2}"))]
+        await clock.advance(LEASE)
+        finishes = [store.queue.finish(lease, Success({})) for lease in leases[round_::3]]
+        sweeps = [store.queue.reap(), store.queue.release_worker("worker 1"), store.queue.reap()]
+        ended = await asyncio.gather(*finishes, *sweeps, return_exceptions=True)
+        assert not [result for result in ended if isinstance(result, Exception) and not _is_lost(result)]
+    used = await store.usage.days(0, 100)
+    assert sum(day.completed + day.failed for day in used) == 40
+
+
+def _is_lost(result: object) -> bool:
+    return isinstance(result, LeaseLostError)
+
+
+async def test_a_burst_does_not_exceed_the_rate_of_a_key(store: Store) -> None:
+    limited = await store.keys.create("limited", limits=Limits(max_per_minute=7))
+    assert await accepted(store, new_request(key_id=limited.key.id)) == 7
 
 
 async def test_a_burst_does_not_exceed_the_length_of_the_queue(store: Store) -> None:

@@ -39,7 +39,7 @@ async def test_the_lifetime_begins_when_the_content_arrives(store: Store, clock:
     unlimited, limited = await add(store, size=None), await add(store, size=None, lifetime=10)
     await clock.advance(100)
     for file in (unlimited, limited):
-        await store.files.uploaded(file.id, 2**40)
+        await store.files.uploaded(file, 2**40)
     unlimited_file, limited_file = await store.files.get(unlimited.id), await store.files.get(limited.id)
     assert unlimited_file is not None
     assert (unlimited_file.size, unlimited_file.expires_at) == (2**40, None)

@@ -5,12 +5,11 @@ import pytest
 
 from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, Success
 from keyreel.store import Store
-from keyreel.store.queue import LEASE, MAX_FAILURES, RETRY_PAUSE
+from keyreel.store.queue import LEASE, RETRY_PAUSE
 from keyreel.store.records import (
     Cancellation,
     Idempotency,
     IdempotencyError,
-    KeyLimitError,
     LeaseLostError,
     LeaseStatus,
     Level,
@@ -20,6 +19,7 @@ from keyreel.store.records import (
     Reaped,
     State,
 )
+from keyreel.store.submission import MAX_FAILURES
 from tests.store.conftest import Clock
 from tests.store.steps import WEBHOOK, claim, deliveries, leased, leased_twice, new_request, status, submit
 
@@ -88,18 +88,6 @@ async def test_a_full_queue_refuses_requests(store: Store) -> None:
     await submit(store, max_queue_length=1, pool="large")
     await claim(store)
     await submit(store, max_queue_length=1)
-
-
-async def test_a_key_has_a_limit_of_live_requests(store: Store) -> None:
-    first = await submit(store, max_of_key=2)
-    await submit(store, max_of_key=2)
-    await claim(store)
-    with pytest.raises(KeyLimitError, match="no more than 2 requests"):
-        await submit(store, max_of_key=2)
-    await submit(store, max_of_key=2, key_id="another key")
-    await store.queue.cancel(first)
-    with pytest.raises(KeyLimitError):
-        await submit(store, max_of_key=2)
 
 
 async def test_a_full_queue_does_not_refuse_a_repeated_submit(store: Store) -> None:

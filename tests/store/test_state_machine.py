@@ -23,15 +23,20 @@ from sqlalchemy import select
 
 from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, Outcome, Success
 from keyreel.store import Store
-from keyreel.store.queue import LEASE, MAX_FAILURES, RETRY_PAUSE
-from keyreel.store.records import Cancellation, Lease, LeaseLostError, LeaseStatus, LogLine, Priority, State
+from keyreel.store.queue import LEASE, RETRY_PAUSE
+from keyreel.store.records import Cancellation, Lease, LeaseLostError, LeaseStatus, Limits, LogLine, Priority, State
+from keyreel.store.submission import MAX_FAILURES
 from keyreel.store.tables import delivery, event
 from keyreel.store.tables import request as request_table
+from keyreel.store.usage import counted_as
 from tests.store.conftest import Clock, empty_store, wipe
 from tests.store.steps import WEBHOOK, new_request
 
 T = TypeVar("T")
 RETENTION = 100.0
+LIMITED = "limited"
+"""The id of a key that runs one request at a time."""
+COUNTED = ("completed", "failed", "cancelled", "device_seconds")
 BROKEN = Failure("CUDA error", "internal_error")
 
 
@@ -39,7 +44,9 @@ BROKEN = Failure("CUDA error", "internal_error")
 class Model:
     """The expected state of a request. Times are seconds since the start."""
 
-    order: tuple[Priority, int]
+    order: tuple[Priority, int, int]
+    """Priority, turn and number of the submit."""
+    key_id: str
     webhook: bool
     max_failures: int
     start_deadline: float | None
@@ -54,6 +61,8 @@ class Model:
     lines: list[str] = field(default_factory=list)
     outcome: Outcome | None = None
     finished: float = 0.0
+    device_since: float | None = None
+    device_seconds: float = 0.0
 
     def holds(self, attempt: int) -> bool:
         return self.state is State.IN_PROGRESS and self.attempt == attempt
@@ -62,8 +71,14 @@ class Model:
         on_time = self.start_deadline is None or now < self.start_deadline
         return self.state is State.IN_QUEUE and self.not_before <= now and on_time
 
+    def end_lease(self) -> None:
+        if self.device_since is not None:
+            self.device_seconds += max(0.0, self.lease_until - LEASE - self.device_since)
+            self.device_since = None
+
     def complete(self, outcome: Outcome, now: float) -> None:
         assert self.state is not State.COMPLETED
+        self.end_lease()
         self.state, self.outcome, self.finished, self.checkpoint = State.COMPLETED, outcome, now, None
 
     def release(self, failure: Failure | None, now: float, pause: float) -> None:
@@ -72,6 +87,7 @@ class Model:
         elif failure and self.failures + 1 == self.max_failures:
             self.complete(failure, now)
         else:
+            self.end_lease()
             self.state, self.not_before = State.IN_QUEUE, now + pause
             self.failures += failure is not None
 
@@ -88,13 +104,26 @@ class QueueMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.submitted = 0
         self.models: dict[str, Model] = {}
+        self.deleted: list[Model] = []
         self.run(wipe(store.database))
+        self.run(store.keys.put(LIMITED, "secret", "runs one request at a time", limits=Limits(max_running=1)))
 
     def run(self, action: Awaitable[T]) -> T:
         async def wait() -> T:
             return await action
 
         return self.runner.run(wait())
+
+    def next_turn(self, key_id: str, priority: Priority) -> int:
+        lane = [model for model in self.models.values() if model.order[0] is priority]
+        given = [model.order[1] for model in lane if model.attempt]
+        waiting = [model.order[1] for model in lane if model.state is State.IN_QUEUE]
+        own = [model.order[1] for model in lane if model.key_id == key_id and model.state is not State.COMPLETED]
+        return max(max(given, default=0), min(waiting, default=0), max(own, default=-1) + 1)
+
+    def may_run(self, key_id: str) -> bool:
+        running = (model.key_id for model in self.models.values() if model.state is State.IN_PROGRESS)
+        return key_id != LIMITED or LIMITED not in running
 
     def held(self, lease: Lease) -> Model | None:
         model = self.models.get(lease.id)
@@ -112,20 +141,23 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         target=ids,
+        key_id=st.sampled_from(["one", "two", LIMITED]),
         priority=st.sampled_from(Priority),
         webhook=st.booleans(),
         retry=st.booleans(),
         start_timeout=st.sampled_from([None, 20.0]),
     )
-    def submit(self, priority: Priority, webhook: bool, retry: bool, start_timeout: float | None) -> str:
+    def submit(self, key_id: str, priority: Priority, webhook: bool, retry: bool, start_timeout: float | None) -> str:
         model = Model(
-            (priority, self.submitted),
+            (priority, self.next_turn(key_id, priority), self.submitted),
+            key_id,
             webhook,
             MAX_FAILURES if retry else 1,
             None if start_timeout is None else self.now + start_timeout,
             self.now,
         )
         request = new_request(
+            key_id=key_id,
             priority=priority,
             webhook_url=WEBHOOK if webhook else None,
             retry=retry,
@@ -143,17 +175,23 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(target=leases, worker=st.sampled_from("ab"))
     def claim(self, worker: str) -> object:
+        has_work = self.run(self.store.queue.has_work())
         lease = self.run(self.store.queue.claim(worker))
-        startable = {key: model for key, model in self.models.items() if model.startable(self.now)}
+        startable = {
+            request_id: model
+            for request_id, model in self.models.items()
+            if model.startable(self.now) and self.may_run(model.key_id)
+        }
+        assert has_work == bool(startable)
         if not startable:
             assert lease is None
             return multiple()
         assert lease is not None
         request_id, model = min(startable.items(), key=lambda item: item[1].order)
         model.state, model.attempt, model.start_deadline = State.IN_PROGRESS, model.attempt + 1, None
-        model.lease_until = self.now + LEASE
+        model.lease_until, model.device_since = self.now + LEASE, None
         assert (lease.id, lease.attempt, lease.checkpoint) == (request_id, model.attempt, model.checkpoint)
-        assert lease.seed == model.order[1]
+        assert lease.seed == model.order[2]
         return lease
 
     @rule(lease=leases, progress=st.none() | st.integers(0, 30), lines=st.lists(st.text(max_size=3), max_size=2))
@@ -168,6 +206,20 @@ class QueueMachine(RuleBasedStateMachine):
         model.lease_until = self.now + LEASE
         model.progress = report or model.progress
         model.lines += lines
+
+    @rule(lease=leases)
+    def enter_device(self, lease: Lease) -> None:
+        self.run(self.store.queue.enter_device(lease))
+        if model := self.held(lease):
+            model.device_since = self.now
+
+    @rule(lease=leases)
+    def leave_device(self, lease: Lease) -> None:
+        self.run(self.store.queue.leave_device(lease))
+        model = self.held(lease)
+        if model and model.device_since is not None:
+            model.device_seconds += self.now - model.device_since
+            model.device_since = None
 
     @rule(lease=leases)
     def save_checkpoint(self, lease: Lease) -> None:
@@ -218,6 +270,7 @@ class QueueMachine(RuleBasedStateMachine):
         for model in self.models.values():
             if model.state is State.IN_QUEUE and model.start_deadline and model.start_deadline <= self.now:
                 model.complete(START_TIMEOUT, self.now)
+        self.deleted += [model for model in self.models.values() if self.is_deleted(model)]
         self.models = {key: model for key, model in self.models.items() if not self.is_deleted(model)}
 
     def is_deleted(self, model: Model) -> bool:
@@ -241,6 +294,18 @@ class QueueMachine(RuleBasedStateMachine):
         assert delivered == Counter(ended)
         written = [(key, line) for key, model in self.models.items() for line in model.lines]
         assert Counter(lines) == Counter((key, clean(line)) for key, line in written)
+
+    @invariant()
+    def every_ended_request_is_counted_once_for_its_key(self) -> None:
+        used: dict[str, Counter[str]] = {}
+        for day in self.run(self.store.usage.days(0, 100)):
+            used.setdefault(day.key_id, Counter()).update({name: getattr(day, name) for name in COUNTED})
+        expected: dict[str, Counter[str]] = {}
+        for model in (*self.models.values(), *self.deleted):
+            if model.outcome is not None:
+                seconds = {"device_seconds": int(model.device_seconds)}
+                expected.setdefault(model.key_id, Counter()).update({counted_as(model.outcome): 1}, **seconds)
+        assert used == expected
 
     @invariant()
     def positions_count_up(self) -> None:

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Protocol, TypeVar
-from urllib.parse import quote
+from typing import Annotated, Any, Protocol, TypeVar
+from urllib.parse import quote, urlencode
 
 import typer
 from rich.console import Console
@@ -17,14 +17,22 @@ from keyreel.cli.local_server import LocalServer
 from keyreel.errors import KeyreelError
 from keyreel.files.secrets import make_private
 from keyreel.server.startup import database_url
+from keyreel.server.usage import SHOWN_DAYS, UsageView, read_usage
 from keyreel.settings import Settings
-from keyreel.store import open_store
-from keyreel.store.keys import Keys
-from keyreel.store.records import Key, NewKey
+from keyreel.store import Store, open_store
+from keyreel.store.records import Key, Limits, NewKey
 
 T = TypeVar("T")
 
+MaxRequests = Annotated[int | None, typer.Option(min=1, help="Requests that may wait and run at once.")]
+MaxQueued = Annotated[int | None, typer.Option(min=1, help="Requests that may wait at once.")]
+MaxRunning = Annotated[int | None, typer.Option(min=1, help="Requests that run at once; further ones wait.")]
+MaxPerMinute = Annotated[int | None, typer.Option(min=1, help="Requests that may be submitted in a minute.")]
+MaxBytes = Annotated[int | None, typer.Option(min=1, help="Total size of the stored files, in bytes.")]
+KeyId = Annotated[str, typer.Argument(help="Id of the key, the part before the colon.")]
 DataDir = Annotated[Path | None, typer.Option(help="The server's data folder.")]
+
+_DAY = "%Y-%m-%d"
 
 keys = typer.Typer(help="Manage the API keys of the server.", no_args_is_help=True)
 
@@ -33,15 +41,68 @@ keys = typer.Typer(help="Manage the API keys of the server.", no_args_is_help=Tr
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     admin: Annotated[bool, typer.Option("--admin", help="Allow the key to manage keys and see all requests.")] = False,
-    max_requests: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of waiting and running requests. Default: no limit.")
-    ] = None,
+    max_requests: MaxRequests = None,
+    max_queued: MaxQueued = None,
+    max_running: MaxRunning = None,
+    max_per_minute: MaxPerMinute = None,
+    max_bytes: MaxBytes = None,
     data_dir: DataDir = None,
 ) -> None:
     """Create a key and print it. It cannot be shown again."""
+    limits = Limits(
+        max_requests=max_requests,
+        max_queued=max_queued,
+        max_running=max_running,
+        max_per_minute=max_per_minute,
+        max_bytes=max_bytes,
+    )
     with _key_manager(data_dir) as manager:
-        new = manager.create(name, admin, max_requests)
+        new = manager.create(name, admin, limits)
     typer.echo(f"{new.key.id}:{new.secret}")
+
+
+@keys.command("limit")
+def replace_limits(
+    key_id: KeyId,
+    max_requests: MaxRequests = None,
+    max_queued: MaxQueued = None,
+    max_running: MaxRunning = None,
+    max_per_minute: MaxPerMinute = None,
+    max_bytes: MaxBytes = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Replace the limits of a key. A limit that is left out is lifted."""
+    limits = Limits(
+        max_requests=max_requests,
+        max_queued=max_queued,
+        max_running=max_running,
+        max_per_minute=max_per_minute,
+        max_bytes=max_bytes,
+    )
+    with _key_manager(data_dir) as manager:
+        manager.set_limits(key_id, limits)
+    typer.echo(f"{key_id}: {_described(limits) or 'no limits'}")
+
+
+@keys.command("usage")
+def show_usage(
+    key_id: Annotated[str | None, typer.Argument(help="Id of one key. Default: all keys.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=[_DAY], help=f"The first day, in UTC. Default: {SHOWN_DAYS} days in all.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=[_DAY], help="The last day, in UTC. Default: today.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show what keys have used, by day."""
+    with _key_manager(data_dir) as manager:
+        used = manager.usage(key_id, since.date() if since else None, until.date() if until else None)
+    if as_csv:
+        typer.echo(used.csv(), nl=False)
+    else:
+        Console().print(_usage_table(used))
 
 
 @keys.command("list")
@@ -50,18 +111,16 @@ def list_keys(data_dir: DataDir = None) -> None:
     with _key_manager(data_dir) as manager:
         listed = manager.list()
     # In 80 columns, ids stay on one line and the other columns wrap.
-    others = (Column(title, overflow="fold") for title in ("Name", "Admin", "At once", "Created", "Revoked"))
+    others = (Column(title, overflow="fold") for title in ("Name", "Admin", "Limits", "Created", "Revoked"))
     table = Table(Column("Id", no_wrap=True), *others, box=None, pad_edge=False)
     for key in listed:
-        at_once = str(key.max_requests or "")
-        table.add_row(key.id, key.name, "yes" if key.admin else "", at_once, _date(key.created), _date(key.revoked))
+        admin = "yes" if key.admin else ""
+        table.add_row(key.id, key.name, admin, _described(key.limits), _date(key.created), _date(key.revoked))
     Console().print(table)
 
 
 @keys.command()
-def revoke(
-    key_id: Annotated[str, typer.Argument(help="Id of the key, the part before the colon.")], data_dir: DataDir = None
-) -> None:
+def revoke(key_id: KeyId, data_dir: DataDir = None) -> None:
     """Revoke a key. The server refuses it from now on."""
     with _key_manager(data_dir) as manager:
         manager.revoke(key_id)
@@ -69,9 +128,11 @@ def revoke(
 
 
 class KeyManager(Protocol):
-    """Creates, revokes and lists keys."""
+    """Creates, limits, revokes and lists keys, and tells what they have used."""
 
-    def create(self, name: str, admin: bool, max_requests: int | None) -> NewKey: ...
+    def create(self, name: str, admin: bool, limits: Limits) -> NewKey: ...
+    def set_limits(self, key_id: str, limits: Limits) -> None: ...
+    def usage(self, key_id: str | None, since: date | None, until: date | None) -> UsageView: ...
     def revoke(self, key_id: str) -> None: ...
     def list(self) -> list[Key]: ...
 
@@ -82,17 +143,23 @@ class ServerKeys:
 
     server: LocalServer
 
-    def create(self, name: str, admin: bool, max_requests: int | None) -> NewKey:
-        body = {"name": name, "admin": admin, "max_requests": max_requests}
-        answer = self.server.call("POST", "/keys", body)
-        secret = answer.pop("secret")
-        return NewKey(Key(**answer), secret)
+    def create(self, name: str, admin: bool, limits: Limits) -> NewKey:
+        answer = self.server.call("POST", "/keys", {"name": name, "admin": admin, **asdict(limits)})
+        return NewKey(_key(answer), answer["secret"])
+
+    def set_limits(self, key_id: str, limits: Limits) -> None:
+        self.server.call("PUT", f"{_path(key_id)}/limits", asdict(limits))
+
+    def usage(self, key_id: str | None, since: date | None, until: date | None) -> UsageView:
+        period = {name: day.isoformat() for name, day in (("since", since), ("until", until)) if day}
+        path = "/keys" if key_id is None else _path(key_id)
+        return UsageView.model_validate(self.server.call("GET", f"{path}/usage?{urlencode(period)}"))
 
     def revoke(self, key_id: str) -> None:
-        self.server.call("DELETE", f"/keys/{quote(key_id, safe='')}")
+        self.server.call("DELETE", _path(key_id))
 
     def list(self) -> list[Key]:
-        return [Key(**key) for key in self.server.call("GET", "/keys")]
+        return [_key(key) for key in self.server.call("GET", "/keys")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +168,27 @@ class DatabaseKeys:
 
     url: str
 
-    def create(self, name: str, admin: bool, max_requests: int | None) -> NewKey:
-        return self._do(lambda stored: stored.create(name, admin=admin, max_requests=max_requests))
+    def create(self, name: str, admin: bool, limits: Limits) -> NewKey:
+        return self._do(lambda store: store.keys.create(name, admin=admin, limits=limits))
+
+    def set_limits(self, key_id: str, limits: Limits) -> None:
+        if not self._do(lambda store: store.keys.set_limits(key_id, limits)):
+            raise KeyreelError("There is no such key, or it was revoked.")
+
+    def usage(self, key_id: str | None, since: date | None, until: date | None) -> UsageView:
+        return self._do(lambda store: read_usage(store.usage, key_id, since, until))
 
     def revoke(self, key_id: str) -> None:
-        if not self._do(lambda stored: stored.revoke(key_id)):
+        if not self._do(lambda store: store.keys.revoke(key_id)):
             raise KeyreelError("There is no such key, or it was revoked before.")
 
     def list(self) -> list[Key]:
-        return self._do(lambda stored: stored.list())
+        return self._do(lambda store: store.keys.list())
 
-    def _do(self, action: Callable[[Keys], Awaitable[T]]) -> T:
+    def _do(self, action: Callable[[Store], Awaitable[T]]) -> T:
         async def act() -> T:
             async with open_store(self.url) as store:
-                return await action(store.keys)
+                return await action(store)
 
         return asyncio.run(act())
 
@@ -130,6 +204,30 @@ def _key_manager(data_dir: Path | None) -> Iterator[KeyManager]:
     except KeyreelError as error:
         typer.secho(str(error), fg=typer.colors.RED, err=True)
         raise typer.Exit(1) from None
+
+
+def _key(answer: dict[str, Any]) -> Key:
+    limits = Limits(**{name: answer[name] for name in Limits.__slots__})
+    return Key(answer["id"], answer["name"], answer["admin"], answer["created"], answer["revoked"], limits)
+
+
+def _path(key_id: str) -> str:
+    return f"/keys/{quote(key_id, safe='')}"
+
+
+def _described(limits: Limits) -> str:
+    return ", ".join(f"{name.removeprefix('max_')} {limit}" for name, limit in asdict(limits).items() if limit)
+
+
+def _usage_table(used: UsageView) -> Table:
+    figures = (Column(title, justify="right") for title in ("Completed", "Failed", "Cancelled", "Device s", "MB"))
+    table = Table("Day", Column("Key", overflow="fold"), *figures, box=None, pad_edge=False)
+    for day in used.days:
+        counts = (str(count) for count in (day.completed, day.failed, day.cancelled))
+        table.add_row(
+            str(day.day), day.name or day.key_id, *counts, f"{day.device_seconds:.1f}", f"{day.bytes / 1e6:.1f}"
+        )
+    return table
 
 
 def _date(seconds: float | None) -> str:

@@ -168,7 +168,11 @@ PLAIN_ERRORS: Mapping[int, ErrorType] = {
         ErrorType(
             401, "There is no key, or it is not valid or was revoked.", "Send `Authorization: Key <id>:<secret>`."
         ),
-        ErrorType(403, "The key, or the link, does not permit this.", "Use the owner's or an administrator's key."),
+        ErrorType(
+            403,
+            "The key, or the link, does not permit this; or the key stores as many bytes as it may.",
+            "Use the owner's or an administrator's key, or delete videos.",
+        ),
         ErrorType(404, "There is no such path, endpoint, request or file, or the request belongs to another key."),
         ErrorType(409, "A request that is waiting or running cannot be deleted.", "Cancel it first."),
         ErrorType(410, "The file has expired."),
@@ -179,8 +183,9 @@ PLAIN_ERRORS: Mapping[int, ErrorType] = {
         ),
         ErrorType(
             429,
-            "More requests are waiting than the client allows, or the key has as many requests as it may have.",
-            "Try again later.",
+            "More requests are waiting than the client allows, or the key has as many requests as it may have, or has "
+            "submitted as many in a minute.",
+            "Try again later, at the earliest after the seconds in `Retry-After`, if it is there.",
         ),
         ErrorType(500, "The server failed in a way that nobody foresaw.", "Report it, with the server's log."),
         ErrorType(

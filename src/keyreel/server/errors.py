@@ -7,6 +7,7 @@ plain            {"detail": "..."}
 
 import json
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ from starlette.responses import JSONResponse
 from keyreel.errors import RequestError
 from keyreel.fal.outcomes import PLATFORM_CODES, Failure, request_failure, status_and_body
 from keyreel.store import STORE_ERRORS
-from keyreel.store.records import IdempotencyError, KeyLimitError, QueueFullError
+from keyreel.store.records import IdempotencyError, KeyLimitError, QueueFullError, StorageLimitError
 
 REQUEST_ID = "x-fal-request-id"
 ERROR_TYPE = "X-Fal-Error-Type"
@@ -62,8 +63,9 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(RequestNotFoundError, _request_not_found)
-    for full in (QueueFullError, KeyLimitError):
-        app.add_exception_handler(full, _queue_full)
+    app.add_exception_handler(QueueFullError, _queue_full)
+    app.add_exception_handler(KeyLimitError, _key_limit)
+    app.add_exception_handler(StorageLimitError, _storage_limit)
     app.add_exception_handler(IdempotencyError, _idempotency)
     for unavailable in STORE_ERRORS:
         app.add_exception_handler(unavailable, _unavailable)
@@ -107,6 +109,17 @@ async def _request_not_found(_request: Request, _error: Exception) -> Json:
 
 async def _queue_full(_request: Request, error: Exception) -> Json:
     return Json({"detail": str(error)}, 429)
+
+
+async def _key_limit(_request: Request, error: Exception) -> Json:
+    assert isinstance(error, KeyLimitError)  # noqa: S101
+    wait = {} if error.retry_after is None else {"Retry-After": str(ceil(error.retry_after))}
+    return Json({"detail": str(error)}, 429, wait)
+
+
+async def _storage_limit(_request: Request, error: Exception) -> Json:
+    """403 as for fal's locked accounts: fal's clients do not try again."""
+    return Json({"detail": str(error)}, 403)
 
 
 async def _idempotency(_request: Request, error: Exception) -> Json:

@@ -26,7 +26,7 @@ _SINGLE_IMAGE = "image_url"
 
 
 async def submit_request(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> Submitted:
-    """Queues a request. Raises QueueFullError, KeyLimitError or IdempotencyError."""
+    """Queues a request. Raises QueueFullError, KeyLimitError, StorageLimitError or IdempotencyError."""
     with traces.span("submit", options.traceparent, SpanKind.SERVER, endpoint=endpoint.id) as span:
         submitted = await _submit(services, key, endpoint, body, options)
         span.set_attribute("keyreel.request_id", submitted.id)
@@ -34,8 +34,9 @@ async def submit_request(services: Services, key: Key, endpoint: Endpoint, body:
 
 
 async def _submit(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> Submitted:
-    stored = await _store_data_uris(services, key, body.input)
+    stored: list[File] = []
     try:
+        await _store_data_uris(services, key, body.input, stored)
         submitted = await services.store.queue.submit(_new_request(services, key, endpoint, body, options))
     except KeyreelError:  # after an error of the database, the request may be queued all the same
         await _delete(services, stored)
@@ -56,7 +57,6 @@ def _new_request(services: Services, key: Key, endpoint: Endpoint, body: Body, o
         idempotency=options.idempotency(endpoint.id, body.digest),
         start_timeout=options.start_timeout,
         max_queue_length=options.max_queue_length,
-        max_of_key=key.max_requests,
         retry=options.retry,
         retention=_retention(services.settings, options),
         output_lifetime=_shorter(options.video.lifetime, services.settings.output_lifetime),
@@ -84,9 +84,11 @@ def _shorter(requested: float | None, allowed: float | None) -> float | None:
     return min((lifetime for lifetime in (requested, allowed) if lifetime is not None), default=None)
 
 
-async def _store_data_uris(services: Services, key: Key, data: JsonObject) -> list[File]:
-    """Stores each data URI as a file and puts the file's URL in its place, so that rows stay small."""
-    stored = []
+async def _store_data_uris(services: Services, key: Key, data: JsonObject, stored: list[File]) -> None:
+    """Stores each data URI as a file and puts the file's URL in its place, so that rows stay small.
+
+    Adds the files to `stored`.
+    """
     for item, field in _data_uris(data):
         try:
             content_type, content = await asyncio.to_thread(
@@ -97,7 +99,6 @@ async def _store_data_uris(services: Services, key: Key, data: JsonObject) -> li
         file = await _store_file(services, key, content_type or "application/octet-stream", content)
         item[field] = services.links.file_url(file)
         stored.append(file)
-    return stored
 
 
 async def _delete(services: Services, files: list[File]) -> None:
@@ -132,6 +133,6 @@ async def _store_file(services: Services, key: Key, content_type: str, content: 
         size=len(content),
         lifetime=services.settings.input_lifetime,
     )
-    file = await services.store.files.add(new)
+    file = await services.store.files.add(new, upload=True)
     await services.objects.put(new.object, content)
     return file

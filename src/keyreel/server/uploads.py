@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from keyreel.files.objects import parts_folder
 from keyreel.server.dependencies import Services
 from keyreel.settings import Settings
-from keyreel.store.records import File
+from keyreel.store.records import File, StorageLimitError
 
 MAX_PARTS = 10_000
 
@@ -24,7 +24,7 @@ class Part(BaseModel):
 async def receive(request: Request, services: Services, file: File) -> None:
     """Stores the content of `file`. A repeated upload replaces it: clients repeat uploads when a response is lost."""
     body = _limited(request, _max_bytes(services.settings))
-    await services.store.files.uploaded(file.id, await services.objects.put(file.object, body))
+    await _arrived(services, file, await services.objects.put(file.object, body))
 
 
 async def receive_part(request: Request, services: Services, file: File, number: int) -> Part:
@@ -43,8 +43,24 @@ async def join(services: Services, file: File, parts: tuple[Part, ...]) -> None:
     for part in parts:
         if part.etag != await _etag(services, _part_path(file, part.partNumber)):
             raise HTTPException(400, f"Part {part.partNumber} is missing or has another etag. Upload it again.")
-    await services.store.files.uploaded(file.id, await services.objects.compose(file.object, paths))
+    await _arrived(services, file, await services.objects.compose(file.object, paths))
     await services.objects.delete_folder(parts_folder(file.id))
+
+
+async def discard(services: Services, file: File) -> None:
+    """Deletes a file whose upload is refused or broke off."""
+    await services.objects.delete(file.object)
+    await services.store.files.remove(file.id)
+
+
+async def _arrived(services: Services, file: File, size: int) -> None:
+    """Records the content, or deletes it again if it is more than the key may store."""
+    try:
+        await services.store.files.uploaded(file, size)
+    except StorageLimitError:
+        await services.objects.delete_folder(parts_folder(file.id))
+        await discard(services, file)
+        raise
 
 
 async def _limited(request: Request, max_bytes: int) -> AsyncIterator[bytes]:

@@ -20,6 +20,7 @@ from keyreel.store.installation import Installation
 from keyreel.store.keys import Keys
 from keyreel.store.queue import Queue
 from keyreel.store.requests import Requests
+from keyreel.store.usage import Usage
 from keyreel.store.workers import Workers
 
 __all__ = ["STORE_ERRORS", "Store", "Topic", "open_store"]
@@ -39,6 +40,7 @@ class Store:
     keys: Keys
     files: Files
     workers: Workers
+    usage: Usage
     installation: Installation
 
 
@@ -58,5 +60,6 @@ async def open_store(url: str, now: ColumnElement[float] = _DATABASE_TIME) -> As
             Keys(database),
             Files(database),
             Workers(database),
+            Usage(database),
             Installation(database),
         )

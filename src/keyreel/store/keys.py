@@ -2,17 +2,19 @@
 
 import hashlib
 import secrets
+from dataclasses import asdict
 from hmac import compare_digest
 from uuid import uuid4
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keyreel.store.changes import Topic
 from keyreel.store.database import Database
-from keyreel.store.records import Key, NewKey
+from keyreel.store.records import NO_LIMITS, Key, Limits, NewKey
 from keyreel.store.tables import AnyRow, api_key
 
-_COLUMNS = [api_key.c[name] for name in Key.__slots__]
+_COLUMNS = [api_key.c[name] for name in ("id", "name", "admin", "created", "revoked", *Limits.__slots__)]
 _NO_HASH = bytes(32)
 _KEYS = "keys"
 """Name of the transactions that may create a key with an id that another process creates too."""
@@ -23,10 +25,10 @@ class Keys:
         self._database = database
         self._now = database.now
 
-    async def create(self, name: str, *, admin: bool = False, max_requests: int | None = None) -> NewKey:
+    async def create(self, name: str, *, admin: bool = False, limits: Limits = NO_LIMITS) -> NewKey:
         """Creates a key with a secret of 32 random bytes, which cannot be read again."""
         secret = secrets.token_hex(32)
-        key = await self.put(str(uuid4()), secret, name, admin=admin, max_requests=max_requests)
+        key = await self.put(str(uuid4()), secret, name, admin=admin, limits=limits)
         return NewKey(key, secret)
 
     async def create_first(self, name: str) -> NewKey | None:
@@ -39,14 +41,12 @@ class Keys:
             key = await self._insert(connection, str(uuid4()), secret, name, admin=True)
         return NewKey(key, secret)
 
-    async def put(
-        self, key_id: str, secret: str, name: str, *, admin: bool = False, max_requests: int | None = None
-    ) -> Key:
+    async def put(self, key_id: str, secret: str, name: str, *, admin: bool = False, limits: Limits = NO_LIMITS) -> Key:
         """Creates a key with the given id and secret, replacing one with the same id."""
         async with self._database.write() as connection:
             await self._database.serialise(connection, _KEYS)
             await connection.execute(delete(api_key).where(api_key.c.id == key_id))
-            return await self._insert(connection, key_id, secret, name, admin=admin, max_requests=max_requests)
+            return await self._insert(connection, key_id, secret, name, admin=admin, limits=limits)
 
     async def verify(self, key_id: str, secret: str) -> Key | None:
         """Returns the key if it exists, is not revoked and has this secret, else None."""
@@ -83,6 +83,15 @@ class Keys:
         async with self._database.write() as connection:
             await connection.execute(update(api_key).where(others).values(revoked=self._now))
 
+    async def set_limits(self, key_id: str, limits: Limits) -> bool:
+        """Replaces the key's limits. Returns False if it does not exist or is revoked."""
+        valid = (api_key.c.id == key_id) & api_key.c.revoked.is_(None)
+        async with self._database.write() as connection:
+            changed = await connection.execute(update(api_key).where(valid).values(refilled_at=None, **asdict(limits)))
+        # A key that may run more has requests that can be claimed now.
+        self._database.changes.announce(Topic.QUEUED)
+        return changed.rowcount > 0
+
     async def _insert(
         self,
         connection: AsyncConnection,
@@ -91,7 +100,7 @@ class Keys:
         name: str,
         *,
         admin: bool,
-        max_requests: int | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> Key:
         values = {
             "id": key_id,
@@ -99,7 +108,7 @@ class Keys:
             "name": name,
             "admin": admin,
             "created": self._now,
-            "max_requests": max_requests,
+            **asdict(limits),
         }
         return _key((await connection.execute(insert(api_key).values(**values).returning(*_COLUMNS))).one())
 
@@ -109,4 +118,5 @@ def _hash(secret: str) -> bytes:
 
 
 def _key(row: AnyRow) -> Key:
-    return Key(row.id, row.name, row.admin, row.created, row.revoked, row.max_requests)
+    limits = Limits(**{name: getattr(row, name) for name in Limits.__slots__})
+    return Key(row.id, row.name, row.admin, row.created, row.revoked, limits)

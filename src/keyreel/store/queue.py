@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,11 +18,11 @@ from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure,
 from keyreel.store.changes import Topic
 from keyreel.store.database import Database
 from keyreel.store.files import content_update
+from keyreel.store.limits import check_submit, keys_at_their_limit, runs_too_many
 from keyreel.store.records import (
     Cancellation,
     Content,
     IdempotencyError,
-    KeyLimitError,
     Lease,
     LeaseLostError,
     LeaseStatus,
@@ -34,18 +34,32 @@ from keyreel.store.records import (
     Submitted,
 )
 from keyreel.store.requests import outcome_columns, outcome_of, position
+from keyreel.store.submission import first_row
 from keyreel.store.tables import AnyRow, delivery, event, file, request
+from keyreel.store.turns import order_of
+from keyreel.store.usage import add_usage, counted_as
 
 LEASE = 30.0
 """Seconds after the last heartbeat until a lease expires."""
-MAX_FAILURES = 3
-"""Failed attempts after which a request is completed with the failure."""
 RETRY_PAUSE = 1.0
 """Seconds between the first failed attempt and the next one. The pause doubles each time."""
 _SWEEP_LIMIT = 500
 """Rows that one sweep deletes at most, so that it does not block other writers for long."""
 
+_SWEEP = "sweep"
+"""Name of the transactions that change requests of several keys."""
+
 _waiting = request.alias("waiting")
+# Up to the last heartbeat of a worker that did not leave the device, so most likely died on it.
+_lost_seconds = case(
+    (request.c.device_since < request.c.lease_until - LEASE, request.c.lease_until - LEASE - request.c.device_since),
+    else_=0.0,
+)
+_LEASE_ENDED = {
+    "lease_until": None,
+    "device_since": None,
+    "device_seconds": request.c.device_seconds + _lost_seconds,
+}
 
 
 class Queue:
@@ -55,7 +69,10 @@ class Queue:
         self._now = database.now
 
     async def submit(self, new: NewRequest) -> Submitted:
-        """Queues a request and returns after the commit. Raises QueueFullError, KeyLimitError or IdempotencyError."""
+        """Queues a request and returns after the commit.
+
+        Raises QueueFullError, KeyLimitError, StorageLimitError or IdempotencyError.
+        """
         try:
             return await self._replay(new) or await self._insert(new)
         except IntegrityError:
@@ -71,7 +88,7 @@ class Queue:
 
     async def claim(self, worker: str, pool: str = "default") -> Lease | None:
         """Leases the next request of the pool to `worker`. Returns None if no request is ready."""
-        ready = self._ready(pool).order_by(_waiting.c.priority, _waiting.c.seq).limit(1)
+        ready = self._ready(pool).order_by(*order_of(_waiting)).limit(1)
         next_seq = ready.with_for_update(skip_locked=True).scalar_subquery()
         statement = (
             update(request)
@@ -83,15 +100,30 @@ class Queue:
                 lease_until=self._now + LEASE,
                 started=self._now,
                 start_deadline=None,
+                device_since=None,
             )
             .returning(*(request.c[name] for name in Lease.__slots__))
         )
-        async with self._database.write() as connection:
-            row = (await connection.execute(statement)).one_or_none()
-        if row is None:
-            return None
+        while True:
+            async with self._database.write() as connection:
+                row = (await connection.execute(statement)).one_or_none()
+                if row is None:
+                    return None
+                if not await runs_too_many(connection, row.key_id):
+                    break
+                # Another worker claimed for this key first. The next try leaves the key out.
+                await connection.rollback()
         self._changes.announce(Topic.STATE)
         return Lease(*row)
+
+    async def enter_device(self, lease: Lease) -> None:
+        """Records that the attempt begins to use its device. Does nothing if the lease is lost."""
+        await self._change_held(lease, device_since=self._now)
+
+    async def leave_device(self, lease: Lease) -> None:
+        """Adds the time since `enter_device` to the request's. Does nothing if the lease is lost."""
+        used = request.c.device_seconds + func.coalesce(self._now - request.c.device_since, 0.0)
+        await self._change_held(lease, device_since=None, device_seconds=used)
 
     async def heartbeat(
         self, lease: Lease, progress: JsonObject | None = None, lines: Sequence[LogLine] = ()
@@ -123,13 +155,14 @@ class Queue:
     async def finish(self, lease: Lease, outcome: Outcome, video: Content | None = None) -> None:
         """Completes the request and begins the lifetime of its video. Raises LeaseLostError."""
         async with self._database.write() as connection:
-            completed = await self._complete(connection, _held_by(lease), outcome)
+            completed = await self._complete(connection, _held_by(lease), outcome, video.size if video else 0)
             # A worker whose connection broke at the commit repeats the call. Its output must not be discarded.
             if not completed and not await self._finished_before(connection, lease, outcome):
                 raise LeaseLostError(lease)
             if video:
                 await connection.execute(content_update(video, self._now))
-        self._changes.announce(Topic.STATE)
+        # The next request of a key that runs as many as it may is ready now.
+        self._changes.announce(Topic.QUEUED)
 
     async def retry(self, lease: Lease, failure: Failure) -> None:
         """Puts a request whose attempt failed back into the queue, or completes it after too many failures.
@@ -146,6 +179,7 @@ class Queue:
         """Releases the requests that a dead worker of this name held. Returns their number."""
         held = and_(request.c.state == State.IN_PROGRESS, request.c.worker == worker)
         async with self._database.write() as connection:
+            await self._database.serialise(connection, _SWEEP)
             released = await self._release_all(connection, held)
         self._changes.announce(Topic.QUEUED)
         return released
@@ -177,6 +211,7 @@ class Queue:
     async def reap(self) -> Reaped:
         """Releases expired leases, completes requests past their start deadline and deletes expired ones."""
         async with self._database.write() as connection:
+            await self._database.serialise(connection, _SWEEP)
             expired = and_(request.c.state == State.IN_PROGRESS, request.c.lease_until <= self._now)
             released = await self._release_all(connection, expired)
             reaped = Reaped(released, await self._time_out(connection), await self._delete_expired(connection))
@@ -191,6 +226,7 @@ class Queue:
             _waiting.c.pool == pool,
             _waiting.c.not_before <= self._now,
             or_(_waiting.c.start_deadline.is_(None), _waiting.c.start_deadline > self._now),
+            _waiting.c.key_id.not_in(keys_at_their_limit()),
         )
 
     async def _replay(self, new: NewRequest) -> Submitted | None:
@@ -210,52 +246,27 @@ class Queue:
 
     async def _insert(self, new: NewRequest) -> Submitted:
         async with self._database.write() as connection:
-            await self._check_limits(connection, new)
+            await self._check_queue_length(connection, new)
+            await check_submit(connection, new.key_id, self._now)
             request_id = str(uuid4())
-            await connection.execute(insert(request).values(id=request_id, **self._columns(new)))
+            await connection.execute(insert(request).values(id=request_id, **first_row(new, self._now)))
             place_in_queue = await connection.scalar(select(position).where(request.c.id == request_id))
         self._changes.announce(Topic.QUEUED)
         return Submitted(request_id, place_in_queue, replayed=False)
 
-    def _columns(self, new: NewRequest) -> dict[str, Any]:
-        deadline = None if new.start_timeout is None else self._now + new.start_timeout
-        return {
-            "endpoint": new.endpoint,
-            "pool": new.pool,
-            "key_id": new.key_id,
-            "priority": new.priority,
-            "state": State.IN_QUEUE,
-            "input": new.input,
-            "seed": new.seed,
-            "webhook_url": new.webhook_url,
-            "idempotency_key": new.idempotency.key if new.idempotency else None,
-            "idempotency_digest": new.idempotency.digest if new.idempotency else None,
-            "retention": new.retention,
-            "output_lifetime": new.output_lifetime,
-            "output_acl": new.output_acl,
-            "traceparent": new.traceparent,
-            "attempt": 0,
-            "failures": 0,
-            "max_failures": MAX_FAILURES if new.retry else 1,
-            "cancel_requested": False,
-            "not_before": self._now,
-            "start_deadline": deadline,
-            "log_lines": 0,
-            "created": self._now,
-        }
+    async def _check_queue_length(self, connection: AsyncConnection, new: NewRequest) -> None:
+        """Raises QueueFullError. Submits with a limit run one by one, to see each other."""
+        if new.max_queue_length is None:
+            return
+        await self._database.serialise(connection, f"pool {new.pool}")
+        in_queue = select(func.count()).where(request.c.state == State.IN_QUEUE, request.c.pool == new.pool)
+        waiting = int((await connection.execute(in_queue)).scalar_one())
+        if waiting > new.max_queue_length:
+            raise QueueFullError(waiting, new.max_queue_length)
 
-    async def _check_limits(self, connection: AsyncConnection, new: NewRequest) -> None:
-        """Raises QueueFullError or KeyLimitError. Submits under one limit run one by one, to see each other."""
-        if new.max_queue_length is not None:
-            await self._database.serialise(connection, f"pool {new.pool}")
-            waiting = await _count(connection, request.c.state == State.IN_QUEUE, request.c.pool == new.pool)
-            if waiting > new.max_queue_length:
-                raise QueueFullError(waiting, new.max_queue_length)
-        if new.max_of_key is not None:
-            await self._database.serialise(connection, f"key {new.key_id}")
-            live = request.c.state.in_((State.IN_QUEUE, State.IN_PROGRESS))
-            if await _count(connection, live, request.c.key_id == new.key_id) >= new.max_of_key:
-                raise KeyLimitError(new.max_of_key)
+    async def _change_held(self, lease: Lease, **values: Any) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(update(request).where(_held_by(lease)).values(values))
 
     def _event(self, lease: Lease, line: LogLine) -> Any:
         return insert(event).values(
@@ -315,34 +326,36 @@ class Queue:
         elif failure and failures >= row.max_failures:
             await self._complete(connection, condition, failure)
         else:
-            values = {"state": State.IN_QUEUE, "lease_until": None, "worker": None, "failures": failures}
-            await connection.execute(update(request).where(condition).values(**values, not_before=self._now + pause))
+            values = {"state": State.IN_QUEUE, "worker": None, "failures": failures, "not_before": self._now + pause}
+            await connection.execute(update(request).where(condition).values(**values, **_LEASE_ENDED))
 
     async def _complete(
-        self, connection: AsyncConnection, condition: ColumnElement[bool], outcome: Outcome
+        self, connection: AsyncConnection, condition: ColumnElement[bool], outcome: Outcome, video_size: int = 0
     ) -> Sequence[str]:
-        """Completes requests with an outcome and adds their deliveries. Returns the ids of those it completed.
+        """Completes requests with an outcome, adds their deliveries and counts them as used by their keys.
 
-        This is the only place where a request is completed.
+        Returns the ids of those it completed. This is the only place where a request is completed.
         """
         statement = (
             update(request)
             .where(condition, request.c.state != State.COMPLETED)
             .values(
                 state=State.COMPLETED,
-                lease_until=None,
                 checkpoint=None,
                 finished=self._now,
                 expires_at=self._now + request.c.retention,
+                **_LEASE_ENDED,
                 **_outcome_values(outcome),
             )
-            .returning(request.c.id, request.c.webhook_url)
+            .returning(request.c.id, request.c.webhook_url, request.c.key_id, request.c.device_seconds)
         )
         rows = (await connection.execute(statement)).all()
         for row in rows:
             if row.webhook_url is not None:
                 values = {"request_id": row.id, "state": "PENDING", "attempt": 0, "due": self._now}
                 await connection.execute(insert(delivery).values(values))
+            used = {counted_as(outcome): 1, "device_seconds": row.device_seconds, "bytes": video_size}
+            await add_usage(connection, self._now, row.key_id, used)
         return [row.id for row in rows]
 
     async def _time_out(self, connection: AsyncConnection) -> int:
@@ -356,10 +369,6 @@ class Queue:
         pending = exists().where(delivery.c.request_id == request.c.id, delivery.c.state == "PENDING")
         expired = select(request.c.seq).where(request.c.expires_at <= self._now, ~pending).limit(_SWEEP_LIMIT)
         return (await connection.execute(delete(request).where(request.c.seq.in_(expired)))).rowcount
-
-
-async def _count(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> int:
-    return int((await connection.execute(select(func.count()).where(*conditions))).scalar_one())
 
 
 def _held_by(lease: Lease) -> ColumnElement[bool]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum, auto
+from math import ceil
 
 from keyreel.errors import KeyreelError
 from keyreel.fal.outcomes import JsonObject, Outcome
@@ -76,8 +77,6 @@ class NewRequest:
     start_timeout: float | None = None
     max_queue_length: int | None = None
     """Refuse the request when more than this number are waiting."""
-    max_of_key: int | None = None
-    """Refuse the request when the key has this number waiting or running."""
     retry: bool = True
     """Whether a failure that is not the request's fault leads to another attempt."""
     retention: float = DAY
@@ -194,6 +193,25 @@ class Delivery:
     traceparent: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a key may have and do. None means no limit."""
+
+    max_requests: int | None = None
+    """Requests that wait and run at once."""
+    max_queued: int | None = None
+    """Requests that wait at once."""
+    max_running: int | None = None
+    """Requests that run at once. Further ones wait, and do not hold up other keys."""
+    max_per_minute: int | None = None
+    """Requests submitted in a minute."""
+    max_bytes: int | None = None
+    """Total size of the stored files: uploads, inputs and videos."""
+
+
+NO_LIMITS = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """An API key. Times are seconds since 1970."""
@@ -203,8 +221,7 @@ class Key:
     admin: bool
     created: float
     revoked: float | None
-    max_requests: int | None = None
-    """Requests that may wait and run at once; None means no limit."""
+    limits: Limits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +271,24 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class DayOfUse:
+    """What a key has used on one day, counted when requests end and files arrive."""
+
+    key_id: str
+    name: str | None
+    """The key's name; None for a key that is not in the table of keys."""
+    day: int
+    """Days since 1 January 1970, UTC."""
+    completed: int
+    failed: int
+    cancelled: int
+    device_seconds: float
+    """Time on a device in all attempts, including failed ones."""
+    bytes: int
+    """Size of the files that arrived: uploads, inputs and videos."""
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """A supervisor that runs requests on one device."""
 
@@ -293,10 +328,23 @@ class QueueFullError(StoreError):
 
 
 class KeyLimitError(StoreError):
-    """The key has as many requests as it may have."""
+    """The key has as many requests as it may have. retry_after: seconds until it may have another, if known."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"This key may have no more than {limit} requests waiting or running. Try again later.")
+    def __init__(self, limit: str, retry_after: float | None = None) -> None:
+        when = "later" if retry_after is None else f"in {ceil(retry_after)} s"
+        super().__init__(f"This key may {limit}. Try again {when}.")
+        self.retry_after = retry_after
+
+
+class StorageLimitError(StoreError):
+    """The key's files are as large in total as they may be, or would be larger with a new one."""
+
+    def __init__(self, stored: int, added: int, limit: int) -> None:
+        more = f"; the new file has {added:,}" if added else ""
+        super().__init__(
+            f"This key may store {limit:,} bytes and stores {stored:,}{more}. "
+            "Delete requests with their videos, wait until files expire, or ask the operator for more."
+        )
 
 
 class IdempotencyError(StoreError):

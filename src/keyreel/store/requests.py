@@ -8,6 +8,7 @@ from keyreel.fal.outcomes import Failure, Outcome, Success
 from keyreel.store.database import Database
 from keyreel.store.records import Depth, Level, LogEntry, State, Status
 from keyreel.store.tables import AnyRow, event, request
+from keyreel.store.turns import order_of
 
 _ahead = request.alias("ahead")
 _count_ahead = (
@@ -16,7 +17,7 @@ _count_ahead = (
     .where(
         _ahead.c.state == State.IN_QUEUE,
         _ahead.c.pool == request.c.pool,
-        tuple_(_ahead.c.priority, _ahead.c.seq) < tuple_(request.c.priority, request.c.seq),
+        tuple_(*order_of(_ahead)) < tuple_(*order_of(request)),
     )
     .scalar_subquery()
 )
@@ -24,10 +25,7 @@ position = case((request.c.state == State.IN_QUEUE, _count_ahead))
 """The position of one request: how many requests go before it in the queue. NULL unless it is waiting."""
 
 # The positions of all requests, computed in one pass over the queue.
-_rank = (
-    func.row_number().over(partition_by=(request.c.state, request.c.pool), order_by=(request.c.priority, request.c.seq))
-    - 1
-)
+_rank = func.row_number().over(partition_by=(request.c.state, request.c.pool), order_by=order_of(request)) - 1
 _positions = case((request.c.state == State.IN_QUEUE, _rank))
 
 outcome_columns = (request.c.result, request.c.error, request.c.error_type, request.c.error_detail)
@@ -57,7 +55,7 @@ class Requests:
         statement = (
             select(*_columns, _positions.label("position"))
             .where(request.c.state.in_([State.IN_QUEUE, State.IN_PROGRESS]))
-            .order_by(request.c.priority, request.c.seq)
+            .order_by(*order_of(request))
         )
         async with self._database.read() as connection:
             return [_status(row) for row in await connection.execute(statement)]

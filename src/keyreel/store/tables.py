@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData()
@@ -53,6 +54,7 @@ request = Table(
     Column("pool", CleanText, nullable=False),
     Column("key_id", CleanText, nullable=False),
     Column("priority", Integer, nullable=False),
+    Column("turn", BigInteger, nullable=False, server_default=text("0")),
     Column("state", CleanText, nullable=False),
     Column("input", Json, nullable=False),
     Column("seed", BigInteger, nullable=False),
@@ -80,6 +82,8 @@ request = Table(
     Column("error_detail", Json),
     Column("created", Time, nullable=False),
     Column("started", Time),
+    Column("device_since", Time),
+    Column("device_seconds", Double, nullable=False, server_default=text("0")),
     Column("finished", Time),
     Column("expires_at", Time),
     CheckConstraint("state IN ('IN_QUEUE', 'IN_PROGRESS', 'COMPLETED')", name="request_state"),
@@ -87,7 +91,17 @@ request = Table(
     CheckConstraint("(state = 'COMPLETED') = (finished IS NOT NULL)", name="request_finished"),
     CheckConstraint("(state = 'COMPLETED') = ((result IS NULL) <> (error IS NULL))", name="request_outcome"),
     UniqueConstraint("key_id", "idempotency_key", name="request_idempotency"),
-    Index("request_queue", "state", "pool", "priority", "seq"),
+    Index("request_queue", "state", "pool", "priority", "seq"),  # for claims by an older release
+    Index("request_order", "state", "pool", "priority", "turn", "seq"),
+    Index("request_key", "key_id", "state", "pool", "priority", "turn"),
+    Index(
+        "request_turn",
+        "pool",
+        "priority",
+        "turn",
+        postgresql_where=text("attempt > 0"),
+        sqlite_where=text("attempt > 0"),
+    ),
     Index("request_expires_at", "expires_at"),
 )
 
@@ -126,6 +140,11 @@ api_key = Table(
     Column("created", Time, nullable=False),
     Column("revoked", Time),
     Column("max_requests", Integer),
+    Column("max_queued", Integer),
+    Column("max_running", Integer),
+    Column("max_per_minute", Integer),
+    Column("max_bytes", BigInteger),
+    Column("refilled_at", Time),
 )
 
 file = Table(
@@ -142,7 +161,21 @@ file = Table(
     Column("created", Time, nullable=False),
     Column("expires_at", Time),
     Index("file_expires_at", "expires_at"),
+    Index("file_key", "key_id", "size"),
 )
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("key_id", CleanText, primary_key=True),
+    Column("day", Integer, primary_key=True),
+    Column("completed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("device_seconds", Double, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+)
+"""What a key has used on a day. It stays when the requests expire."""
 
 worker = Table(
     "worker",

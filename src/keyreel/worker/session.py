@@ -159,9 +159,11 @@ class Session:
                 await self._take_device(attempt)
                 try:
                     may_claim_next.set()
+                    await attempt.enter_device()
                     await self._run_on_device(attempt, run, previews)
                 finally:
                     self._leave_device()
+                    await attempt.leave_device()
                 await self._check_and_sign(attempt, request, run)
                 used = request.model_copy(update={"prompt": spooled.prepared.job.prompt})
                 await complete(self._context, attempt, used, run.video)

@@ -1,46 +1,87 @@
-"""Manages keys, for administrators and the command line."""
+"""Manages keys, for administrators and the command line, and tells what keys have used."""
 
 from dataclasses import asdict
+from datetime import date
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, Depends, HTTPException, Query
 from pydantic import BaseModel, Field
+from starlette.responses import Response
 
-from keyreel.server.dependencies import AdminKey, CurrentServices
-from keyreel.store.records import Key
+from keyreel.server.dependencies import AdminKey, CurrentKey, CurrentServices
+from keyreel.server.usage import SHOWN_DAYS, UsageView, read_usage
+from keyreel.store.records import Key, Limits
 
 router = APIRouter(prefix="/keys", tags=["keys"])
 
+_AtLeastOne = Annotated[int | None, Field(ge=1)]
 
-MaxRequests = Annotated[int | None, Field(ge=1, description="Requests that may wait or run at once. Null: no limit.")]
+
+class KeyLimits(BaseModel):
+    """Null means no limit."""
+
+    max_requests: _AtLeastOne = Field(None, description="Requests that may wait or run at once.")
+    max_queued: _AtLeastOne = Field(None, description="Requests that may wait at once.")
+    max_running: _AtLeastOne = Field(
+        None, description="Requests that run at once. Further ones wait, and do not hold up other keys."
+    )
+    max_per_minute: _AtLeastOne = Field(None, description="Requests that may be submitted in a minute.")
+    max_bytes: _AtLeastOne = Field(
+        None,
+        description="Total size of the stored files. A full key can neither submit nor upload; the videos of its "
+        "requests are still stored.",
+    )
+
+    def limits(self) -> Limits:
+        return Limits(**{name: getattr(self, name) for name in Limits.__slots__})
 
 
-class KeyRequest(BaseModel):
+class KeyRequest(KeyLimits):
     name: str = Field(min_length=1, max_length=200)
     admin: bool = False
-    max_requests: MaxRequests = None
 
 
-class KeyView(BaseModel):
+class KeyView(KeyLimits):
     id: str
     name: str
     admin: bool
     created: float = Field(description="Seconds since 1970.")
     revoked: float | None
-    max_requests: MaxRequests
 
     @classmethod
     def of(cls, key: Key) -> "KeyView":
-        return cls(**asdict(key))
+        plain = asdict(key)
+        return cls(**plain.pop("limits"), **plain)
 
 
 class NewKeyView(KeyView):
     secret: str = Field(description="Shown only once, in this response.")
 
 
+Since = Annotated[date | None, Query(description=f"The first day, in UTC. Default: {SHOWN_DAYS} days in all.")]
+Until = Annotated[date | None, Query(description="The last day, in UTC. Default: today.")]
+
+
+async def read_all(_admin: AdminKey, services: CurrentServices, since: Since = None, until: Until = None) -> UsageView:
+    return await read_usage(services.store.usage, None, since, until)
+
+
+async def read_one(
+    key_id: str, key: CurrentKey, services: CurrentServices, since: Since = None, until: Until = None
+) -> UsageView:
+    """Returns the use of the caller's key, or of any key for administrators. Answers 403 to others."""
+    if not key.admin and key.id != key_id:
+        raise HTTPException(403, "This key can only see its own use.")
+    return await read_usage(services.store.usage, key_id, since, until)
+
+
+UsageOfAll = Annotated[UsageView, Depends(read_all)]
+UsageOfOne = Annotated[UsageView, Depends(read_one)]
+
+
 @router.post("", status_code=201, summary="Create a key")
 async def create(wanted: KeyRequest, _admin: AdminKey, services: CurrentServices) -> NewKeyView:
-    new = await services.store.keys.create(**wanted.model_dump())
+    new = await services.store.keys.create(wanted.name, admin=wanted.admin, limits=wanted.limits())
     return NewKeyView(**KeyView.of(new.key).model_dump(), secret=new.secret)
 
 
@@ -56,3 +97,36 @@ async def revoke(key_id: str, _admin: AdminKey, services: CurrentServices) -> di
     if not revoked:
         raise HTTPException(404, "There is no such key, or it was revoked before.")
     return {"id": key_id}
+
+
+@router.put("/{key_id}/limits", summary="Replace the limits of a key")
+async def replace_limits(key_id: str, wanted: KeyLimits, _admin: AdminKey, services: CurrentServices) -> KeyLimits:
+    """They hold at once. A limit that is left out is lifted."""
+    if not await services.store.keys.set_limits(key_id, wanted.limits()):
+        raise HTTPException(404, "There is no such key, or it was revoked.")
+    return wanted
+
+
+@router.get("/usage", summary="Get what all keys have used, by day")
+async def all_usage(usage: UsageOfAll) -> UsageView:
+    return usage
+
+
+@router.get("/usage.csv", summary="Get what all keys have used, by day, as CSV", response_class=Response)
+async def all_usage_csv(usage: UsageOfAll) -> Response:
+    return _csv(usage)
+
+
+@router.get("/{key_id}/usage", summary="Get what a key has used, by day")
+async def usage_of_key(usage: UsageOfOne) -> UsageView:
+    return usage
+
+
+@router.get("/{key_id}/usage.csv", summary="Get what a key has used, by day, as CSV", response_class=Response)
+async def usage_of_key_csv(usage: UsageOfOne) -> Response:
+    return _csv(usage)
+
+
+def _csv(usage: UsageView) -> Response:
+    headers = {"Content-Disposition": 'attachment; filename="usage.csv"'}
+    return Response(usage.csv(), headers=headers, media_type="text/csv")

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from keyreel.files.links import FileRef, safe_name
 from keyreel.server.dependencies import CurrentKey, CurrentServices, Services, require_key
 from keyreel.server.lifecycle import Lifecycle, parse_lifecycle
-from keyreel.server.uploads import MAX_PARTS, Part, join, receive, receive_part
+from keyreel.server.uploads import MAX_PARTS, Part, discard, join, receive, receive_part
 from keyreel.store.records import File, NewFile
 
 router = APIRouter(tags=["storage"])
@@ -166,8 +166,7 @@ async def upload_file(
     try:
         await receive(request, services, file)
     except BaseException:
-        await services.objects.delete(file.object)
-        await services.store.files.remove(file.id)
+        await discard(services, file)
         raise
     return Uploaded(access_url=services.links.file_url(file))
 
@@ -216,7 +215,7 @@ async def _add(services: Services, key_id: str, name: str, content_type: str, li
         acl=lifecycle.acl,
         lifetime=lifecycle.lifetime,
     )
-    return await services.store.files.add(new)
+    return await services.store.files.add(new, upload=True)
 
 
 async def _find(services: Services, ref: FileRef) -> File:

@@ -1,0 +1,47 @@
+"""Whose turn it is: start-time fair queueing over keys, with a turn that is stored at the submit and never changes.
+
+A lane is one priority of one pool. Its requests go in the order of `turn`, then of `seq`. A new request gets the
+highest of three numbers:
+
+- the last turn that a worker was given: a key that comes late has no claim to the past;
+- the lowest turn that waits, because the ones between may have been cancelled;
+- one more than the last turn that its key has waiting or running.
+
+So a key's n-th request goes after the n-th of each key that came before, and before their (n+1)-th ones: whoever comes
+after 200 requests of one key waits for one of them.
+"""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, ScalarSelect, Select, func, literal_column, select, union_all
+
+from keyreel.store.records import NewRequest, State
+from keyreel.store.tables import request
+
+_earlier = request.alias("earlier")
+# A parameter would hide from the planner that the index on attempted requests serves the condition.
+_attempted = _earlier.c.attempt > literal_column("0")
+
+
+def order_of(requests: FromClause) -> tuple[ColumnElement[Any], ...]:
+    """Returns the columns that put waiting requests of one pool in order."""
+    return requests.c.priority, requests.c.turn, requests.c.seq
+
+
+def turn_of(new: NewRequest) -> ScalarSelect[int]:
+    """Returns the turn of a request that is about to be inserted. Each part reads one entry of an index."""
+    lowest, highest = func.min(_earlier.c.turn), func.max(_earlier.c.turn)
+    key = _earlier.c.key_id == new.key_id
+    parts = union_all(
+        _in_lane(new, highest).where(_attempted),
+        _in_lane(new, lowest).where(_earlier.c.state == State.IN_QUEUE),
+        *(_in_lane(new, highest + 1).where(key, _earlier.c.state == state) for state in _LIVE),
+    ).subquery()
+    return select(func.coalesce(func.max(parts.c.turn), 0)).scalar_subquery()
+
+
+_LIVE = (State.IN_QUEUE, State.IN_PROGRESS)
+
+
+def _in_lane(new: NewRequest, turn: ColumnElement[int]) -> Select[int]:
+    return select(turn.label("turn")).where(_earlier.c.pool == new.pool, _earlier.c.priority == new.priority)
