@@ -81,7 +81,7 @@ def replace_limits(
     )
     with _key_manager(data_dir) as manager:
         manager.set_limits(key_id, limits)
-    typer.echo(f"{key_id}: {_described(limits) or 'no limits'}")
+    typer.echo(f"{key_id}: {', '.join(_described(limits)) or 'no limits'}")
 
 
 @keys.command("usage")
@@ -110,12 +110,13 @@ def list_keys(data_dir: DataDir = None) -> None:
     """List the keys, without their secrets."""
     with _key_manager(data_dir) as manager:
         listed = manager.list()
-    # In 80 columns, ids stay on one line and the other columns wrap.
-    others = (Column(title, overflow="fold") for title in ("Name", "Admin", "Limits", "Created", "Revoked"))
-    table = Table(Column("Id", no_wrap=True), *others, box=None, pad_edge=False)
+    # In 80 columns, ids and limits stay on one line and the other columns wrap.
+    name, admin, created, revoked = (Column(each, overflow="fold") for each in ("Name", "Admin", "Created", "Revoked"))
+    ids, limits = Column("Id", no_wrap=True), Column("Limits", no_wrap=True)
+    table = Table(ids, name, admin, limits, created, revoked, box=None, pad_edge=False)
     for key in listed:
-        admin = "yes" if key.admin else ""
-        table.add_row(key.id, key.name, admin, _described(key.limits), _date(key.created), _date(key.revoked))
+        role, limited = "yes" if key.admin else "", "\n".join(_described(key.limits))
+        table.add_row(key.id, key.name, role, limited, _date(key.created), _date(key.revoked))
     Console().print(table)
 
 
@@ -215,8 +216,9 @@ def _path(key_id: str) -> str:
     return f"/keys/{quote(key_id, safe='')}"
 
 
-def _described(limits: Limits) -> str:
-    return ", ".join(f"{name.removeprefix('max_')} {limit}" for name, limit in asdict(limits).items() if limit)
+def _described(limits: Limits) -> list[str]:
+    set_limits = {name: limit for name, limit in asdict(limits).items() if limit is not None}
+    return [f"{name.removeprefix('max_').replace('_', ' ')} {limit}" for name, limit in set_limits.items()]
 
 
 def _usage_table(used: UsageView) -> Table:

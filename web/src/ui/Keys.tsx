@@ -1,17 +1,17 @@
 import { useSignal } from "@preact/signals";
 import { ago } from "../model/format";
+import { describeLimits, LIMIT_NAMES, type Limits, NO_LIMITS } from "../model/limits";
 import { say } from "../model/toast";
 import { call } from "../server/http";
 import { Button, Field, NumberInput, Switch } from "./controls";
 import { Table } from "./Table";
 
-export interface Key {
+export interface Key extends Limits {
   readonly id: string;
   readonly name: string;
   readonly admin: boolean;
   readonly created: number;
   readonly revoked: number | null;
-  readonly max_requests: number | null;
 }
 
 interface KeysProps {
@@ -24,7 +24,7 @@ export function Keys({ keys, own, changed }: KeysProps) {
   const revoke = (id: string) => void call("DELETE", `keys/${id}`).then(changed, (error: unknown) => say((error as Error).message));
   return (
     <div class="keys">
-      <Table title="Keys" columns={["Name", "ID", "Role", "Requests at once", "Created", ""]} empty="There are no keys." count={keys.length}>
+      <Table title="Keys" columns={["Name", "ID", "Role", "Limits", "Created", ""]} empty="There are no keys." count={keys.length}>
         {keys.map((key) => (
           <tr key={key.id} class={key.revoked ? "over" : ""}>
             <td>{key.name}</td>
@@ -32,7 +32,7 @@ export function Keys({ keys, own, changed }: KeysProps) {
               <code>{key.id}</code>
             </td>
             <td>{key.admin ? "administrator" : "user"}</td>
-            <td>{key.max_requests ?? "no limit"}</td>
+            <td>{describeLimits(key)}</td>
             <td>{ago(key.created)}</td>
             <td>
               {key.revoked ? "revoked" : key.id === own ? "yours" : <Button kind="danger" onClick={() => revoke(key.id)}>Revoke</Button>}
@@ -48,16 +48,16 @@ export function Keys({ keys, own, changed }: KeysProps) {
 function NewKey({ changed }: { changed: () => Promise<void> }) {
   const name = useSignal("");
   const admin = useSignal(false);
-  const limit = useSignal<number | null>(null);
+  const limits = useSignal<Limits>(NO_LIMITS);
   const made = useSignal<string | null>(null);
   const create = async (event: Event) => {
     event.preventDefault();
     try {
-      const answer = await call("POST", "keys", { name: name.value, admin: admin.value, max_requests: limit.value });
+      const answer = await call("POST", "keys", { name: name.value, admin: admin.value, ...limits.value });
       const key = (await answer.json()) as { id: string; secret: string };
       made.value = `${key.id}:${key.secret}`;
       name.value = "";
-      limit.value = null;
+      limits.value = NO_LIMITS;
       await changed();
     } catch (error) {
       say((error as Error).message);
@@ -68,9 +68,13 @@ function NewKey({ changed }: { changed: () => Promise<void> }) {
       <Field label="Name of a new key">
         {({ id }) => <input id={id} type="text" required placeholder="What the key is for" value={name.value} onInput={(event) => (name.value = event.currentTarget.value)} />}
       </Field>
-      <Field label="Requests at once">
-        {({ id, describedBy }) => <NumberInput {...{ id, describedBy }} min={1} value={limit.value} placeholder="no limit" onChange={(chosen) => (limit.value = chosen)} />}
-      </Field>
+      {(Object.keys(LIMIT_NAMES) as (keyof Limits)[]).map((name) => (
+        <Field key={name} label={LIMIT_NAMES[name]}>
+          {({ id, describedBy }) => (
+            <NumberInput {...{ id, describedBy }} min={1} value={limits.value[name]} placeholder="no limit" onChange={(chosen) => (limits.value = { ...limits.value, [name]: chosen })} />
+          )}
+        </Field>
+      ))}
       <Switch label="Administrator" checked={admin.value} onChange={(checked) => (admin.value = checked)} />
       <Button submits icon="add" disabled={!name.value.trim()}>
         Make a key

@@ -1,12 +1,14 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { bytes } from "../model/format";
+import type { Usage } from "../model/usage";
 import { getJson } from "../server/http";
 import type { VideoRequest } from "../server/requests";
 import type { Facts } from "../server/session";
 import { Problem } from "./controls";
 import { type Key, Keys } from "./Keys";
 import { AllRequests, type Call, Webhooks, type Worker, Workers } from "./OperateTables";
+import { UsageOfKeys } from "./Usage";
 
 export interface Overview {
   readonly workers: readonly Worker[];
@@ -22,13 +24,15 @@ export function Operate({ facts }: { facts: Facts }) {
   const overview = useSignal<Overview | null>(null);
   const requests = useSignal<readonly VideoRequest[]>([]);
   const keys = useSignal<readonly Key[]>([]);
+  const usage = useSignal<Usage | null>(null);
   const problem = useSignal<string | null>(null);
   const poll = async () => {
     try {
-      [overview.value, requests.value, keys.value] = await Promise.all([
+      [overview.value, requests.value, keys.value, usage.value] = await Promise.all([
         getJson<Overview>("api/operate"),
         getJson<VideoRequest[]>("api/operate/requests"),
         getJson<Key[]>("keys"),
+        getJson<Usage>("keys/usage"),
       ]);
       problem.value = null;
     } catch (error) {
@@ -51,6 +55,7 @@ export function Operate({ facts }: { facts: Facts }) {
           <Workers workers={now.workers} />
           <AllRequests requests={requests.value} keys={keys.value} endpoint={facts.endpoint} changed={poll} />
           <Keys keys={keys.value} own={facts.key.id} changed={poll} />
+          {usage.value && <UsageOfKeys usage={usage.value} keys={keys.value} />}
           <Webhooks calls={now.webhooks} changed={poll} />
         </>
       )}

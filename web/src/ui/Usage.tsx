@@ -1,0 +1,33 @@
+import { bytes, seconds } from "../model/format";
+import { totals, type Usage } from "../model/usage";
+import { address } from "../server/http";
+import type { Key } from "./Keys";
+import { Table } from "./Table";
+
+const COLUMNS = ["Key", "Completed", "Failed", "Cancelled", "On a device", "Arrived", "Stored now"];
+
+/** Shows what each key has used in the last 31 days. */
+export function UsageOfKeys({ usage, keys }: { usage: Usage; keys: readonly Key[] }) {
+  const rows = totals(usage);
+  const names = new Map(keys.map((key) => [key.id, key.name]));
+  return (
+    <div class="usage">
+      <Table title="Use in 31 days" columns={COLUMNS} empty="No key has used anything yet." count={rows.length}>
+        {rows.map((row) => (
+          <tr key={row.key_id}>
+            <td>{names.get(row.key_id) ?? row.key_id}</td>
+            <td>{row.completed}</td>
+            <td>{row.failed}</td>
+            <td>{row.cancelled}</td>
+            <td>{seconds(row.device_seconds)}</td>
+            <td>{bytes(row.bytes)}</td>
+            <td>{bytes(row.stored)}</td>
+          </tr>
+        ))}
+      </Table>
+      <a href={address("keys/usage.csv")} download="usage.csv">
+        Download by day, as CSV
+      </a>
+    </div>
+  );
+}
