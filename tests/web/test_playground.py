@@ -311,7 +311,14 @@ def test_an_administrator_manages_requests_webhooks_and_keys(visitor: BrowserCon
     assert answered.value.status == 204
     expect(call).to_contain_text("pending")
     page.get_by_label("Name of a new key").fill("studio")
+    page.get_by_label("Running", exact=True).fill("2")
     page.get_by_role("button", name="Make a key").click()
+    expect(page.get_by_role("row", name=re.compile("studio.*Running: 2"))).to_be_visible()
+    use = page.get_by_role("region", name="Use in 31 days", exact=True)
+    expect(use.get_by_role("row", name=re.compile("^user"))).to_contain_text("0 B")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download by day, as CSV").click()
+    assert download.value.path().read_text().startswith("day,key_id,name,completed,failed,cancelled,")
     key = page.locator(".secret code").inner_text()
     assert (
         httpx.get(f"{server.url}/api/requests", headers={"Authorization": f"Key {key}"}, trust_env=False).json() == []

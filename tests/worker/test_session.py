@@ -136,6 +136,26 @@ async def test_an_attempt_that_lost_its_lease_stores_no_video(tmp_path: Path) ->
     assert [path.name for path in folder.iterdir()] == ["2"]
 
 
+async def test_only_time_on_the_device_counts_as_used(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path / 'keyreel.db'}", Clock.now) as store:
+        await wipe(store.database)
+        bench, clock = new_bench(store, tmp_path), Clock(store.database)
+        gate = Gate(tmp_path / "gate")
+        async with bench.worker():
+            busy = await bench.submit(gate.prompt, number_of_steps=2)
+            gate.open()
+            await bench.wait_for_step(busy, 1)
+            following = await bench.submit()
+            await bench.wait_until(following, lambda status: status.log_lines)  # it waits for the device
+            await clock.advance(10)
+            gate.open()
+            for request in (busy, following):
+                await bench.output(request)
+        (used,) = await store.usage.days(0, 100)
+    assert (used.completed, used.device_seconds) == (2, 10)
+    assert used.bytes > 0
+
+
 async def test_videos_are_signed(bench: Bench, tmp_path: Path) -> None:
     async with bench.worker(settings=bench.settings(provenance=True, data_dir=tmp_path / "data")):
         request = await bench.submit(images=[{"image_url": PORTRAIT}])

@@ -40,6 +40,13 @@ export async function call(
   return response;
 }
 
+/** Saves a response as a file. A plain link would not send the header that the session needs. */
+export async function download(path: string, name: string): Promise<void> {
+  const url = URL.createObjectURL(await (await call("GET", path)).blob());
+  Object.assign(document.createElement("a"), { href: url, download: name }).click();
+  URL.revokeObjectURL(url);
+}
+
 async function reason(response: Response): Promise<string> {
   const body = (await response.json().catch(() => null)) as { detail?: unknown } | null;
   return typeof body?.detail === "string" ? body.detail : `The server answered ${response.status}.`;

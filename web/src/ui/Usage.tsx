@@ -1,6 +1,8 @@
 import { bytes, seconds } from "../model/format";
+import { say } from "../model/toast";
 import { totals, type Usage } from "../model/usage";
-import { address } from "../server/http";
+import { download } from "../server/http";
+import { Button } from "./controls";
 import type { Key } from "./Keys";
 import { Table } from "./Table";
 
@@ -9,6 +11,7 @@ const COLUMNS = ["Key", "Completed", "Failed", "Cancelled", "On a device", "Arri
 /** Shows what each key has used in the last 31 days. */
 export function UsageOfKeys({ usage, keys }: { usage: Usage; keys: readonly Key[] }) {
   const rows = totals(usage);
+  const save = () => void download("keys/usage.csv", "usage.csv").catch((error: unknown) => say((error as Error).message));
   const names = new Map(keys.map((key) => [key.id, key.name]));
   return (
     <div class="usage">
@@ -25,9 +28,9 @@ export function UsageOfKeys({ usage, keys }: { usage: Usage; keys: readonly Key[
           </tr>
         ))}
       </Table>
-      <a href={address("keys/usage.csv")} download="usage.csv">
+      <Button icon="download" onClick={save}>
         Download by day, as CSV
-      </a>
+      </Button>
     </div>
   );
 }
