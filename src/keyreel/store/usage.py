@@ -47,7 +47,7 @@ async def add_usage(
 ) -> None:
     """Adds to what the key has used today. amounts: columns of the table `usage`.
 
-    A transaction that adds to several keys holds the lock `SWEEP`, so that two of them do not wait for each other.
+    Only one transaction at a time may add to several keys: two could wait for each other's rows.
     """
     inserting = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     values = dict.fromkeys(_AMOUNTS, 0) | dict(amounts)
