@@ -20,15 +20,19 @@ from keyreel.server.startup import database_url
 from keyreel.server.usage import SHOWN_DAYS, UsageView, read_usage
 from keyreel.settings import Settings
 from keyreel.store import Store, open_store
-from keyreel.store.records import Key, Limits, NewKey
+from keyreel.store.records import MAX_NUMBER, MAX_SIZE, Key, Limits, NewKey
 
 T = TypeVar("T")
 
-MaxRequests = Annotated[int | None, typer.Option(min=1, help="Requests that may wait and run at once.")]
-MaxQueued = Annotated[int | None, typer.Option(min=1, help="Requests that may wait at once.")]
-MaxRunning = Annotated[int | None, typer.Option(min=1, help="Requests that run at once; further ones wait.")]
-MaxPerMinute = Annotated[int | None, typer.Option(min=1, help="Requests that may be submitted in a minute.")]
-MaxBytes = Annotated[int | None, typer.Option(min=1, help="Total size of the stored files, in bytes.")]
+MaxRequests = Annotated[int | None, typer.Option(min=1, max=MAX_NUMBER, help="Requests that may wait and run at once.")]
+MaxQueued = Annotated[int | None, typer.Option(min=1, max=MAX_NUMBER, help="Requests that may wait at once.")]
+MaxRunning = Annotated[
+    int | None, typer.Option(min=1, max=MAX_NUMBER, help="Requests that run at once; further ones wait.")
+]
+MaxPerMinute = Annotated[
+    int | None, typer.Option(min=1, max=MAX_NUMBER, help="Requests that may be submitted in a minute.")
+]
+MaxBytes = Annotated[int | None, typer.Option(min=1, max=MAX_SIZE, help="Total size of the stored files, in bytes.")]
 KeyId = Annotated[str, typer.Argument(help="Id of the key, the part before the colon.")]
 DataDir = Annotated[Path | None, typer.Option(help="The server's data folder.")]
 

@@ -193,6 +193,12 @@ class Delivery:
     traceparent: str | None = None
 
 
+MAX_NUMBER = 2**31 - 1
+"""The largest limit on a number of requests."""
+MAX_SIZE = 2**63 - 1
+"""The largest limit in bytes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a key may have and do. None means no limit."""

@@ -56,6 +56,14 @@ def test_limits_are_set_at_the_start_and_replaced_later(http: httpx.Client, serv
         assert http.put(f"{path}/limits", json=body, headers=server.admin_headers).status_code == code
 
 
+@pytest.mark.parametrize("limit", [{"max_requests": 2**31}, {"max_running": 0}, {"max_bytes": 2**63}])
+def test_limits_that_the_database_cannot_hold_are_refused(server: LiveServer, limit: dict[str, int]) -> None:
+    headers = server.admin_headers
+    made = httpx.post(f"{server.url}/keys", json={"name": "a", **limit}, headers=headers, trust_env=False)
+    changed = httpx.put(f"{server.url}/keys/a/limits", json=limit, headers=headers, trust_env=False)
+    assert (made.status_code, changed.status_code) == (422, 422)
+
+
 def test_a_key_over_its_rate_is_told_when_to_try_again(server: LiveServer) -> None:
     with user(server, max_per_minute=1) as (_, http):
         finish(http, submit(http, "a fox"))

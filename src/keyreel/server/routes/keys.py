@@ -10,23 +10,24 @@ from starlette.responses import Response
 
 from keyreel.server.dependencies import AdminKey, CurrentKey, CurrentServices
 from keyreel.server.usage import SHOWN_DAYS, UsageView, read_usage
-from keyreel.store.records import Key, Limits
+from keyreel.store.records import MAX_NUMBER, MAX_SIZE, Key, Limits
 
 router = APIRouter(prefix="/keys", tags=["keys"])
 
-_AtLeastOne = Annotated[int | None, Field(ge=1)]
+_Number = Annotated[int | None, Field(ge=1, le=MAX_NUMBER)]
+_Bytes = Annotated[int | None, Field(ge=1, le=MAX_SIZE)]
 
 
 class KeyLimits(BaseModel):
     """Null means no limit."""
 
-    max_requests: _AtLeastOne = Field(None, description="Requests that may wait or run at once.")
-    max_queued: _AtLeastOne = Field(None, description="Requests that may wait at once.")
-    max_running: _AtLeastOne = Field(
+    max_requests: _Number = Field(None, description="Requests that may wait or run at once.")
+    max_queued: _Number = Field(None, description="Requests that may wait at once.")
+    max_running: _Number = Field(
         None, description="Requests that run at once. Further ones wait, and do not hold up other keys."
     )
-    max_per_minute: _AtLeastOne = Field(None, description="Requests that may be submitted in a minute.")
-    max_bytes: _AtLeastOne = Field(
+    max_per_minute: _Number = Field(None, description="Requests that may be submitted in a minute.")
+    max_bytes: _Bytes = Field(
         None,
         description="Total size of the stored files. A full key can neither submit nor upload; the videos of its "
         "requests are still stored.",
