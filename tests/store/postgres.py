@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +27,14 @@ class Server:
 
     programs: Path
     folder: Path
+    settings: Sequence[str] = SETTINGS
 
     @property
     def url(self) -> str:
         return f"postgresql://keyreel@/postgres?host={self.folder}"
 
     def start(self) -> None:
-        options = " ".join(f"-c {setting}" for setting in (*SETTINGS, f"unix_socket_directories={self.folder}"))
+        options = " ".join(f"-c {setting}" for setting in (*self.settings, f"unix_socket_directories={self.folder}"))
         self._control("-o", options, "-l", self.folder / "log", "start")
 
     def stop(self) -> None:
@@ -44,7 +45,7 @@ class Server:
 
 
 @contextmanager
-def restartable_server(programs: Path) -> Iterator[Server]:
+def restartable_server(programs: Path, settings: Sequence[str] = SETTINGS) -> Iterator[Server]:
     """Starts a server. It and its folder are removed at the end of the block, where it has to be running."""
     # In a short path, because the path of a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="pg-") as name:
@@ -52,7 +53,7 @@ def restartable_server(programs: Path) -> Iterator[Server]:
         if owner:
             shutil.chown(folder, owner)
         _run(programs / "initdb", "-D", folder / "data", "-U", "keyreel", "--auth=trust", "--no-sync", user=owner)
-        server = Server(programs, folder)
+        server = Server(programs, folder, settings)
         server.start()
         try:
             yield server

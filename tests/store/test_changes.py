@@ -27,7 +27,7 @@ async def test_each_topic_is_told_once_to_other_processes_and_progress_never() -
     for topic in (Topic.QUEUED, Topic.QUEUED, Topic.PROGRESS, Topic.STATE):
         changes.announce(topic)
     assert changes.to_tell.is_set()
-    assert changes.take_untold() == {Topic.QUEUED, Topic.STATE}
+    assert changes.take_untold() == {(Topic.QUEUED, ""), (Topic.STATE, "")}
     assert not changes.to_tell.is_set()
     assert changes.take_untold() == set()
 
@@ -36,3 +36,21 @@ async def test_what_other_processes_tell_is_not_told_again() -> None:
     changes = Changes()
     changes.wake(Topic.QUEUED)
     assert not changes.to_tell.is_set()
+
+
+async def test_a_cancel_wakes_those_who_work_on_its_request() -> None:
+    changes = Changes()
+    mine, other = changes.cancel_of("mine"), changes.cancel_of("other")
+    changes.announce(Topic.CANCEL, "mine")
+    changes.announce(Topic.STATE)
+    assert mine.is_set()
+    assert not other.is_set()
+    assert not changes.cancel_of("mine").is_set()
+    assert (Topic.CANCEL, "mine") in changes.take_untold()
+
+
+async def test_a_cancel_that_may_have_been_missed_wakes_all_who_work() -> None:
+    changes = Changes()
+    cancels = [changes.cancel_of(name) for name in ("one", "two")]
+    changes.wake(Topic.CANCEL)
+    assert all(cancel.is_set() for cancel in cancels)

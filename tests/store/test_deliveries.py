@@ -32,6 +32,17 @@ async def test_a_delivery_contains_url_key_and_outcome(store: Store) -> None:
     assert await store.deliveries.pending() == 1
 
 
+async def test_a_delivery_is_due_until_it_is_claimed_and_again_for_a_retry(store: Store, clock: Clock) -> None:
+    assert not await store.deliveries.has_due()
+    await store.queue.finish(await leased(store, webhook_url=WEBHOOK), Success({"seed": 7}))
+    assert await store.deliveries.has_due()
+    [claimed] = await store.deliveries.claim()
+    await store.deliveries.failed(claimed, "It is down.")
+    assert not await store.deliveries.has_due()
+    await clock.advance(FIRST_PAUSE)
+    assert await store.deliveries.has_due()
+
+
 async def test_a_cancelled_request_has_a_delivery(store: Store) -> None:
     await store.queue.cancel(await submit(store, webhook_url=WEBHOOK))
     [claimed] = await store.deliveries.claim()

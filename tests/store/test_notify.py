@@ -61,9 +61,11 @@ async def test_a_claim_and_a_cancel_are_told(stores: tuple[Store, Store]) -> Non
     lease = await worker.queue.claim("worker")
     assert lease is not None
     await claimed
-    cancelled = await expect(worker, Topic.CANCEL)
+    mine, other = (worker.database.changes.cancel_of(name) for name in (lease.id, "another request"))
     await gateway.queue.cancel(lease.id)
-    await cancelled
+    async with asyncio.timeout(SOON):
+        await mine.wait()
+    assert not other.is_set()
 
 
 async def test_after_an_outage_all_is_looked_at_again_and_told_as_before(

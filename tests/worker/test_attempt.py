@@ -6,7 +6,7 @@ import pytest
 
 from keyreel.fal.outcomes import JsonObject
 from keyreel.store import Store
-from keyreel.store.changes import Changes
+from keyreel.store.changes import Changes, Topic
 from keyreel.store.records import Lease, LeaseStatus, LogLine
 from keyreel.video.events import Stage, Step
 from keyreel.worker import attempt as module
@@ -37,11 +37,8 @@ class FakeQueue:
 class FakeStore:
     def __init__(self, queue: FakeQueue) -> None:
         self.queue = queue
-        self.database = self.requests = self
+        self.database = self
         self.changes = Changes()
-
-    async def status(self, _request_id: str) -> None:
-        return None
 
 
 def new_attempt(*answers: LeaseStatus | Exception) -> tuple[Attempt, FakeQueue]:
@@ -49,17 +46,49 @@ def new_attempt(*answers: LeaseStatus | Exception) -> tuple[Attempt, FakeQueue]:
     return Attempt(cast("Store", FakeStore(queue)), LEASE), queue
 
 
-async def test_reports_are_sent_at_once_in_one_heartbeat() -> None:
+async def test_a_new_stage_is_sent_soon_and_steps_with_the_next_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_PAUSE", 3600.0)
     attempt, queue = new_attempt()
-    async with asyncio.timeout(module.HEARTBEAT_INTERVAL - 0.5), attempt.heartbeats():
+    async with asyncio.timeout(10), attempt.heartbeats():
         await queue.heartbeats.get()
         attempt.record(Stage("denoise", 3))
+        await queue.heartbeats.get()
+        attempt.record(Step(1))
+        await asyncio.sleep(2 * module.STAGE_PAUSE)
+        assert not queue.heartbeats.qsize(), "a step waits for the pause between heartbeats"
+        attempt.record(Stage("decode", 9))
+        await queue.heartbeats.get()
+    assert queue.lines == ["Denoising, 3 steps", "Decoding, 9 frames"]
+    assert queue.progress
+    assert queue.progress["stage"] == "decode"
+
+
+async def test_a_step_is_sent_after_the_pause_without_waiting_for_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_PAUSE", 0.3)
+    monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 3600.0)
+    attempt, queue = new_attempt()
+    async with asyncio.timeout(10), attempt.heartbeats():
+        attempt.record(Stage("denoise", 3))
+        await queue.heartbeats.get()
         attempt.record(Step(1))
         await queue.heartbeats.get()
-    assert queue.lines == ["Denoising, 3 steps"]
     assert queue.progress
     assert queue.progress["step"] == 1
-    assert queue.heartbeats.qsize() <= 1
+
+
+async def test_a_cancel_is_noticed_at_once_and_others_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_PAUSE", 3600.0)
+    attempt, queue = new_attempt(LeaseStatus.CONTINUE, LeaseStatus.CANCELLED)
+    changes = attempt._store.database.changes
+    async with asyncio.timeout(10), attempt.heartbeats():
+        await queue.heartbeats.get()
+        changes.wake(Topic.CANCEL, "another")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not queue.heartbeats.qsize()
+        changes.wake(Topic.CANCEL, LEASE.id)
+        assert await attempt.wait_for_interruption() is Interruption.CANCELLED
+    assert queue.heartbeats.qsize() == 1
 
 
 async def test_a_failed_heartbeat_is_followed_by_one_with_the_same_lines() -> None:

@@ -19,7 +19,7 @@ from yarl import URL
 from keyreel import traces
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
 from keyreel.net.addresses import RefusedAddressError
-from keyreel.store import STORE_ERRORS, Store
+from keyreel.store import STORE_ERRORS, Store, Topic
 from keyreel.store.records import Delivery
 from keyreel.worker.waiting import wait_for_any
 
@@ -35,7 +35,10 @@ AT_ONCE_PER_RECEIVER = 8
 AT_ONCE_PER_KEY = 250
 SLOT_TIMEOUT = 5.0
 """Seconds that a delivery waits for a slot. A receiver that works finishes `AT_ONCE` deliveries in less."""
-POLL = 0.25
+POLL = 1.0
+"""Seconds between two looks for deliveries when no change is announced: a retry may be due."""
+POLL_PAUSE = 0.25
+"""Minimum seconds between two looks for deliveries."""
 GRACE = 5.0
 """Seconds that running calls get at shutdown."""
 
@@ -83,13 +86,15 @@ async def deliver_forever(store: Store, session: aiohttp.ClientSession, signer: 
     tasks: set[asyncio.Task[None]] = set()
     try:
         while not stop.is_set():
+            completed = store.database.changes.of(Topic.STATE)
             claimed = await deliverer.claim(min(BATCH, AT_ONCE - len(tasks)))
             for delivery in claimed:
                 task = asyncio.create_task(deliverer.deliver(delivery))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
             if len(claimed) < BATCH:
-                await wait_for_any(stop, timeout=POLL)
+                await wait_for_any(stop, timeout=POLL_PAUSE)
+                await wait_for_any(stop, completed, timeout=POLL - POLL_PAUSE)
         if tasks:
             await asyncio.wait(tasks, timeout=GRACE)
     finally:
@@ -131,7 +136,7 @@ class _Deliverer:
         """Returns up to `limit` deliveries that are due; none when the database fails."""
         try:
             # Read first: claiming writes, SQLite has one writer, and usually nothing is due.
-            return await self._deliveries.claim(limit) if limit and await self._deliveries.pending() else []
+            return await self._deliveries.claim(limit) if limit and await self._deliveries.has_due() else []
         except STORE_ERRORS:
             _log.exception("webhooks cannot be read")
             return []

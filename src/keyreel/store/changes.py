@@ -2,6 +2,7 @@
 
 import asyncio
 from enum import StrEnum
+from weakref import WeakValueDictionary
 
 
 class Topic(StrEnum):
@@ -26,7 +27,8 @@ class Changes:
     def __init__(self) -> None:
         self._events = {topic: asyncio.Event() for topic in Topic}
         self._any = asyncio.Event()
-        self._untold: set[Topic] = set()
+        self._cancels: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._untold: set[tuple[Topic, str]] = set()
         self.to_tell = asyncio.Event()
         """Set when `take_untold` has something to return."""
 
@@ -37,28 +39,36 @@ class Changes:
     def of(self, topic: Topic) -> asyncio.Event:
         return self._events[topic]
 
-    def announce(self, topic: Topic, *, after: float = 0.0) -> None:
+    def cancel_of(self, request_id: str) -> asyncio.Event:
+        """Returns the event of a cancel of this request: the workers of other requests need not look."""
+        return self._cancels.setdefault(request_id, asyncio.Event())
+
+    def announce(self, topic: Topic, request_id: str = "", *, after: float = 0.0) -> None:
         """Wakes this process and remembers to tell the others. Call it after the commit.
 
+        request_id: the request that is cancelled.
         after: seconds until the change takes effect. It is announced again then.
         """
         if after:
             asyncio.get_running_loop().call_later(after, self.announce, topic)
-        self.wake(topic)
+        self.wake(topic, request_id)
         if topic is not Topic.PROGRESS:
-            self._untold.add(topic)
+            self._untold.add((topic, request_id))
             self.to_tell.set()
 
-    def wake(self, *topics: Topic) -> None:
-        """Wakes what waits in this process."""
-        for topic in topics:
-            self._events[topic].set()
-            self._events[topic] = asyncio.Event()
+    def wake(self, topic: Topic, request_id: str = "") -> None:
+        """Wakes what waits in this process. A cancel without a request wakes the workers of all requests."""
+        self._events[topic].set()
+        self._events[topic] = asyncio.Event()
+        if topic is Topic.CANCEL:
+            for cancelled in [request_id] if request_id else list(self._cancels):
+                if event := self._cancels.pop(cancelled, None):
+                    event.set()
         self._any.set()
         self._any = asyncio.Event()
 
-    def take_untold(self) -> set[Topic]:
-        """Returns the topics that other processes have not been told of since the last call."""
+    def take_untold(self) -> set[tuple[Topic, str]]:
+        """Returns the changes that other processes have not been told of since the last call."""
         untold, self._untold = self._untold, set()
         self.to_tell.clear()
         return untold

@@ -66,6 +66,17 @@ class Database:
                 yield connection
 
     @asynccontextmanager
+    async def write_once(self) -> AsyncIterator[AsyncConnection]:
+        """Opens a connection for a single statement that writes. On SQLite it is a transaction."""
+        if self._direct is None:
+            async with self.write() as connection:
+                yield connection
+            return
+        # The reader's connections commit each statement, which saves the round trips of BEGIN and COMMIT.
+        async with self.read() as connection:
+            yield connection
+
+    @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Opens a connection for reading. On SQLite it is a transaction that cannot write."""
         with _cursors_freed():
@@ -172,7 +183,9 @@ async def _postgresql(url: URL, now: ColumnElement[float]) -> AsyncIterator[Data
         connect_args=arguments,
     )
     # A read is one statement. Without a transaction around it, it is one round trip in place of three.
-    writer, reader = pool(), pool(isolation_level="AUTOCOMMIT")
+    reader = pool(isolation_level="AUTOCOMMIT")
+    # Its connections are tested outside of a transaction, too: only what runs in `begin` has one.
+    writer = pool(isolation_level="AUTOCOMMIT").execution_options(isolation_level="READ COMMITTED")
     database = Database(writer, reader, now, direct)
     exchange = asyncio.create_task(exchange_notifications(direct, database.changes))
     try:

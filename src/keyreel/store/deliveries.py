@@ -22,6 +22,11 @@ class Deliveries:
         self._database = database
         self._now = database.now
 
+    async def has_due(self) -> bool:
+        """Returns whether a delivery can be claimed. Unlike a claim, it writes and locks nothing."""
+        async with self._database.read() as connection:
+            return bool(await connection.scalar(select(select(delivery.c.id).where(*self._due()).exists())))
+
     async def claim(self, limit: int = 10) -> list[Delivery]:
         """Leases deliveries that are due and returns them, the longest overdue first."""
         due = (
@@ -35,7 +40,7 @@ class Deliveries:
                 *outcome_columns,
             )
             .join(request, request.c.id == delivery.c.request_id)
-            .where(delivery.c.state == "PENDING", delivery.c.due <= self._now)
+            .where(*self._due())
             .order_by(delivery.c.due, delivery.c.id)
             .limit(limit)
             .with_for_update(of=delivery, skip_locked=True)
@@ -73,6 +78,9 @@ class Deliveries:
         statement = select(func.count()).where(delivery.c.state == "PENDING")
         async with self._database.read() as connection:
             return (await connection.execute(statement)).scalar_one()
+
+    def _due(self) -> tuple[ColumnElement[bool], ...]:
+        return delivery.c.state == "PENDING", delivery.c.due <= self._now
 
     async def _record(self, claimed: Delivery, **values: Any) -> None:
         async with self._database.write() as connection:

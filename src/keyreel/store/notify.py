@@ -24,6 +24,8 @@ CHECK_PERIOD = 15.0
 RECONNECT_PAUSE = 1.0
 """Seconds to wait after the connection was lost."""
 
+_NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
+
 _log = structlog.get_logger(__name__)
 
 
@@ -41,10 +43,11 @@ async def _exchange(engine: AsyncEngine, changes: Changes) -> None:
     origin = secrets.token_hex(8)
 
     def on_notification(_connection: object, _pid: int, _channel: str, payload: object) -> None:
-        sender, _, topic = str(payload).partition(" ")
+        sender, _, change = str(payload).partition(" ")
+        topic, _, request_id = change.partition(" ")
         # A newer release may have topics that this one does not know.
         if sender != origin and topic in list(Topic):
-            changes.wake(Topic(topic))
+            changes.wake(Topic(topic), request_id)
 
     async with engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
@@ -52,7 +55,8 @@ async def _exchange(engine: AsyncEngine, changes: Changes) -> None:
         await driver.add_listener(CHANNEL, on_notification)
         driver.add_termination_listener(lambda _: changes.to_tell.set())
         try:
-            changes.wake(*Topic)  # something may have changed before the connection was made
+            for topic in Topic:
+                changes.wake(topic)  # something may have changed before the connection was made
             await _tell(driver, changes, origin)
         finally:
             await connection.invalidate()
@@ -65,6 +69,6 @@ async def _tell(driver: Any, changes: Changes, origin: str) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(CHECK_PERIOD):
                 await changes.to_tell.wait()
-        topics = changes.take_untold()
-        await driver.execute("; ".join(f"NOTIFY {CHANNEL}, '{origin} {topic}'" for topic in topics) or "SELECT 1")
+        payloads = [f"{origin} {topic} {request_id}" for topic, request_id in changes.take_untold()]
+        await driver.execute(_NOTIFY, CHANNEL, payloads)  # without payloads, a test of the connection
         await asyncio.sleep(PAUSE)

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, JsonObject, Outcome, Success
+from keyreel.store.beats import beat
 from keyreel.store.changes import Topic
 from keyreel.store.database import Database
 from keyreel.store.files import content_update
@@ -35,7 +36,7 @@ from keyreel.store.records import (
 )
 from keyreel.store.requests import outcome_columns, outcome_of, position
 from keyreel.store.submission import first_row
-from keyreel.store.tables import AnyRow, delivery, event, file, request
+from keyreel.store.tables import AnyRow, delivery, file, request
 from keyreel.store.turns import order_of
 from keyreel.store.usage import add_usage, counted_as
 
@@ -135,15 +136,13 @@ class Queue:
         }
         if progress is not None:
             values["progress"] = progress
-        statement = update(request).where(_held_by(lease)).values(values).returning(request.c.cancel_requested)
-        async with self._database.write() as connection:
-            row = (await connection.execute(statement)).one_or_none()
-            if row is None:
-                return LeaseStatus.LOST
-            for line in lines:
-                await connection.execute(self._event(lease, line))
+        renewal = update(request).where(_held_by(lease)).values(values)
+        async with self._database.write_once() as connection:
+            cancelled = await beat(connection, renewal, lines, self._now)
+        if cancelled is None:
+            return LeaseStatus.LOST
         self._changes.announce(Topic.PROGRESS)
-        return LeaseStatus.CANCELLED if row.cancel_requested else LeaseStatus.CONTINUE
+        return LeaseStatus.CANCELLED if cancelled else LeaseStatus.CONTINUE
 
     async def save_checkpoint(self, lease: Lease, checkpoint: str) -> None:
         """Records the object from which a later attempt resumes. Raises LeaseLostError."""
@@ -191,7 +190,10 @@ class Queue:
             if not rows:
                 return Cancellation.UNKNOWN
             answer = await self._cancel(connection, request.c.id == request_id, rows[0].state)
-        self._changes.announce(Topic.CANCEL if answer is Cancellation.REQUESTED else Topic.STATE)
+        if answer is Cancellation.REQUESTED:
+            self._changes.announce(Topic.CANCEL, request_id)
+        else:
+            self._changes.announce(Topic.STATE)
         return answer
 
     async def forget(self, request_id: str) -> bool:
@@ -265,17 +267,8 @@ class Queue:
             raise QueueFullError(waiting, new.max_queue_length)
 
     async def _change_held(self, lease: Lease, **values: Any) -> None:
-        async with self._database.write() as connection:
+        async with self._database.write_once() as connection:
             await connection.execute(update(request).where(_held_by(lease)).values(values))
-
-    def _event(self, lease: Lease, line: LogLine) -> Any:
-        return insert(event).values(
-            request_id=lease.id,
-            attempt=lease.attempt,
-            time=self._now - line.age,
-            level=line.level,
-            message=line.message,
-        )
 
     async def _finished_before(self, connection: AsyncConnection, lease: Lease, outcome: Outcome) -> bool:
         """Returns whether this attempt has already completed the request with this outcome."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from keyreel.store import STORE_ERRORS, Store, Topic
+from keyreel.store import STORE_ERRORS, Store
 from keyreel.store.queue import LEASE
 from keyreel.store.records import Lease, LeaseStatus
 from keyreel.video.events import Notice, Stage, Step
@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 HEARTBEAT_INTERVAL = 2.0
 """Maximum seconds between two heartbeats."""
-HEARTBEAT_PAUSE = 0.25
-"""Minimum seconds between two heartbeats."""
+HEARTBEAT_PAUSE = 1.0
+"""Minimum seconds between two heartbeats: each is a write to the database."""
+STAGE_PAUSE = 0.25
+"""Minimum seconds between a heartbeat and one that tells of a new stage."""
 FENCE_MARGIN = 5.0
 """Seconds before the lease expires at which a worker without a successful heartbeat stops."""
-CANCEL_CHECK_PAUSE = 0.02
-"""Minimum seconds between two checks for a cancel."""
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +92,8 @@ class Attempt:
     async def heartbeats(self) -> AsyncIterator[None]:
         """Renews the lease throughout the block. A block that hangs keeps its lease, so it needs its own timeouts."""
         done = asyncio.Event()
-        loops = self._send_heartbeats, self._watch_for_cancel, self._watch_lease
+        # In this order: a cancel that the first heartbeat does not see wakes the watch.
+        loops = self._watch_for_cancel, self._send_heartbeats, self._watch_lease
         tasks = [asyncio.create_task(loop(done)) for loop in loops]
         try:
             yield
@@ -149,7 +150,8 @@ class Attempt:
     async def _send_heartbeats(self, done: asyncio.Event) -> None:
         while not done.is_set():
             await self.heartbeat()
-            await wait_for_any(done, timeout=HEARTBEAT_PAUSE)
+            await wait_for_any(done, timeout=STAGE_PAUSE)
+            await wait_for_any(done, self.report.stage_changed, timeout=HEARTBEAT_PAUSE - STAGE_PAUSE)
             await wait_for_any(done, self.report.changed, timeout=HEARTBEAT_INTERVAL - HEARTBEAT_PAUSE)
 
     async def _watch_lease(self, done: asyncio.Event) -> None:
@@ -162,18 +164,9 @@ class Attempt:
             await wait_for_any(done, timeout=left)
 
     async def _watch_for_cancel(self, done: asyncio.Event) -> None:
-        """Notices a cancel that this process received, without waiting for the next heartbeat."""
-        while not done.is_set():
-            cancelled = self._store.database.changes.of(Topic.CANCEL)
-            if await self._is_cancelled():
-                self.interrupt(Interruption.CANCELLED)
-                return
-            await wait_for_any(done, timeout=CANCEL_CHECK_PAUSE)
+        """Sends a heartbeat, which brings back the cancel, as soon as this process hears of one."""
+        while not (done.is_set() or self._interruption.done()):
+            cancelled = self._store.database.changes.cancel_of(self.lease.id)
             await wait_for_any(done, cancelled)
-
-    async def _is_cancelled(self) -> bool:
-        try:
-            status = await self._store.requests.status(self.lease.id)
-        except STORE_ERRORS:
-            return False
-        return status is not None and status.cancel_requested
+            if cancelled.is_set():
+                await self.heartbeat()

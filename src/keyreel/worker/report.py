@@ -25,11 +25,13 @@ class Report:
     """Collects log lines and progress until a heartbeat has sent them.
 
     changed: set when there is something that the last `unsent` did not return.
+    stage_changed: set when that includes a new stage.
     clock: in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.changed = asyncio.Event()
+        self.stage_changed = asyncio.Event()
         self._clock = clock
         self._lines: list[_Line] = []
         self._progress: JsonObject | None = None
@@ -61,6 +63,7 @@ class Report:
         """Returns the progress and the log lines that have not been sent. Progress None means no change."""
         now = self._clock()
         self.changed.clear()
+        self.stage_changed.clear()
         return self._progress, [LogLine(line.message, line.level, now - line.written) for line in self._lines]
 
     def mark_sent(self, progress: JsonObject | None, lines: int) -> None:
@@ -72,6 +75,7 @@ class Report:
     def _begin(self, stage: Stage) -> None:
         self._stage, self._began = stage, self._clock()
         self._set_progress(0)
+        self.stage_changed.set()
         if stage.name == "conditions" and not stage.steps:
             return
         self.write(_title(stage))
