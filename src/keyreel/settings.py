@@ -38,6 +38,13 @@ class Settings(BaseSettings):
         description="`s3://bucket/folder`, where inputs and videos are stored. Without it, a folder in the data "
         "folder.",
     )
+    presign_seconds: float | None = Field(
+        default=None,
+        ge=1,
+        le=7 * DAY,
+        description="Seconds for which a link into the bucket is valid, to which the server redirects those who read a "
+        "picture, clip or video. Without it, the server passes the content on itself.",
+    )
     public_url: BaseURL | None = Field(
         default=None,
         description="URL under which clients reach this server. Every link that the server hands out starts with "

@@ -33,6 +33,6 @@ def stored(server: LiveServer, path: Path) -> dict[str, object]:
         size=len(content),
     )
     file = server.call(server.services.store.files.add(new))
-    server.call(server.services.objects.put(file.object, content))
+    server.call(server.services.objects.put(file.object, content, file.content_type))
     url = server.services.links.file_url(file)
     return {"url": url, "content_type": file.content_type, "file_name": file.name, "file_size": len(content)}

@@ -16,10 +16,10 @@ class GatedObjects(Objects):
     arrived = asyncio.Event()
     gate = asyncio.Event()
 
-    async def put(self, path: str, source: Path | bytes | AsyncIterator[bytes]) -> int:
+    async def put(self, path: str, source: Path | bytes | AsyncIterator[bytes], content_type: str | None = None) -> int:
         self.arrived.set()
         await self.gate.wait()
-        return await super().put(path, source)
+        return await super().put(path, source, content_type)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from keyreel.errors import KeyreelError
 from keyreel.store import Store
 
 if TYPE_CHECKING:
-    from obstore import GetOptions  # only in obstore's stubs
+    from obstore import Attributes, GetOptions  # only in obstore's stubs
     from obstore.store import RetryConfig
 
 CHUNK = 1024 * 1024
@@ -54,10 +54,11 @@ class Objects:
 
     store: ObjectStore
 
-    async def put(self, path: str, source: Path | bytes | AsyncIterator[bytes]) -> int:
+    async def put(self, path: str, source: Path | bytes | AsyncIterator[bytes], content_type: str | None = None) -> int:
         """Writes an object and returns its size in bytes.
 
         Readers see either the old object or the new one. An exception in `source` leaves the old one.
+        content_type: what a bucket says to those who read the object there.
         """
         match source:
             case bytes():
@@ -66,11 +67,11 @@ class Objects:
                 chunks = _read(source)
             case _:
                 chunks = source
-        return await self._put(path, chunks)
+        return await self._put(path, chunks, content_type)
 
-    async def compose(self, path: str, parts: Sequence[str]) -> int:
+    async def compose(self, path: str, parts: Sequence[str], content_type: str | None = None) -> int:
         """Joins the objects `parts` into one object and returns its size in bytes."""
-        return await self._put(path, self._concatenate(parts))
+        return await self._put(path, self._concatenate(parts), content_type)
 
     async def download(self, path: str, to: Path) -> None:
         """Copies an object to the file `to`. Raises FileNotFoundError. An exception leaves no file behind."""
@@ -89,7 +90,7 @@ class Objects:
 
     async def stat(self, path: str) -> Stat | None:
         """Returns size and etag, or None when there is no such object."""
-        with _translated_errors():
+        with translated_errors():
             try:
                 meta = await obstore.head_async(self.store, path)
             except FileNotFoundError:
@@ -101,19 +102,19 @@ class Objects:
         """Yields the bytes from `start` up to but not including `end`. Raises FileNotFoundError."""
         if end is not None and end <= start:
             return
-        with _translated_errors():
+        with translated_errors():
             result = await obstore.get_async(self.store, path, options=_range(start, end))
             async for chunk in result.stream(CHUNK):
                 yield chunk
 
     async def folder_size(self, path: str) -> int:
         """Returns the total size, in bytes, of the objects below `path`."""
-        with _translated_errors():
+        with translated_errors():
             return sum([meta["size"] async for found in obstore.list(self.store, prefix=path) for meta in found])
 
     async def delete(self, path: str) -> None:
         """Deletes an object, if it exists."""
-        with _translated_errors():
+        with translated_errors():
             try:
                 await obstore.delete_async(self.store, path)
             except FileNotFoundError:
@@ -121,22 +122,24 @@ class Objects:
 
     async def delete_folder(self, path: str) -> None:
         """Deletes all objects below `path`."""
-        with _translated_errors():
+        with translated_errors():
             async for found in obstore.list(self.store, prefix=path):
                 await obstore.delete_async(self.store, [meta["path"] for meta in found])
 
-    async def _put(self, path: str, chunks: AsyncIterator[bytes]) -> int:
+    async def _put(self, path: str, chunks: AsyncIterator[bytes], content_type: str | None) -> int:
         """Writes small content in one request; the parts of larger content are uploaded while it is still read."""
+        is_folder = isinstance(self.store, LocalStore)
+        attributes: Attributes = {"Content-Type": content_type} if content_type and not is_folder else {}
         head = bytearray()
         async for chunk in chunks:
             head += chunk
             if len(head) >= _PART:
-                return await self._put_parts(path, bytes(head), chunks)
-        with _translated_errors():
-            await obstore.put_async(self.store, path, bytes(head), use_multipart=False)
+                return await self._put_parts(path, bytes(head), chunks, attributes)
+        with translated_errors():
+            await obstore.put_async(self.store, path, bytes(head), attributes=attributes, use_multipart=False)
         return len(head)
 
-    async def _put_parts(self, path: str, head: bytes, rest: AsyncIterator[bytes]) -> int:
+    async def _put_parts(self, path: str, head: bytes, rest: AsyncIterator[bytes], attributes: "Attributes") -> int:
         written = 0
 
         async def counted() -> AsyncIterator[bytes]:
@@ -147,8 +150,15 @@ class Objects:
                 written += len(chunk)
                 yield chunk
 
-        with _translated_errors():
-            await obstore.put_async(self.store, path, counted(), chunk_size=_PART, max_concurrency=_PARTS_IN_FLIGHT)
+        with translated_errors():
+            await obstore.put_async(
+                self.store,
+                path,
+                counted(),
+                attributes=attributes,
+                chunk_size=_PART,
+                max_concurrency=_PARTS_IN_FLIGHT,
+            )
         return written
 
     async def _concatenate(self, parts: Sequence[str]) -> AsyncIterator[bytes]:
@@ -214,7 +224,7 @@ def _range(start: int, end: int | None) -> "GetOptions":
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
     """Raises ObjectStoreError in place of obstore's own errors."""
     try:
         yield

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 
 from keyreel.files.links import Links
 from keyreel.files.objects import Objects
+from keyreel.files.presigned import Presigner
 from keyreel.server.credentials import KeyRing
 from keyreel.server.endpoints import ServedEndpoints
 from keyreel.server.sessions import session_key
@@ -33,6 +34,8 @@ class Services:
     snapshot: Snapshot
     keyring: KeyRing
     endpoints: ServedEndpoints
+    presigner: Presigner | None = None
+    """None: the content of files passes through the server."""
 
 
 async def get_services(connection: HTTPConnection) -> Services:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from keyreel.errors import KeyreelError
 from keyreel.files.links import Links
 from keyreel.files.objects import open_objects
+from keyreel.files.presigned import open_presigner
 from keyreel.files.secrets import Purpose, derive_secret, load_secret, make_private
 from keyreel.net.addresses import AddressPolicy
 from keyreel.server.credentials import KeyRing
@@ -55,15 +56,18 @@ async def open_services(
     make_private(folder)
     async with open_store(database_url(settings)) as store:
         await check_secret(settings, store)
+        objects = open_objects(settings.object_store or folder / "files")
+        seconds = settings.presign_seconds
         yield Services(
             settings=settings,
             store=store,
-            objects=open_objects(settings.object_store or folder / "files"),
+            objects=objects,
             links=Links(settings.public_url or public_url, _secret(settings, "links")),
             signer=Signer.from_secret(_secret(settings, "webhooks")),
             snapshot=Snapshot(store),
             keyring=KeyRing(store.keys, local_secret),
             endpoints=endpoints,
+            presigner=await open_presigner(objects, seconds) if seconds else None,
         )
 
 

@@ -134,5 +134,5 @@ async def _store_file(services: Services, key: Key, content_type: str, content: 
         lifetime=services.settings.input_lifetime,
     )
     file = await services.store.files.add(new, upload=True)
-    await services.objects.put(new.object, content)
+    await services.objects.put(new.object, content, content_type)
     return file

@@ -24,7 +24,7 @@ class Part(BaseModel):
 async def receive(request: Request, services: Services, file: File) -> None:
     """Stores the content of `file`. A repeated upload replaces it: clients repeat uploads when a response is lost."""
     body = _limited(request, _max_bytes(services.settings))
-    await _arrived(services, file, await services.objects.put(file.object, body))
+    await _arrived(services, file, await services.objects.put(file.object, body, file.content_type))
 
 
 async def receive_part(request: Request, services: Services, file: File, number: int) -> Part:
@@ -43,7 +43,7 @@ async def join(services: Services, file: File, parts: tuple[Part, ...]) -> None:
     for part in parts:
         if part.etag != await _etag(services, _part_path(file, part.partNumber)):
             raise HTTPException(400, f"Part {part.partNumber} is missing or has another etag. Upload it again.")
-    await _arrived(services, file, await services.objects.compose(file.object, paths))
+    await _arrived(services, file, await services.objects.compose(file.object, paths, file.content_type))
     await services.objects.delete_folder(parts_folder(file.id))
 
 

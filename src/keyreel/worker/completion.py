@@ -99,7 +99,7 @@ async def _publish(context: WorkerContext, attempt: Attempt, request: Request, v
     )
     file = await retry_on_store_error(lambda: context.store.files.add(new))
     try:
-        await retry_on_store_error(lambda: context.objects.put(file.object, video))
+        await retry_on_store_error(lambda: context.objects.put(file.object, video, file.content_type))
     except OSError:
         await context.store.files.remove(file.id)
         raise

@@ -73,7 +73,8 @@ class Previews:
 
     async def _publish(self, pixels: Pixels) -> None:
         self._file = self._file or await self._add()
-        await self._context.objects.put(self._file.object, await asyncio.to_thread(encode_strip, pixels))
+        strip = await asyncio.to_thread(encode_strip, pixels)
+        await self._context.objects.put(self._file.object, strip, self._file.content_type)
         self._published += 1
         # The file keeps its address, so the query makes a browser fetch the new content.
         self._attempt.report.set_preview(f"{self._context.links.file_url(self._file)}?{self._published}", len(pixels))

@@ -1,9 +1,14 @@
 """Files behind signed links: ranges, headers, expiry and access rules."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from obstore.store import S3Store
 
+from keyreel.files.objects import Objects
+from keyreel.files.presigned import open_presigner
 from keyreel.server.routes.files import ByteRange, parse_range
 from tests.server.storage_api import Api
 
@@ -179,3 +184,39 @@ async def test_a_hidden_file_is_answered_like_an_unknown_one(api: Api) -> None:
     hidden = await api.client.get(await api.add(CONTENT, acl={"default": "hide"}))
     unknown = await api.client.get("/files/unknown/cat.mp4")
     assert hidden.json() == unknown.json()
+
+
+@pytest.fixture
+async def redirecting(api: Api) -> Api:
+    """The API with links into a bucket, which no test opens: the files are in a folder."""
+    store = S3Store("films", access_key_id="key", secret_access_key="secret", region="eu-central-1")  # noqa: S106
+    presigner = await open_presigner(Objects(store), 600)
+    api.services = api.app.state.services = replace(api.services, presigner=presigner)
+    return api
+
+
+async def test_media_are_redirected_to_the_bucket(redirecting: Api) -> None:
+    answer = await redirecting.client.get(await redirecting.add(CONTENT), headers={"Range": "bytes=2-4"})
+    assert answer.status_code == 307
+    assert answer.headers["Location"].startswith("https://s3.eu-central-1.amazonaws.com/films/a/b?")
+    assert answer.headers["Cache-Control"] == "no-cache"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+async def test_what_the_bucket_cannot_answer_is_answered_here(redirecting: Api) -> None:
+    api, url = redirecting, await redirecting.add(CONTENT)
+    head = await api.client.head(url)
+    assert (head.status_code, head.headers["Content-Length"]) == (200, "10")
+    assert (await api.client.get(url, headers={"If-None-Match": head.headers["ETag"]})).status_code == 304
+    opened = await api.client.get(url, headers={"Sec-Fetch-Mode": "navigate"})
+    assert opened.content == CONTENT
+    assert "cat.mp4" in opened.headers["Content-Disposition"]
+    program = await api.client.get(await api.add(b"<script>", content_type="text/html", name="page.html"))
+    assert (program.content, program.headers["X-Content-Type-Options"]) == (b"<script>", "nosniff")
+
+
+async def test_rules_and_expiry_come_before_the_redirect(redirecting: Api) -> None:
+    hidden = await redirecting.add(CONTENT, acl={"default": "hide"})
+    assert (await redirecting.client.get(hidden)).status_code == 404
+    assert (await redirecting.client.get(hidden, headers=redirecting.auth())).status_code == 307
+    assert (await redirecting.client.get(await redirecting.add(CONTENT, lifetime=-1))).status_code == 410

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from keyreel.files.links import Access, access
 from keyreel.files.objects import Stat
@@ -19,6 +19,7 @@ router = APIRouter(tags=["files"])
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _MEDIA = re.compile(r"(image|video|audio)/(?!svg)")
 """Content types that a browser shows without running code from the file."""
+_OF_REDIRECTS = ("Cache-Control", "Access-Control-Allow-Origin", "Cross-Origin-Resource-Policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,18 @@ async def read_file(token: str, request: Request, services: CurrentServices) -> 
         return Response(status_code=304, headers=headers)
     if request.method == "HEAD":
         return Response(headers=headers | {"Content-Length": str(stat.size)})
+    if services.presigner and _may_be_redirected(request, file):
+        url = await services.presigner.url(file.object)
+        return RedirectResponse(url, 307, {name: headers[name] for name in _OF_REDIRECTS})
     return _content(services, file, stat, headers, _requested_range(request.headers, stat))
+
+
+def _may_be_redirected(request: Request, file: File) -> bool:
+    """Returns whether the bucket may serve the file: it knows the type, but neither the name nor our other headers.
+
+    So a file that could run code stays with us, and so does one that a browser opens or saves under its name.
+    """
+    return bool(_MEDIA.match(file.content_type)) and request.headers.get("sec-fetch-mode") != "navigate"
 
 
 def parse_range(header: str, size: int) -> ByteRange | None:

@@ -128,14 +128,16 @@ def _with_base(html: str, services: Services) -> str:
 def _page_headers(services: Services) -> dict[str, str]:
     parts = urlsplit(services.links.base_url)
     own = f"'self' {parts.scheme}://{parts.netloc}"
+    # Links to files may lead on into the bucket.
+    files = f"{own} {services.presigner.origin}" if services.presigner else own
     policy = {
         "default-src": "'none'",
         "script-src": "'self'",
         "style-src": "'self'",
         "font-src": "'self'",
         # Links to files contain the public address, even when the page was opened at another one.
-        "img-src": f"{own} blob: data:",
-        "media-src": f"{own} blob:",
+        "img-src": f"{files} blob: data:",
+        "media-src": f"{files} blob:",
         "connect-src": own,
         "base-uri": "'self'",
         "form-action": "'none'",
