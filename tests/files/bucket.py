@@ -36,7 +36,7 @@ def running_bucket(folder: Path) -> Iterator[dict[str, str]]:
     *ports, s3 = _free_ports(len(_PORTS) + 3)
     options = [f"-{name}={port}" for name, port in zip((*_PORTS, "s3.port.grpc", "s3.port.lance"), ports, strict=True)]
     command = [
-        PROGRAM,
+        str(PROGRAM),
         "server",
         f"-dir={folder}",
         f"-s3.config={access}",
