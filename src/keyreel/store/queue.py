@@ -212,9 +212,12 @@ class Queue:
 
     async def reap(self) -> Reaped:
         """Releases expired leases, completes requests past their start deadline and deletes expired ones."""
+        expired = and_(request.c.state == State.IN_PROGRESS, request.c.lease_until <= self._now)
+        # Read first: every process reaps, and usually nothing is due.
+        if not await self._is_any(expired, self._late(), request.c.expires_at <= self._now):
+            return Reaped(0, 0, 0)
         async with self._database.write() as connection:
             await self._database.serialise(connection, _SWEEP)
-            expired = and_(request.c.state == State.IN_PROGRESS, request.c.lease_until <= self._now)
             released = await self._release_all(connection, expired)
             reaped = Reaped(released, await self._time_out(connection), await self._delete_expired(connection))
         if reaped != Reaped(0, 0, 0):
@@ -353,9 +356,17 @@ class Queue:
 
     async def _time_out(self, connection: AsyncConnection) -> int:
         """Completes waiting requests past their start deadline. Returns their number."""
-        late = and_(request.c.state == State.IN_QUEUE, request.c.start_deadline <= self._now)
-        ids = [row.id for row in await self._lock(connection, late, skip_locked=True)]
+        ids = [row.id for row in await self._lock(connection, self._late(), skip_locked=True)]
         return len(await self._complete(connection, request.c.id.in_(ids), START_TIMEOUT))
+
+    def _late(self) -> ColumnElement[bool]:
+        return and_(request.c.state == State.IN_QUEUE, request.c.start_deadline <= self._now)
+
+    async def _is_any(self, *conditions: ColumnElement[bool]) -> bool:
+        """Returns whether a request meets one of the conditions, each of which is looked up in an index of its own."""
+        found = or_(*(select(request.c.seq).where(condition).exists() for condition in conditions))
+        async with self._database.read() as connection:
+            return bool(await connection.scalar(select(found)))
 
     async def _delete_expired(self, connection: AsyncConnection) -> int:
         """Deletes expired requests, except those with a pending delivery, which needs the outcome."""
