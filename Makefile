@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 PYTEST = OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model bench-server chaos clean
+.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model bench-server bench-fleet chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ programs: ## Install the programs that tests run (as root on Debian), or name th
 
 bench-server: $(VENV)/.dev ## Measure the server's figures in docs/performance.md
 	$(BIN)/python -m benchmarks.server
+
+bench-fleet: $(VENV)/.dev programs ## Measure the fleet's figures in docs/performance.md
+	$(BIN)/python -m benchmarks.fleet
 
 chaos: $(VENV)/.dev ## Kill processes and fill a disk, 200 times each (hours)
 	$(BIN)/python -m tests.worker.chaos --rounds 200
