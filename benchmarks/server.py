@@ -197,11 +197,10 @@ async def cancel_latency(client: Client, pace: float, moment: float, tally: Path
 async def busy(client: Client, requests: int, steps: int) -> None:
     """Prints the share of time that the device works while requests are queued. Only its steps count as work."""
     queued = [await client.submit(prompt=f"pace={STEP}", number_of_steps=steps) for _ in range(requests)]
-    await client.begun(queued[0])
+    over = (await client.begun(queued[0]))["progress"]["step"]
     start = time.perf_counter()
     await client.end(queued[-1])
-    # The first step is already over when it is seen.
-    worked = STEP * (requests * steps - 1)
+    worked = STEP * (requests * steps - over)
     share = worked / (time.perf_counter() - start)
     print(f"device busy over {requests} queued requests of {STEP * steps:g} s: {share:.0%}")
 
