@@ -27,7 +27,7 @@ def stored(server: LiveServer, path: Path) -> dict[str, object]:
     content = path.read_bytes()
     new = NewFile(
         key_id="nobody",
-        object=f"films/{path.name}",
+        object="films/content",
         name=path.name,
         content_type="video/mp4",
         size=len(content),
