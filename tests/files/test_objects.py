@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.store import MemoryStore
 
 from keyreel.errors import KeyreelError
 from keyreel.files.objects import Objects, ObjectStoreError, open_objects, parts_folder, sweep_files
@@ -265,3 +267,13 @@ async def test_a_file_that_cannot_be_deleted_does_not_keep_others_from_it(
         assert [file.object for file in await store.files.expired()] == ["stuck/file"]
         (folder / "stuck" / "file").rmdir()
         assert await sweep_files(store, objects) == 1
+
+
+@pytest.mark.parametrize("size", [10, 6 * MIB], ids=["one request", "in parts"])
+async def test_a_bucket_knows_the_content_type(size: int) -> None:
+    store = MemoryStore()
+    objects = Objects(store)
+    await objects.put("film", b"x" * size, "video/mp4")
+    await objects.compose("joined", ["film", "film"], "video/webm")
+    types = [obstore.get(store, path).attributes["Content-Type"] for path in ("film", "joined")]
+    assert types == ["video/mp4", "video/webm"]

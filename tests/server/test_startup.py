@@ -39,6 +39,11 @@ async def test_a_short_secret_of_the_operator_is_refused(tmp_path: Path) -> None
     ("name", "value", "message"),
     [
         ("KEYREEL_ADMIN_KEY", "boss", "KEYREEL_ADMIN_KEY must have the form id:secret."),
+        (
+            "KEYREEL_PRESIGN_SECONDS",
+            "60",
+            "KEYREEL_PRESIGN_SECONDS needs a bucket in KEYREEL_OBJECT_STORE: a folder has no links.",
+        ),
         ("KEYREEL_ALLOW_HOSTS", "::1, a b", "KEYREEL_ALLOW_HOSTS: 'a b' is neither a network nor a host name."),
     ],
 )
