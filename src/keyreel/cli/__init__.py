@@ -9,6 +9,7 @@ from keyreel.cli.generate import generate
 from keyreel.cli.keys import keys
 from keyreel.cli.migrate import migrate
 from keyreel.cli.models import models
+from keyreel.cli.ray import ray
 from keyreel.cli.serve import serve
 from keyreel.cli.worker import worker
 from keyreel.cli.wrap import wrap
@@ -42,6 +43,7 @@ app.command(epilog="Prompts that the demo model understands:\n\n" + "\n\n".join(
 app.command()(serve)
 app.command()(worker)
 app.command()(migrate)
+app.add_typer(ray, name="ray")
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 app.command()(doctor)

@@ -22,7 +22,7 @@ class Channel:
     @classmethod
     def to_supervisor(cls) -> Self:
         """Opens the pipe in a process that `keyreel.worker.process` started. The process dies with its parent."""
-        _die_with_parent()
+        die_with_parent(int(sys.argv[2]))
         # Ctrl-C and a service manager's stop reach every process of the group, but the supervisor decides when to exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -46,10 +46,13 @@ class Channel:
         return data
 
 
-def _die_with_parent() -> None:
-    """Has Linux kill this process when its parent dies. On other systems the process notices at its next `receive`."""
+def die_with_parent(parent: int) -> None:
+    """Has Linux kill this process when its parent dies. On other systems it notices at its next `Channel.receive`.
+
+    parent: its process id.
+    """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(sys.argv[2]):  # the parent died before the call
+    if os.getppid() != parent:  # the parent died before the call
         raise SystemExit
