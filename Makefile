@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 PYTEST = OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model bench-server bench-fleet chaos clean
+.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model image bench-server bench-fleet chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ page: $(VENV)/.dev ## Build the playground into the package
 
 programs: ## Install the programs that tests run (as root on Debian), or name them
 	sh tests/programs.sh
+
+image: ## Build the container images of gateway and worker
+	sh deploy/image.sh
 
 bench-server: $(VENV)/.dev ## Measure the server's figures in docs/performance.md
 	$(BIN)/python -m benchmarks.server

@@ -5,12 +5,18 @@ set -eu
 packages=""
 command -v chromium >/dev/null || packages="$packages chromium"
 command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"
-[ -n "$packages" ] || exit 0
+command -v systemd-analyze >/dev/null || packages="$packages systemd"
+promtool=""
+command -v promtool >/dev/null || promtool=promtool
+# Debian's kubectl is too old for the manifests: https://kubernetes.io/docs/tasks/tools/
+command -v kubectl >/dev/null || echo "Not installed, tests that need it are skipped: kubectl"
+[ -n "$packages$promtool" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   apt-get update -qq
   # Word splitting is meant. No cluster is wanted: the tests make their own.
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+  [ -z "$packages" ] || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+  [ -z "$promtool" ] || sh tests/promtool.sh
 else
-  echo "Not installed, tests that need them are skipped:$packages"
+  echo "Not installed, tests that need them are skipped:$packages $promtool"
 fi
