@@ -6,10 +6,10 @@ packages=""
 command -v chromium >/dev/null || packages="$packages chromium"
 command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"
 command -v systemd-analyze >/dev/null || packages="$packages systemd"
+# Debian 12 has one that is too old for the manifests. Newer ones: https://kubernetes.io/docs/tasks/tools/
+command -v kubectl >/dev/null || packages="$packages kubernetes-client"
 promtool=""
 command -v promtool >/dev/null || promtool=promtool
-# Debian's kubectl is too old for the manifests: https://kubernetes.io/docs/tasks/tools/
-command -v kubectl >/dev/null || echo "Not installed, tests that need it are skipped: kubectl"
 [ -n "$packages$promtool" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -135,12 +135,12 @@ def stop() -> int:
     """Drains all workers at once, removes the actors, and returns how many there were."""
     import ray
 
-    found = {name: ray.get_actor(name) for name in names() if find(name)}
-    ray.wait([actor.drain.remote() for actor in found.values()], num_returns=len(found)) if found else None
-    everything = names()
-    for name in everything:
-        ray.kill(ray.get_actor(name), no_restart=True)
-    return len(everything)
+    actors = {name: ray.get_actor(name) for name in names()}
+    if drained := [actor.drain.remote() for name, actor in actors.items() if find(name)]:
+        ray.wait(drained, num_returns=len(drained))
+    for actor in actors.values():
+        ray.kill(actor, no_restart=True)
+    return len(actors)
 
 
 def _assigned_gpus() -> tuple[int, ...]:

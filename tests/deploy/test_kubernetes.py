@@ -1,5 +1,6 @@
 """The manifests for Kubernetes, as `kubectl kustomize` builds them. No cluster is asked."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -35,12 +36,18 @@ Documents = list[dict[str, Any]]
 each_overlay = pytest.mark.parametrize("build", [f"overlays/{name}" for name in OVERLAYS])
 
 
+def kustomize_version(kubectl: str) -> int:
+    command = [kubectl, "version", "--client", "--output=json"]
+    version = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return int(version.get("kustomizeVersion", "v0").removeprefix("v").partition(".")[0])
+
+
 @pytest.fixture(scope="module")
 def built() -> dict[str, Documents]:
     """The documents of each build."""
     kubectl = shutil.which("kubectl")
-    if not kubectl:
-        pytest.skip("kubectl is not installed")
+    if not kubectl or kustomize_version(kubectl) < 5:
+        pytest.skip("kubectl 1.27 or later is not installed")
     found = {}
     for build in BUILDS:
         command = [kubectl, "kustomize", str(FOLDER / build)]

@@ -34,7 +34,7 @@ def up(
     gpus_each = len(device.split(","))
     with errors_reported(), actors.cluster(address):
         count = actors.start(arguments, workers=workers, gpus_each=gpus_each, first_port=port)
-        typer.echo(f"The cluster has {count} workers.")
+        typer.echo(f"Workers: {count}")
 
 
 @ray.command()
@@ -51,4 +51,4 @@ def status(address: Address = "auto") -> None:
 def down(address: Address = "auto") -> None:
     """Drain all workers and remove them. Each has KEYREEL_GRACE seconds to finish its request."""
     with errors_reported(), actors.cluster(address):
-        typer.echo(f"{actors.stop()} workers were stopped.")
+        typer.echo(f"Workers stopped: {actors.stop()}")
