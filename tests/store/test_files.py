@@ -1,9 +1,11 @@
-from keyreel.fal.outcomes import Success
+import pytest
+
+from keyreel.fal.outcomes import Failure, Success
 from keyreel.store import Store
 from keyreel.store.files import PENDING
 from keyreel.store.records import Content, File, NewFile
 from tests.store.conftest import Clock
-from tests.store.steps import leased
+from tests.store.steps import claim, leased, status
 
 
 async def add(store: Store, lifetime: float | None = None, size: int | None = 3) -> File:
@@ -64,3 +66,36 @@ async def test_the_video_of_a_finished_request_does_not_expire(store: Store, clo
     kept = await store.files.get(video.id)
     assert kept is not None
     assert kept.size == 5
+
+
+async def test_a_checkpoint_lives_until_the_next_one_or_the_end_of_the_request(store: Store) -> None:
+    first, second = await add(store, size=None), await add(store, size=None)
+    lease = await leased(store)
+    for _ in range(2):
+        await store.queue.save_checkpoint(lease, first.id)
+    await store.queue.hand_back(lease)
+    assert await store.files.get(first.id), "recording a checkpoint again does not end it"
+    lease = await claim(store)
+    assert lease.checkpoint == first.id
+    await store.queue.save_checkpoint(lease, second.id)
+    assert [file.id for file in await store.files.expired()] == [first.id]
+    await store.queue.finish(lease, Success({}))
+    assert {file.id for file in await store.files.expired()} == {first.id, second.id}
+
+
+@pytest.mark.parametrize("end", ["failures", "cancel", "cancel while waiting"])
+async def test_every_end_of_a_request_ends_its_checkpoint(store: Store, end: str) -> None:
+    file = await add(store, size=None)
+    lease = await leased(store, retry=False)
+    await store.queue.save_checkpoint(lease, file.id)
+    match end:
+        case "failures":
+            await store.queue.retry(lease, Failure("CUDA error", "internal_error"))
+        case "cancel":
+            await store.queue.cancel(lease.id)
+            await store.queue.hand_back(lease)
+        case "cancel while waiting":
+            await store.queue.hand_back(lease)
+            await store.queue.cancel(lease.id)
+    assert (await status(store, lease.id)).outcome
+    assert [expired.id for expired in await store.files.expired()] == [file.id]

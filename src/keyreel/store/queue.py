@@ -145,11 +145,17 @@ class Queue:
         return LeaseStatus.CANCELLED if cancelled else LeaseStatus.CONTINUE
 
     async def save_checkpoint(self, lease: Lease, checkpoint: str) -> None:
-        """Records the object from which a later attempt resumes. Raises LeaseLostError."""
-        statement = update(request).where(_held_by(lease)).values(checkpoint=checkpoint)
+        """Records the file from which a later attempt resumes, and lets the one before it expire.
+
+        checkpoint: the file's id. Raises LeaseLostError.
+        """
         async with self._database.write() as connection:
-            if not (await connection.execute(statement)).rowcount:
+            rows = await self._lock(connection, _held_by(lease))
+            if not rows:
                 raise LeaseLostError(lease)
+            await connection.execute(update(request).where(_held_by(lease)).values(checkpoint=checkpoint))
+            if rows[0].checkpoint != checkpoint:
+                await self._discard(connection, rows[0].checkpoint)
 
     async def finish(self, lease: Lease, outcome: Outcome, video: Content | None = None) -> None:
         """Completes the request and begins the lifetime of its video. Raises LeaseLostError."""
@@ -293,7 +299,7 @@ class Queue:
         self, connection: AsyncConnection, *conditions: ColumnElement[bool], skip_locked: bool = False
     ) -> Sequence[AnyRow]:
         """Returns the matching rows, locked until the commit. SQLite needs no locks: it has one writer."""
-        names = ("id", "state", "cancel_requested", "failures", "max_failures")
+        names = ("id", "state", "cancel_requested", "failures", "max_failures", "checkpoint")
         statement = select(*(request.c[name] for name in names)).where(*conditions).order_by(request.c.seq)
         return (await connection.execute(statement.with_for_update(skip_locked=skip_locked))).all()
 
@@ -337,22 +343,34 @@ class Queue:
             .where(condition, request.c.state != State.COMPLETED)
             .values(
                 state=State.COMPLETED,
-                checkpoint=None,
                 finished=self._now,
                 expires_at=self._now + request.c.retention,
                 **_LEASE_ENDED,
                 **_outcome_values(outcome),
             )
-            .returning(request.c.id, request.c.webhook_url, request.c.key_id, request.c.device_seconds)
+            .returning(
+                request.c.id,
+                request.c.webhook_url,
+                request.c.checkpoint,
+                request.c.key_id,
+                request.c.device_seconds,
+            )
         )
         rows = (await connection.execute(statement)).all()
         for row in rows:
+            if row.checkpoint is not None:
+                await connection.execute(update(request).where(request.c.id == row.id).values(checkpoint=None))
+                await self._discard(connection, row.checkpoint)
             if row.webhook_url is not None:
                 values = {"request_id": row.id, "state": "PENDING", "attempt": 0, "due": self._now}
                 await connection.execute(insert(delivery).values(values))
             used = {counted_as(outcome): 1, "device_seconds": row.device_seconds, "bytes": video_size}
             await add_usage(connection, self._now, row.key_id, used)
         return [row.id for row in rows]
+
+    async def _discard(self, connection: AsyncConnection, checkpoint: str | None) -> None:
+        """Lets a checkpoint's file expire now."""
+        await connection.execute(update(file).where(file.c.id == checkpoint).values(expires_at=self._now))
 
     async def _time_out(self, connection: AsyncConnection) -> int:
         """Completes waiting requests past their start deadline. Returns their number."""
