@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -6,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from keyreel.engine.models import Model
+from keyreel.engine.models import Model, load_model
 from keyreel.engine.pipeline import draw, encode_conditions, run
 from keyreel.errors import RequestError
 from keyreel.video.canvas import Size
-from keyreel.video.events import Frames, Notice, Stage, Step
+from keyreel.video.events import Checkpoint, Event, Frames, Notice, Stage, Step
 from keyreel.video.job import AdapterFile, Condition, Job, Pixels, Sampling
 from keyreel.video.recipes import RecipeName, TwoPasses, recipe_of
 from tests.engine.stock import result_of
@@ -28,7 +29,15 @@ JOB = Job(
 
 
 def video(model: Model, job: Job) -> Pixels:
-    return np.concatenate([event.pixels for event in run(model, job) if isinstance(event, Frames)])
+    return frames_of(run(model, job))
+
+
+def frames_of(events: Iterable[Event]) -> Pixels:
+    return np.concatenate([event.pixels for event in events if isinstance(event, Frames)])
+
+
+def checkpoints_of(events: Iterable[Event]) -> list[Checkpoint]:
+    return [event for event in events if isinstance(event, Checkpoint)]
 
 
 def picture(seed: int, frames: int = 1) -> Pixels:
@@ -240,3 +249,38 @@ def test_a_prompt_that_is_cut_is_reported(model: Model) -> None:
     assert [event for event in events if isinstance(event, Notice)] == [
         Notice("The prompt is longer than the model can read: only its first 256 tokens are used.")
     ]
+
+
+@pytest.fixture(scope="module")
+def other_model(full_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The same model, loaded again as another worker would."""
+    return load_model(str(full_checkpoint), "cpu", tmp_path_factory.mktemp("cache"))
+
+
+@pytest.mark.parametrize("stochastic", [False, True], ids=["deterministic", "stochastic"])
+@pytest.mark.parametrize("recipe", ["single", "multiscale"])
+def test_a_video_resumed_at_any_step_has_the_same_bytes(
+    full_model: Model, other_model: Model, recipe: RecipeName, stochastic: bool
+) -> None:
+    pins = (Condition(picture(1), 0, 0.9999999), Condition(picture(2), 7, 0.5))
+    sampling = Sampling(stochastic_sampling=stochastic, adain=0.5)
+    job = replace(job_with(recipe, sampling, steps=5), conditions=pins, checkpoints=True)
+    undisturbed = list(run(full_model, job))
+    checkpoints = checkpoints_of(undisturbed)
+    both = [(0, done) for done in range(1, 6)], [(1, 1), (1, 2)] if recipe == "multiscale" else []
+    assert [(checkpoint.index, checkpoint.step) for checkpoint in checkpoints] == [*both[0], *both[1]]
+    for number, checkpoint in enumerate(checkpoints, start=1):
+        resumed = list(run(other_model, job, checkpoint))
+        assert np.array_equal(frames_of(resumed), frames_of(undisturbed))
+        for ours, theirs in zip(checkpoints_of(resumed), checkpoints[number:], strict=True):
+            assert np.array_equal(ours.tokens(), theirs.tokens())
+
+
+def test_a_resumed_run_skips_what_the_checkpoint_contains(full_model: Model) -> None:
+    job = replace(job_with("multiscale", steps=10), checkpoints=True)
+    checkpoints = checkpoints_of(run(full_model, job))
+    after_first, in_second = checkpoints[8], checkpoints[10]
+    resumed = list(run(full_model, replace(job, checkpoints=False), in_second))
+    assert resumed[:5] == [Stage("conditions", 0), Stage("refine", 4, done=2), Step(3), Step(4), Stage("decode", 12)]
+    resumed = list(run(full_model, replace(job, checkpoints=False), after_first))
+    assert resumed[:4] == [Stage("conditions", 0), Stage("denoise", 9, done=9), Stage("upsample"), Stage("refine", 4)]

@@ -17,6 +17,7 @@ from torch.nn import functional
 from keyreel.engine import latents, noise
 from keyreel.engine.autoencoder import encode
 from keyreel.engine.latents import LatentShape
+from keyreel.engine.schedule import TOLERANCE
 from keyreel.video.canvas import Grid, Size, margins
 from keyreel.video.job import Condition, Pixels
 
@@ -70,7 +71,9 @@ def encode_condition(
     if at and at != drawn:
         video = resized(video[0].movedim(1, 0), at).movedim(0, 1)[None]
     encoded = latents.normalise(encode(vae, video).float(), vae)
-    return PinnedLatents(encoded.cpu(), condition.start, condition.strength)
+    # What is pinned completely must not depend on what lies below it, or a resumed pass would lack it.
+    strength = 1.0 if condition.strength > 1 - TOLERANCE else condition.strength
+    return PinnedLatents(encoded.cpu(), condition.start, strength)
 
 
 def resized(frames: torch.Tensor, size: Size) -> torch.Tensor:

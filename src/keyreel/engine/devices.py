@@ -1,6 +1,7 @@
 """Devices: which ones this machine has, their free memory, and modules that move to one temporarily."""
 
 import os
+import platform
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,16 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
+
+
+def traits(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """Returns what the bytes of a video depend on beside model and job. Where all are equal, so are the bytes."""
+    return {
+        "device": _model_name(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch": str(torch.__version__),
+        "ranks": "1",
+    }
 
 
 def memory(device: torch.device) -> tuple[int, int]:
@@ -95,6 +106,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         sign in str(error) for sign in ("DefaultCPUAllocator", "MPS backend out of memory")
     )
+
+
+def _model_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"mps, {platform.machine()}"
+    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
 def _available(total: int) -> int:

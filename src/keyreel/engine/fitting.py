@@ -7,11 +7,11 @@ from keyreel.checkpoints.memory import workload
 from keyreel.engine import pipeline
 from keyreel.engine.devices import is_out_of_memory, release
 from keyreel.engine.models import Model
-from keyreel.video.events import Event, Frames, Notice
+from keyreel.video.events import Checkpoint, Event, Frames, Notice
 from keyreel.video.job import Job
 
 
-def run(model: Model, job: Job) -> Generator[Event]:
+def run(model: Model, job: Job, resume: Checkpoint | None = None) -> Generator[Event]:
     """Makes the video of `job` (see `keyreel.engine.pipeline.run`) under a memory plan that suits its size.
 
     Plans rest on estimates. A job that runs out of memory runs once more under the next plan. The second run makes the
@@ -23,7 +23,7 @@ def run(model: Model, job: Job) -> Generator[Event]:
         yield Notice(f"Memory of {model.device}: {model.placement.description}.")
     shown = 0
     try:
-        with closing(pipeline.run(model, job)) as events:
+        with closing(pipeline.run(model, job, resume)) as events:
             for event in events:
                 yield event
                 shown += len(event.pixels) if isinstance(event, Frames) else 0
@@ -36,7 +36,7 @@ def run(model: Model, job: Job) -> Generator[Event]:
     yield Notice(
         f"{model.device} ran out of memory. Trying again with another memory plan: {model.placement.description}."
     )
-    with closing(pipeline.run(model, job)) as events:
+    with closing(pipeline.run(model, job, resume)) as events:
         yield from _without_first(shown, events)
 
 

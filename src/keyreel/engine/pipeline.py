@@ -1,9 +1,12 @@
 """The pipeline of one video: prompts, conditions, denoising, decoding."""
 
 from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from keyreel.checkpoints.memory import PROMPT_TOKENS
 from keyreel.engine import latents, noise
@@ -27,7 +30,7 @@ from keyreel.engine.transformer import KeyValue, rotary, text_key_values
 from keyreel.engine.upsample import upsample
 from keyreel.errors import RequestError
 from keyreel.video.canvas import Size, drawn_frames, drawn_size, latent_shape, margins, pass_sizes
-from keyreel.video.events import Event, Frames, Notice, Preview, Stage, StageName, Step
+from keyreel.video.events import Checkpoint, Event, Frames, Notice, Preview, Stage, StageName, Step
 from keyreel.video.job import Job
 from keyreel.video.recipes import DISTILLED, Pass, Recipe, recipe_of
 
@@ -36,9 +39,10 @@ PASSES: tuple[StageName, ...] = ("denoise", "refine")
 
 
 @torch.inference_mode()
-def run(model: Model, job: Job) -> Generator[Event]:
+def run(model: Model, job: Job, resume: Checkpoint | None = None) -> Generator[Event]:
     """Makes the video of `job`. Yields events, among them the finished frames.
 
+    resume: a checkpoint of an earlier run of the same job, on a model and a device of the same kind.
     Closing the iterator stops it after any event. It always leaves the model as it was.
     """
     recipe = _recipe(model, job)
@@ -51,7 +55,7 @@ def run(model: Model, job: Job) -> Generator[Event]:
 
     pins = yield from encode_conditions(model, job)
     with attached(model.transformer, adapters):
-        z = yield from draw(model, job, recipe, texts, pins)
+        z = yield from draw(model, job, recipe, texts, pins, resume)
 
     yield Stage("decode", job.frames)
     yield from _frame_events(_decode(model, job, z), job)
@@ -93,30 +97,49 @@ def encode_conditions(model: Model, job: Job) -> Generator[Event, None, list[lis
 
 
 def draw(
-    model: Model, job: Job, recipe: Recipe, texts: Sequence[Text], pins: Sequence[Sequence[PinnedLatents]]
+    model: Model,
+    job: Job,
+    recipe: Recipe,
+    texts: Sequence[Text],
+    pins: Sequence[Sequence[PinnedLatents]],
+    resume: Checkpoint | None = None,
 ) -> Generator[Event, None, torch.Tensor]:
-    """Runs the passes, each on the result of the one before. Returns latents (1, C, F, H, W) on the model's device."""
+    """Runs the passes, each on the result of the one before. Returns latents (1, C, F, H, W) on the model's device.
+
+    With `resume` it skips the passes and steps that the checkpoint contains.
+    """
     key_values = [text_key_values(model.transformer, text.embedding) for text in texts]
     sizes = pass_sizes(job.size, model.grid, job.sampling.recipe)
     z = None
-    for stage, one_pass, size, pinned in zip(PASSES, recipe.passes, sizes, pins, strict=False):
+    for index in range(resume.index if resume else 0, len(recipe.passes)):
+        stage, one_pass, size = PASSES[index], recipe.passes[index], sizes[index]
         if z is not None:
             yield Stage("upsample")
             z = _upsample(model, job, z)
-        seed = job.seed if z is None else noise.fork(job.seed, stage)
+        seed = noise.fork(job.seed, stage) if index else job.seed
         sigmas = noise_levels(one_pass)
-        sequence = token_sequence(pinned, _start(model, job, size, z, sigmas[0], seed), model.grid, seed)
+        # A resumed pass has no z. It reads only the tokens of pinned pictures, and z has no part in those.
+        sequence = token_sequence(pins[index], _start(model, job, size, z, sigmas[0], seed), model.grid, seed)
         denoiser = _denoiser(model, job, recipe, one_pass, sequence, key_values, seed)
         steps, shape = len(sigmas) - 1, _shape(model, job, size)
-        yield Stage(stage, steps)
-        tokens = sequence.tokens.to(model.device)
-        for done, tokens, clean in denoiser.steps(tokens):  # noqa: B007, B020 - the last step's tokens are the result
+        tokens, skipped = sequence.tokens.to(model.device), 0
+        if resume and index == resume.index:
+            tokens, skipped = torch.from_numpy(resume.tokens()).to(model.device), resume.step
+        yield Stage(stage, steps, skipped)
+        for done, tokens, clean in denoiser.steps(tokens, skipped):  # noqa: B020 - the last step's tokens are the result
+            if job.checkpoints:
+                yield Checkpoint(index, done, partial(_copied, tokens))
             yield Step(done)
             if job.previews and is_due(done, steps):
                 yield _preview(model, job, latents.unpack(clean[:, sequence.extra :], shape))
         z = latents.unpack(tokens[:, sequence.extra :], shape)
     assert z is not None, "a recipe has passes"  # noqa: S101
     return z
+
+
+def _copied(tokens: torch.Tensor) -> NDArray[np.float32]:
+    copied: NDArray[np.float32] = tokens.cpu().numpy()
+    return copied
 
 
 def _shape(model: Model, job: Job, size: Size) -> LatentShape:

@@ -63,7 +63,8 @@ class Sampling:
 class Job:
     """What the engine needs to make one video of `frames` frames of `size`.
 
-    passes: the steps of a two-pass recipe; None derives them from `steps`. previews: whether to yield previews.
+    passes: the steps of a two-pass recipe; None derives them from `steps`.
+    previews, checkpoints: whether to yield previews and, after each step, a checkpoint.
     """
 
     prompt: str
@@ -79,6 +80,7 @@ class Job:
     sampling: Sampling = Sampling()
     passes: TwoPasses | None = None
     previews: bool = False
+    checkpoints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
