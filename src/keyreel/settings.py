@@ -76,6 +76,11 @@ class Settings(BaseSettings):
     grace: float = Field(
         default=20.0, ge=0, description="Seconds that a stopping worker gives the request on its device to finish."
     )
+    checkpoint_every: float = Field(
+        default=5.0,
+        ge=0,
+        description="Seconds between two checkpoints of a video, from which another attempt goes on. 0 makes none.",
+    )
     endpoints: str = Field(
         default="", description="Ids of the endpoints to serve, comma-separated. All of them when empty."
     )

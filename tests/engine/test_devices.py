@@ -15,6 +15,7 @@ from keyreel.engine.devices import (
     main_memory,
     memory,
     on_device,
+    traits,
 )
 from keyreel.errors import ModelError
 
@@ -34,6 +35,17 @@ def test_a_cpu_computes_in_fp32() -> None:
     assert choose_dtype(CPU) == torch.float32
     free, total = memory(CPU)
     assert 0 < free <= total
+
+
+def test_the_traits_of_a_device_tell_what_its_numbers_depend_on() -> None:
+    found = traits(CPU, torch.float32)
+    assert (found["dtype"], found["torch"], found["ranks"]) == ("float32", torch.__version__, "1")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        assert traits(CPU, torch.float32)["device"] != found["device"]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_main_memory_is_what_linux_reports_as_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

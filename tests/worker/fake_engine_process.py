@@ -4,13 +4,14 @@ import os
 import signal
 import time
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from keyreel.errors import ModelError
 from keyreel.video.canvas import Grid
-from keyreel.video.events import Event, Frames, Preview, Stage, Step
+from keyreel.video.events import Checkpoint, Event, Frames, Preview, Stage, Step
 from keyreel.video.job import Job
 from keyreel.worker import engine_process
 from keyreel.worker.messages import Load, Ready
@@ -22,20 +23,28 @@ class FakeEngine:
     def __init__(self, order: Load) -> None:
         if order.model == "missing":
             raise ModelError("There is no model 'missing'.")
-        self.facts = Ready("fake", "0" * 64, "fake:0", Grid(32, 8), {"proj_in": (32, 16)})
+        self.facts = Ready(
+            "fake", "0" * 64, "fake:0", Grid(32, 8), {"proj_in": (32, 16)}, traits={"device": "fake", "ranks": "1"}
+        )
         self._healthy = True
 
-    def run(self, job: Job) -> Generator[Event]:
+    def run(self, job: Job, resume: Checkpoint | None = None) -> Generator[Event]:
         words = dict(word.partition("=")[::2] for word in job.prompt.split())
-        yield Stage("denoise", job.steps)
-        for step in range(1, job.steps + 1):
+        start, tokens = (resume.step, resume.tokens()) if resume else (0, np.zeros((1, 2, 3), np.float32))
+        yield Stage("denoise", job.steps, start)
+        for step in range(start + 1, job.steps + 1):
             self._obey(words)
+            tokens = tokens + 1
+            if job.checkpoints:
+                yield Checkpoint(0, step, partial(np.copy, tokens))
             yield Step(step)
             if "preview" in words and job.previews:
                 yield Preview(np.full((2, 4, 8, 3), 40 * step, np.uint8))
         yield Stage("decode", job.frames)
         # The frames depend on the seed and the conditions, so that tests can recognise them in the file.
-        pixels = np.full((job.frames, job.size.height, job.size.width, 3), job.seed % 256, np.uint8)
+        # They depend on the tokens too: if a resumed run began with others, the video would have another colour.
+        colour = (job.seed + int(tokens[0, 0, 0]) - job.steps) % 256
+        pixels = np.full((job.frames, job.size.height, job.size.width, 3), colour, np.uint8)
         for condition in job.conditions:
             pixels[condition.start : condition.start + len(condition.pixels)] = condition.pixels
         yield Frames(pixels)

@@ -17,6 +17,7 @@ from keyreel.worker.messages import (
     MAX_LENGTH,
     Check,
     Checked,
+    Checkpointed,
     Decode,
     Expand,
     Expanded,
@@ -45,12 +46,15 @@ SPOOLED = Spooled(Prepared(JOB, {"images.0": "a" * 64}), (Pin(0, 1.0), Pin(8, 0.
 IMAGE = ImageCondition(image_url="", strength=0.3)
 MESSAGES: tuple[Message, ...] = (
     Load("demo", None, Path("/cache"), RecipeSettings("stg", "owner/upsampler", "/lora.safetensors")),
-    Ready("demo", "f" * 64, "cuda:0", Grid(32, 8), {"proj_in": (4, 3)}, Capabilities(upsampler="a" * 64)),
+    Ready(
+        "demo", "f" * 64, "cuda:0", Grid(32, 8), {"proj_in": (4, 3)}, Capabilities(upsampler="a" * 64), {"torch": "2"}
+    ),
     LoadFailed("no"),
     SPOOLED,
-    Run("id-1", SPOOLED, Path("/spool"), Path("/spool/video.mp4"), {"comment": "ü"}),
-    Stop("id-1"),
-    Stage("denoise", 30),
+    Run("id-1", SPOOLED, Path("/spool"), Path("/spool/video.mp4"), {"comment": "ü"}, 5.0, {"ranks": "1"}, Path("/x")),
+    Stop("id-1", keep=True),
+    Stage("denoise", 30, done=12),
+    Checkpointed(Path("/spool/checkpoint-1.safetensors")),
     Step(3),
     Notice("cut"),
     Finished(12),

@@ -20,6 +20,23 @@ def test_log_lines_and_progress_tell_the_stage_the_speed_and_the_time_left() -> 
     assert round(lines[0].age, 6) == 9.6
 
 
+def test_a_resumed_stage_begins_at_the_resumed_step() -> None:
+    clock = ManualClock()
+    report = Report(clock)
+    report.record(Stage("denoise", 30, done=12))
+    progress, _ = report.unsent()
+    assert progress == {"stage": "denoise", "step": 12, "steps": 30, "seconds_per_step": None, "seconds_left": None}
+    for done in (13, 14):
+        clock.now += 0.8
+        report.record(Step(done))
+    progress, lines = report.unsent()
+    assert progress == {"stage": "denoise", "step": 14, "steps": 30, "seconds_per_step": 0.8, "seconds_left": 12.8}
+    assert [line.message for line in lines] == [
+        "Denoising, 30 steps, 12 of them done before",
+        "Denoising, step 14 of 30, 0.8 s/step, 13 s left",
+    ]
+
+
 def test_fast_steps_do_not_each_write_a_log_line() -> None:
     clock = ManualClock()
     report = Report(clock)

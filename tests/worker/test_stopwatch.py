@@ -28,3 +28,11 @@ def test_each_stage_is_a_span_even_one_that_did_not_end_well() -> None:
         watch.close()
     spans = list(recorder().get_finished_spans())
     assert children(spans, spans[-1]) == ["denoise", "decode"]
+
+
+def test_steps_of_an_earlier_attempt_are_not_counted_again() -> None:
+    before = metrics.STEPS._value.get()
+    watch = Stopwatch(ManualClock())
+    for event in (Stage("denoise", 30, done=12), Step(13), Step(14)):
+        watch.record(event)
+    assert metrics.STEPS._value.get() - before == 2

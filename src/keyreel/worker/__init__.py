@@ -5,6 +5,7 @@ session.py         the time of one engine process: claims requests and runs them
 attempt.py         one attempt at a request: renews its lease, reports progress, notices a cancel or a lost lease
 inputs.py          fetches a request's inputs and has the decode process decode them
 guard.py           has the guard process expand prompts and check content
+checkpoints.py     stores the newest checkpoint of a running request, fetches that of an earlier attempt
 previews.py        publishes the newest preview of a running request
 completion.py      records how an attempt ended
 report.py          log lines and progress
@@ -12,7 +13,9 @@ process.py         starts a process and talks to it: the supervisor's end of the
 channel.py         the started process's end of the pipe
 messages.py        the messages and their encoding
 spool.py           passes pixels from the decode process to the engine process as files
+checkpoint_file.py the file of a checkpoint, and which video it belongs to
 engine_process.py  runs the model
+checkpoint_writer.py  writes checkpoints beside the denoising
 decode_process.py  decodes untrusted files under limits
 guard_process.py   runs the prompt expander and the checkers
 retries.py         the retry policy for the store

@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import sys
+from threading import Lock
 from typing import Self
 
 from keyreel.worker.messages import LENGTH, Message, body_length, decode, encode
@@ -18,6 +19,7 @@ class Channel:
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
+        self._sending = Lock()
 
     @classmethod
     def to_supervisor(cls) -> Self:
@@ -29,7 +31,10 @@ class Channel:
         return cls(socket.socket(fileno=int(sys.argv[1])))
 
     def send(self, message: Message) -> None:
-        self._link.sendall(encode(message))
+        """Sends a message. May be called in any thread."""
+        frame = encode(message)
+        with self._sending:
+            self._link.sendall(frame)
 
     def receive(self) -> Message:
         """Waits for the next message. Raises EOFError when the supervisor has closed the pipe."""

@@ -13,11 +13,25 @@ from typing import TYPE_CHECKING, Protocol
 
 from keyreel.errors import ModelError, RequestError
 from keyreel.media.mp4 import Mp4Writer
-from keyreel.video.events import Event, Frames, Notice, Preview, Stage, Step
+from keyreel.video.events import Checkpoint, Event, Frames, Notice, Preview, Stage, Step
 from keyreel.video.job import Job, Pixels
 from keyreel.worker.channel import Channel
-from keyreel.worker.messages import Failed, Finished, Load, LoadFailed, Previewed, Ready, Refused, Run, Stop, Stopped
-from keyreel.worker.spool import unspool, write_preview
+from keyreel.worker.checkpoint_file import read_checkpoint, write_checkpoint
+from keyreel.worker.checkpoint_writer import CheckpointWriter
+from keyreel.worker.messages import (
+    Checkpointed,
+    Failed,
+    Finished,
+    Load,
+    LoadFailed,
+    Previewed,
+    Ready,
+    Refused,
+    Run,
+    Stop,
+    Stopped,
+)
+from keyreel.worker.spool import checkpoint_path, unspool, write_preview
 
 if TYPE_CHECKING:
     from keyreel.engine.models import Model
@@ -34,7 +48,7 @@ class Engine(Protocol):
     @property
     def facts(self) -> Ready: ...
 
-    def run(self, job: Job) -> Generator[Event]: ...
+    def run(self, job: Job, resume: Checkpoint | None = None) -> Generator[Event]: ...
 
     def is_healthy(self) -> bool:
         """Returns whether the device still computes correctly."""
@@ -53,6 +67,7 @@ class TorchEngine:
     @property
     def facts(self) -> Ready:
         from keyreel.engine.adapters import linear_shapes
+        from keyreel.engine.devices import traits
 
         model = self.model
         return Ready(
@@ -62,12 +77,13 @@ class TorchEngine:
             grid=model.grid,
             linears=linear_shapes(model.transformer),
             capabilities=model.capabilities,
+            traits=traits(model.device, model.dtype),
         )
 
-    def run(self, job: Job) -> Generator[Event]:
+    def run(self, job: Job, resume: Checkpoint | None = None) -> Generator[Event]:
         from keyreel.engine.fitting import run
 
-        return run(self.model, job)
+        return run(self.model, job, resume)
 
     def is_healthy(self) -> bool:
         """Multiplies two matrices whose product is known and checks the result."""
@@ -136,11 +152,19 @@ def perform(engine: Engine, run: Run, channel: Channel) -> Finished | Stopped | 
 
 def _make_video(engine: Engine, run: Run, channel: Channel) -> Finished:
     channel.send(Stage("text"))
-    job = replace(unspool(run.spooled, run.folder), previews=True)
+    job = replace(unspool(run.spooled, run.folder), previews=True, checkpoints=run.checkpoint_every > 0)
+    resume = read_checkpoint(run.resume).checkpoint if run.resume else None
+
+    def save(checkpoint: Checkpoint) -> None:
+        path = checkpoint_path(run.folder)
+        write_checkpoint(checkpoint, run.identity, path)
+        channel.send(Checkpointed(path))
+
     with (
         Mp4Writer(run.video, job.size, job.frame_rate, run.metadata) as writer,
         background_writer(writer.write) as write,
-        closing(engine.run(job)) as events,
+        CheckpointWriter(run.checkpoint_every, save) as checkpoints,
+        closing(engine.run(job, resume)) as events,
     ):
         for event in events:
             match event:
@@ -148,9 +172,13 @@ def _make_video(engine: Engine, run: Run, channel: Channel) -> Finished:
                     write(pixels)
                 case Preview(pixels):
                     channel.send(Previewed(write_preview(pixels, run.folder)))
+                case Checkpoint():
+                    checkpoints.offer(event)
                 case Stage() | Step() | Notice():
                     channel.send(event)
-            if channel.has_message() and channel.receive() == Stop(run.id):
+            if channel.has_message() and isinstance(order := channel.receive(), Stop) and order.id == run.id:
+                if order.keep:
+                    checkpoints.write_newest()
                 raise _StoppedError
     return Finished(run.video.stat().st_size)
 

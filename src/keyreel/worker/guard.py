@@ -95,7 +95,7 @@ class WorkerGuard:
             if not isinstance(answer, Expanded):
                 raise RetryableError(f"The guard process answered with {type(answer).__name__}")
             prompt = answer.prompt
-        return replace(spooled, prepared=replace(spooled.prepared, job=replace(job, prompt=prompt)))
+        return with_prompt(spooled, prompt)
 
     async def check_inputs(self, request: Request, spooled: Spooled, folder: Path) -> None:
         """Checks prompts, pictures and clips. Raises RequestError or RetryableError."""
@@ -162,6 +162,12 @@ class WorkerGuard:
                 raise ModelError(message)
         await self.close()
         raise ModelError("The guard process, which runs the prompt expander and the checkers, did not start.")
+
+
+def with_prompt(spooled: Spooled, prompt: str) -> Spooled:
+    """Returns the job with another prompt."""
+    prepared = spooled.prepared
+    return replace(spooled, prepared=replace(prepared, job=replace(prepared.job, prompt=prompt)))
 
 
 async def _ask_server(server: ChatServer, prompt: str, seed: int, picture: Path | None) -> str:

@@ -40,7 +40,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is loaded. linears: the shapes against which a LoRA's header is checked."""
+    """The model is loaded. linears: the shapes against which a LoRA's header is checked.
+
+    traits: properties of the machine on which the bytes of a video depend.
+    """
 
     name: str
     fingerprint: str
@@ -48,6 +51,7 @@ class Ready:
     grid: Grid
     linears: Linears
     capabilities: Capabilities = field(default_factory=Capabilities)
+    traits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +81,31 @@ class Spooled:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """To the engine process: make this video. id: the attempt's."""
+    """To the engine process: make this video. id: the attempt's.
+
+    checkpoint_every: seconds between two checkpoints; 0 makes none. identity: the header of their files.
+    resume: the file of the checkpoint to go on from.
+    """
 
     id: str
     spooled: Spooled
     folder: Path
     video: Path
     metadata: Mapping[str, str]
+    checkpoint_every: float = 0.0
+    identity: Mapping[str, str] = field(default_factory=dict)
+    resume: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """To the engine process: stop the run with this id at the next step, if it is still running."""
+    """To the engine process: stop the run with this id at the next step, if it is still running.
+
+    keep: write a checkpoint of that step first.
+    """
 
     id: str
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +113,13 @@ class Previewed:
     """A preview is ready in a file of pixels, which the reader deletes."""
 
     pixels: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """A checkpoint is ready in a file, which the reader deletes."""
+
+    file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +219,7 @@ Message = (
     | Step
     | Notice
     | Previewed
+    | Checkpointed
     | Finished
     | Stopped
     | Refused

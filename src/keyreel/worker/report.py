@@ -74,7 +74,7 @@ class Report:
 
     def _begin(self, stage: Stage) -> None:
         self._stage, self._began = stage, self._clock()
-        self._set_progress(0)
+        self._set_progress(stage.done)
         self.stage_changed.set()
         if stage.name == "conditions" and not stage.steps:
             return
@@ -83,9 +83,9 @@ class Report:
 
     def _advance(self, done: int) -> None:
         stage, now = self._stage, self._clock()
-        if stage is None or not done:
+        if stage is None or done <= stage.done:
             return
-        seconds = (now - self._began) / done
+        seconds = (now - self._began) / (done - stage.done)
         self._set_progress(done, seconds)
         # The last step needs no line: the next stage's line implies it.
         if done < stage.steps and now - self._last_line >= LINE_PAUSE:
@@ -113,7 +113,10 @@ class Report:
 
 def _title(stage: Stage) -> str:
     title, unit = STAGE_TITLES[stage.name], UNITS.get(stage.name, "step")
-    return f"{title}, {stage.steps} {unit}{'s' if stage.steps > 1 else ''}" if stage.steps else title
+    if not stage.steps:
+        return title
+    before = f", {stage.done} of them done before" if stage.done else ""
+    return f"{title}, {stage.steps} {unit}{'s' if stage.steps > 1 else ''}{before}"
 
 
 def _line(stage: Stage, done: int, seconds: float) -> str:

@@ -17,11 +17,24 @@ from keyreel.store import STORE_ERRORS, Topic
 from keyreel.store.records import Lease, LeaseLostError
 from keyreel.video.events import Notice, Stage, Step
 from keyreel.worker.attempt import FENCE_MARGIN, Attempt, InterruptedAttemptError, Interruption
+from keyreel.worker.checkpoint_file import identity_of
+from keyreel.worker.checkpoints import Checkpoints
 from keyreel.worker.completion import complete, give_up, refuse, retry
 from keyreel.worker.context import WorkerContext
-from keyreel.worker.guard import WorkerGuard
+from keyreel.worker.guard import WorkerGuard, with_prompt
 from keyreel.worker.inputs import Decoder, RetryableError, delete_refused, prepare_inputs, redacted
-from keyreel.worker.messages import Failed, Finished, Previewed, Ready, Refused, Run, Spooled, Stop, Stopped
+from keyreel.worker.messages import (
+    Checkpointed,
+    Failed,
+    Finished,
+    Previewed,
+    Ready,
+    Refused,
+    Run,
+    Spooled,
+    Stop,
+    Stopped,
+)
 from keyreel.worker.previews import Previews
 from keyreel.worker.process import Process, ProcessGoneError
 from keyreel.worker.waiting import wait_for_any
@@ -152,15 +165,17 @@ class Session:
         with TemporaryDirectory(dir=self._folder) as name:
             folder = Path(name)
             request = ENDPOINTS[lease.endpoint].read({**lease.input, "seed": lease.seed})
-            spooled = await attempt.unless_interrupted(self._prepare(attempt, request, folder))
-            run = self._new_run(attempt, request, spooled, folder)
+            checkpoints = Checkpoints(self._context, attempt)
+            await attempt.unless_interrupted(checkpoints.fetch(folder))
+            spooled = await attempt.unless_interrupted(self._prepare(attempt, request, folder, checkpoints.prompt))
+            run = self._new_run(attempt, request, spooled, folder, checkpoints)
             check = self._guard.check_preview if self._guard.checks_video(request) else None
-            async with Previews(self._context, attempt, check).publishing() as previews:
+            async with Previews(self._context, attempt, check).publishing() as previews, checkpoints.storing():
                 await self._take_device(attempt)
                 try:
                     may_claim_next.set()
                     await attempt.enter_device()
-                    await self._run_on_device(attempt, run, previews)
+                    await self._run_on_device(attempt, run, previews, checkpoints)
                 finally:
                     self._leave_device()
                     await attempt.leave_device()
@@ -169,14 +184,17 @@ class Session:
                 await complete(self._context, attempt, used, run.video)
         self.videos_made += 1
 
-    async def _prepare(self, attempt: Attempt, request: Request, folder: Path) -> Spooled:
+    async def _prepare(self, attempt: Attempt, request: Request, folder: Path, expanded: str | None) -> Spooled:
+        """expanded: the prompt as an earlier attempt has expanded it."""
         if notice := self._guard.notice(request):
             attempt.record(Notice(notice))
         if request.images or request.videos or request.loras:
             attempt.record(Stage("inputs"))
         key_id = attempt.lease.key_id
         spooled = await prepare_inputs(request, key_id, self._context, self._decoder, self._model, folder)
-        if request.expand_prompt:
+        if request.expand_prompt and expanded is not None:
+            spooled = with_prompt(spooled, expanded)
+        elif request.expand_prompt:
             attempt.record(Stage("expand"))
             spooled = await self._guard.expand(spooled, folder)
         if self._guard.checks_inputs(request):
@@ -196,10 +214,22 @@ class Session:
         if self._marker:
             await asyncio.to_thread(self._marker.mark, run.video, run.metadata)
 
-    def _new_run(self, attempt: Attempt, request: Request, spooled: Spooled, folder: Path) -> Run:
+    def _new_run(
+        self, attempt: Attempt, request: Request, spooled: Spooled, folder: Path, checkpoints: Checkpoints
+    ) -> Run:
         links = self._context.links
         details = metadata(request, spooled.prepared, self._model, lambda source: redacted(source, links))
-        return Run(attempt.id, spooled, folder, folder / "video.mp4", details)
+        identity = identity_of(details, spooled.prepared.job, self._model)
+        return Run(
+            attempt.id,
+            spooled,
+            folder,
+            folder / "video.mp4",
+            details,
+            self._context.settings.checkpoint_every,
+            identity,
+            checkpoints.resume_from(identity),
+        )
 
     async def _take_device(self, attempt: Attempt) -> None:
         if self._device.locked():
@@ -213,7 +243,7 @@ class Session:
         self._device_idle.set()
         self._device.release()
 
-    async def _run_on_device(self, attempt: Attempt, run: Run, previews: Previews) -> None:
+    async def _run_on_device(self, attempt: Attempt, run: Run, previews: Previews, checkpoints: Checkpoints) -> None:
         """Returns when the video is written. Raises InterruptedAttemptError, RequestError or RetryableError."""
         if self._is_closing:
             attempt.interrupt(Interruption.RELEASED)
@@ -221,7 +251,7 @@ class Session:
         await self._engine.send(run)
         stopper = asyncio.create_task(self._stop_when_interrupted(attempt, run))
         try:
-            await self._receive_until_finished(attempt, previews)
+            await self._receive_until_finished(attempt, previews, checkpoints)
         except TimeoutError:
             raise self._abandon_engine(f"did not respond for {self._context.patience:g} s") from None
         except ProcessGoneError as error:
@@ -230,7 +260,7 @@ class Session:
         finally:
             stopper.cancel()
 
-    async def _receive_until_finished(self, attempt: Attempt, previews: Previews) -> None:
+    async def _receive_until_finished(self, attempt: Attempt, previews: Previews, checkpoints: Checkpoints) -> None:
         while True:
             async with asyncio.timeout(self._context.patience):
                 message = await self._engine.receive()
@@ -239,6 +269,8 @@ class Session:
                     attempt.record(message)
                 case Previewed(pixels):
                     previews.offer(pixels)
+                case Checkpointed(file):
+                    checkpoints.offer(file)
                 case Finished():
                     return
                 case Stopped():
@@ -252,7 +284,7 @@ class Session:
 
     async def _stop_when_interrupted(self, attempt: Attempt, run: Run) -> None:
         why = await attempt.wait_for_interruption()
-        await self._engine.send(Stop(run.id))
+        await self._engine.send(Stop(run.id, keep=why is Interruption.RELEASED))
         if why is Interruption.CUT_OFF:
             await asyncio.sleep(FENCE_MARGIN)
             self._engine.kill()  # one step outlasted the lease: another worker may run the request by now

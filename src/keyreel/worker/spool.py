@@ -1,4 +1,7 @@
-"""Passes pixels from the decode process to the engine process as files, so that they bypass the supervisor."""
+"""Passes pixels from the decode process to the engine process as files, so that they bypass the supervisor.
+
+Previews and checkpoints come out of the engine process in the same way.
+"""
 
 import secrets
 from dataclasses import replace
@@ -33,6 +36,11 @@ def write_preview(pixels: Pixels, folder: Path) -> Path:
     path = folder / f"preview-{secrets.token_hex(4)}.npy"
     np.save(path, pixels, allow_pickle=False)
     return path
+
+
+def checkpoint_path(folder: Path) -> Path:
+    """Returns a new path for a checkpoint."""
+    return folder / f"checkpoint-{secrets.token_hex(4)}.safetensors"
 
 
 def pixels_path(folder: Path, index: int) -> Path:

@@ -21,8 +21,9 @@ class Stopwatch:
 
     def record(self, event: Stage | Step | Notice) -> None:
         match event:
-            case Stage(name):
+            case Stage(name, _, done):
                 self._begin(name)
+                self._steps = done
             case Step(done) if self._stage in ("denoise", "refine"):
                 metrics.STEPS.inc(done - self._steps)
                 self._steps = done
