@@ -81,6 +81,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds between two checkpoints of a video, from which another attempt goes on. 0 makes none.",
     )
+    preempt: bool = Field(
+        default=False,
+        description="Let a request of normal priority take the device from one of low priority, which goes on later "
+        "from where it was.",
+    )
     endpoints: str = Field(
         default="", description="Ids of the endpoints to serve, comma-separated. All of them when empty."
     )

@@ -305,3 +305,15 @@ async def test_a_worker_with_an_expired_lease_does_not_disturb_the_new_one(store
         await store.queue.finish(expired, Success({"attempt": 1}))
     await store.queue.finish(lease, Success({"attempt": 2}))
     assert (await status(store, expired.id)).outcome == Success({"attempt": 2})
+
+
+async def test_a_claim_can_be_limited_to_a_priority(store: Store) -> None:
+    await submit(store, priority=Priority.LOW)
+    assert not await store.queue.has_work(at_least=Priority.NORMAL)
+    assert await store.queue.claim("worker", at_least=Priority.NORMAL) is None
+    normal = await submit(store)
+    assert await store.queue.has_work(at_least=Priority.NORMAL)
+    lease = await store.queue.claim("worker", at_least=Priority.NORMAL)
+    assert lease
+    assert (lease.id, lease.priority) == (normal, Priority.NORMAL)
+    assert (await claim(store)).priority == Priority.LOW

@@ -18,7 +18,7 @@ from keyreel.files.objects import open_objects
 from keyreel.net.addresses import AddressPolicy
 from keyreel.settings import Settings
 from keyreel.store import Store, open_store
-from keyreel.store.records import NewRequest, State, Status
+from keyreel.store.records import NewRequest, Priority, State, Status
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.process import DECODE_PROCESS
 from keyreel.worker.supervisor import supervise
@@ -53,12 +53,19 @@ class Bench:
         *,
         key_id: str = "key",
         retry: bool = True,
+        priority: Priority = Priority.NORMAL,
         traceparent: str | None = None,
         **changes: Any,
     ) -> str:
         request = SMALL | {"prompt": prompt} | changes
         new = NewRequest(
-            endpoint=ENDPOINT, key_id=key_id, input=request, seed=SEED, retry=retry, traceparent=traceparent
+            endpoint=ENDPOINT,
+            key_id=key_id,
+            input=request,
+            seed=SEED,
+            retry=retry,
+            priority=priority,
+            traceparent=traceparent,
         )
         return (await self.store.queue.submit(new)).id
 

@@ -29,6 +29,7 @@ from keyreel.store.records import (
     LeaseStatus,
     LogLine,
     NewRequest,
+    Priority,
     QueueFullError,
     Reaped,
     State,
@@ -82,14 +83,17 @@ class Queue:
                 return replayed
             raise
 
-    async def has_work(self, pool: str = "default") -> bool:
+    async def has_work(self, pool: str = "default", at_least: Priority = Priority.LOW) -> bool:
         """Returns whether a request of the pool can be claimed. Unlike a claim, it writes and locks nothing."""
         async with self._database.read() as connection:
-            return bool(await connection.scalar(select(self._ready(pool).exists())))
+            return bool(await connection.scalar(select(self._ready(pool, at_least).exists())))
 
-    async def claim(self, worker: str, pool: str = "default") -> Lease | None:
-        """Leases the next request of the pool to `worker`. Returns None if no request is ready."""
-        ready = self._ready(pool).order_by(*order_of(_waiting)).limit(1)
+    async def claim(self, worker: str, pool: str = "default", at_least: Priority = Priority.LOW) -> Lease | None:
+        """Leases the next request of the pool to `worker`. Returns None if no request is ready.
+
+        at_least: the lowest priority that is claimed.
+        """
+        ready = self._ready(pool, at_least).order_by(*order_of(_waiting)).limit(1)
         next_seq = ready.with_for_update(skip_locked=True).scalar_subquery()
         statement = (
             update(request)
@@ -230,11 +234,12 @@ class Queue:
             self._changes.announce(Topic.QUEUED if reaped.released else Topic.STATE)
         return reaped
 
-    def _ready(self, pool: str) -> Select[tuple[int]]:
+    def _ready(self, pool: str, at_least: Priority) -> Select[tuple[int]]:
         """Selects the requests of the pool that can be claimed."""
         return select(_waiting.c.seq).where(
             _waiting.c.state == State.IN_QUEUE,
             _waiting.c.pool == pool,
+            _waiting.c.priority <= at_least,
             _waiting.c.not_before <= self._now,
             or_(_waiting.c.start_deadline.is_(None), _waiting.c.start_deadline > self._now),
             _waiting.c.key_id.not_in(keys_at_their_limit()),

@@ -114,6 +114,7 @@ class Lease:
     output_lifetime: float | None = None
     output_acl: JsonObject | None = None
     traceparent: str | None = None
+    priority: int = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)

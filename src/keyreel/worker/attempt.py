@@ -41,6 +41,8 @@ class Interruption(Enum):
     """The database could not be reached for almost the time of a lease. Another worker may take the request soon."""
     RELEASED = auto()
     """The worker is shutting down; another worker takes the request."""
+    PREEMPTED = auto()
+    """A request of higher priority needs the device. The request goes on later."""
 
 
 class InterruptedAttemptError(Exception):

@@ -150,5 +150,5 @@ class Checkpoints:
 def _is_followed(error: Exception) -> bool:
     """Whether another attempt follows one that ends with this error."""
     if isinstance(error, InterruptedAttemptError):
-        return error.why is Interruption.RELEASED
+        return error.why in (Interruption.RELEASED, Interruption.PREEMPTED)
     return not isinstance(error, RequestError | LeaseLostError)

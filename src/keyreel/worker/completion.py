@@ -69,7 +69,7 @@ async def give_up(queue: Queue, attempt: Attempt, why: Interruption) -> None:
     match why:
         case Interruption.CANCELLED:
             await retry_on_store_error(lambda: queue.finish(attempt.lease, CANCELLED))
-        case Interruption.RELEASED:
+        case Interruption.RELEASED | Interruption.PREEMPTED:
             await retry_on_store_error(lambda: queue.hand_back(attempt.lease))
         case Interruption.LOST | Interruption.CUT_OFF:
             pass

@@ -14,13 +14,14 @@ from keyreel.fal.schema import Request
 from keyreel.safety.c2pa import Marker
 from keyreel.safety.provenance import metadata
 from keyreel.store import STORE_ERRORS, Topic
-from keyreel.store.records import Lease, LeaseLostError
+from keyreel.store.records import Lease, LeaseLostError, Priority
 from keyreel.video.events import Notice, Stage, Step
 from keyreel.worker.attempt import FENCE_MARGIN, Attempt, InterruptedAttemptError, Interruption
 from keyreel.worker.checkpoint_file import identity_of
 from keyreel.worker.checkpoints import Checkpoints
 from keyreel.worker.completion import complete, give_up, refuse, retry
 from keyreel.worker.context import WorkerContext
+from keyreel.worker.device import DeviceLock
 from keyreel.worker.guard import WorkerGuard, with_prompt
 from keyreel.worker.inputs import Decoder, RetryableError, delete_refused, prepare_inputs, redacted
 from keyreel.worker.messages import (
@@ -76,33 +77,44 @@ class Session:
         self._marker = marker
         self._folder = folder
         self._stop = stop
-        self._device = asyncio.Lock()
+        self._device: DeviceLock[Attempt] = DeviceLock()
         self._device_idle = asyncio.Event()
-        self._running: Attempt | None = None
         self._attempts: set[Attempt] = set()
 
     async def serve(self) -> None:
         """Runs requests until the session is closed and every request is finished or handed back."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._release_on_close())
+            if self._context.settings.preempt:
+                tasks.create_task(self._serve_urgent())
             while lease := await self._claim():
                 # At most one request waits: the next is claimed when this one has taken the device or has ended.
                 may_claim_next = asyncio.Event()
                 tasks.create_task(self._run_attempt(lease, may_claim_next))
                 await may_claim_next.wait()
 
+    async def _serve_urgent(self) -> None:
+        """Runs normal requests, one by one, that would wait behind low ones. They take the device from a low one."""
+        while lease := await self._claim(Priority.NORMAL):
+            await self._run_attempt(lease, asyncio.Event())
+
     @property
     def _is_closing(self) -> bool:
         return self._stop.is_set() or self._engine.gone.is_set()
 
-    async def _claim(self) -> Lease | None:
+    @property
+    def _is_held_up(self) -> bool:
+        """Whether every request that is here has a low priority, so that a normal one would wait behind them."""
+        return bool(self._attempts) and all(attempt.lease.priority > Priority.NORMAL for attempt in self._attempts)
+
+    async def _claim(self, at_least: Priority = Priority.LOW) -> Lease | None:
         """Waits for the next request. Returns None when the session closes."""
         database, queue = self._context.store.database, self._context.store.queue
         name, pool = self._context.name, self._context.pool
         while not self._is_closing:
             queued = database.changes.of(Topic.QUEUED)
             try:
-                if await queue.has_work(pool) and (lease := await queue.claim(name, pool)):
+                if await self._has_work(at_least) and (lease := await queue.claim(name, pool, at_least)):
                     return lease
             except STORE_ERRORS:
                 _log.warning("claim_failed", exc_info=True)
@@ -110,12 +122,16 @@ class Session:
             await wait_for_any(self._stop, self._engine.gone, queued, timeout=POLL_INTERVAL - POLL_PAUSE)
         return None
 
+    async def _has_work(self, at_least: Priority) -> bool:
+        may_claim = at_least is Priority.LOW or self._is_held_up
+        return may_claim and await self._context.store.queue.has_work(self._context.pool, at_least)
+
     async def _release_on_close(self) -> None:
         """Hands back requests that are not on the device. The one that is has some time to finish."""
         await wait_for_any(self._stop, self._engine.gone)
-        for attempt in self._attempts - {self._running}:
+        for attempt in self._attempts - {self._device.holder}:
             attempt.interrupt(Interruption.RELEASED)
-        if running := self._running:
+        if running := self._device.holder:
             await wait_for_any(self._device_idle, timeout=self._context.grace)
             running.interrupt(Interruption.RELEASED)
 
@@ -232,14 +248,16 @@ class Session:
         )
 
     async def _take_device(self, attempt: Attempt) -> None:
-        if self._device.locked():
+        priority = attempt.lease.priority
+        if running := self._device.holder:
             attempt.report.write("Waiting for the device")
-        await attempt.unless_interrupted(self._device.acquire())
-        self._running = attempt
+            if self._context.settings.preempt and running.lease.priority > priority:
+                running.report.write("Stopping for a request of higher priority; it will continue later")
+                running.interrupt(Interruption.PREEMPTED)
+        await attempt.unless_interrupted(self._device.acquire(attempt, priority))
         self._device_idle.clear()
 
     def _leave_device(self) -> None:
-        self._running = None
         self._device_idle.set()
         self._device.release()
 
@@ -284,7 +302,7 @@ class Session:
 
     async def _stop_when_interrupted(self, attempt: Attempt, run: Run) -> None:
         why = await attempt.wait_for_interruption()
-        await self._engine.send(Stop(run.id, keep=why is Interruption.RELEASED))
+        await self._engine.send(Stop(run.id, keep=why in (Interruption.RELEASED, Interruption.PREEMPTED)))
         if why is Interruption.CUT_OFF:
             await asyncio.sleep(FENCE_MARGIN)
             self._engine.kill()  # one step outlasted the lease: another worker may run the request by now
