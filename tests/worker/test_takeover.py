@@ -15,6 +15,6 @@ async def test_another_worker_continues_the_request_of_a_killed_one(full_checkpo
         pytest.skip("PostgreSQL is not installed")
     with running_server(programs) as url:
         async with open_takeovers(url, tmp_path, full_checkpoint) as takeovers:
-            rounds = [each async for each in run(takeovers, rounds=2, seed=3)]
-    print(summary(rounds))
-    assert any(each.lost < each.killed for each in rounds)
+            (killed,) = [each async for each in run(takeovers, rounds=1, seed=5)]
+    print(summary([killed]))
+    assert killed.lost < killed.killed
