@@ -1,4 +1,4 @@
-"""Fixtures for all tests: isolated settings, and tiny models that are loaded once."""
+"""Fixtures for all tests: isolated settings, databases, and tiny models that are loaded once."""
 
 import os
 import shutil
@@ -9,6 +9,7 @@ import pytest
 
 from keyreel.engine.models import Model, load_model
 from keyreel.video.recipes import RecipeSettings
+from tests.store.postgres import SERVER, find_programs, new_database, running_server
 from tests.tiny_checkpoints import tiny_checkpoint, tiny_lora, tiny_upsampler
 
 
@@ -28,6 +29,38 @@ def _isolated_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         patch.setenv("KEYREEL_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         patch.setenv("KEYREEL_PROVENANCE", "false")
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server: the one in KEYREEL_TEST_POSTGRES, or one that the tests start."""
+    if SERVER in os.environ:
+        yield os.environ[SERVER]
+    elif programs := find_programs():
+        with running_server(programs) as url:
+            yield url
+    else:
+        pytest.skip(f"PostgreSQL is not installed, and {SERVER} names no server")
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def server_url(request: pytest.FixtureRequest) -> str | None:
+    """The URL of a PostgreSQL server. None means SQLite."""
+    return None if request.param == "sqlite" else str(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture
+def new_url(server_url: str | None, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database without tables, on SQLite and on PostgreSQL."""
+    with new_database(server_url, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def fleet_url(postgres: str, tmp_path: Path) -> Iterator[str]:
+    """The URL of a PostgreSQL database without tables, which several stores may open."""
+    with new_database(postgres, tmp_path) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """The snapshot: polling from memory, logs, waiting for completion, and failures of the database."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ async def test_the_status_of_live_requests_needs_no_database(store: Store) -> No
     assert [status.position for status in found[:3] if status] == [0, 1, 2]
     assert statements == []
     # A request that came after the refresh is found, too.
-    assert await snapshot.status(await submit(store))
+    new = await snapshot.status(await submit(store))
+    assert new
+    assert new.position == 3
     assert await snapshot.status("nobody") is None
 
 
@@ -101,6 +104,94 @@ async def test_a_status_never_goes_backwards(store: Store) -> None:
     await refresh
     states = [status.state for status in (await first, await snapshot.status(request_id)) if status]
     assert states in ([State.IN_QUEUE] * 2, [State.IN_PROGRESS] * 2, [State.IN_QUEUE, State.IN_PROGRESS])
+
+
+async def test_a_change_in_this_process_is_seen_before_the_next_refresh(store: Store) -> None:
+    snapshot, request_id = Snapshot(store), await submit(store)
+    await snapshot.refresh()
+    lease = await store.queue.claim("w")
+    assert lease
+    assert await state(snapshot, request_id) is State.IN_PROGRESS
+    await store.queue.finish(lease, Success({}))
+    assert await state(snapshot, request_id) is State.COMPLETED
+
+
+async def state(snapshot: Snapshot, request_id: str) -> State:
+    status = await snapshot.status(request_id)
+    assert status
+    return status.state
+
+
+@pytest.fixture
+async def fleet(fleet_url: str) -> AsyncIterator[tuple[Store, Store]]:
+    """The stores of two processes."""
+    async with open_store(fleet_url) as first, open_store(fleet_url) as second:
+        yield first, second
+
+
+async def test_a_gateway_with_an_old_copy_tells_the_state_that_others_tell(fleet: tuple[Store, Store]) -> None:
+    gateways, request_id = [Snapshot(store) for store in fleet], await submit(fleet[0])
+    for gateway in gateways:
+        await gateway.refresh()
+    for finish in (False, True):
+        lease = await fleet[0].queue.claim("w")
+        assert lease
+        await check_all_tell_the_same(request_id, *gateways)
+        await (fleet[0].queue.finish(lease, Success({})) if finish else fleet[0].queue.hand_back(lease))
+        await check_all_tell_the_same(request_id, *gateways)
+
+
+async def check_all_tell_the_same(request_id: str, *gateways: Snapshot) -> None:
+    told = [await gateway.status(request_id) for gateway in gateways]
+    assert told[0]
+    assert told == [await gateways[0]._store.requests.status(request_id)] * len(told)
+
+
+async def test_a_request_never_goes_back_for_a_client_of_several_gateways(fleet: tuple[Store, Store]) -> None:
+    first, second = Snapshot(fleet[0]), Snapshot(fleet[1])
+    async with asyncio.timeout(60), first.running(), second.running(), asyncio.TaskGroup() as tasks:
+        ids = [await submit(fleet[0]) for _ in range(20)]
+        clients = [tasks.create_task(watch(request_id, itertools.cycle((first, second)))) for request_id in ids]
+        tasks.create_task(work(fleet[1], len(ids)))
+    for client in clients:
+        assert client.result() == sorted(client.result())
+
+
+async def watch(request_id: str, gateways: Iterator[Snapshot]) -> list[float]:
+    """Asks one gateway after the other until the request is completed. Returns how far it was each time."""
+    seen: list[float] = []
+    while not seen or seen[-1] < COMPLETED:
+        status = await next(gateways).status(request_id)
+        assert status
+        seen.append(COMPLETED if status.state is State.COMPLETED else 2 * status.attempt + turn[status.state])
+        await asyncio.sleep(0)
+    return seen
+
+
+COMPLETED = 99.0
+turn = {State.IN_PROGRESS: 0, State.IN_QUEUE: 1}
+"""An attempt runs before its request goes back into the queue."""
+
+
+async def work(store: Store, requests: int) -> None:
+    """Hands back each request once, then completes it."""
+    while requests:
+        lease = await store.queue.claim("w")
+        assert lease
+        if lease.attempt == 1:
+            await store.queue.hand_back(lease)
+        else:
+            await store.queue.finish(lease, Success({}))
+            requests -= 1
+
+
+async def test_clients_of_a_fleet_share_reads(fleet: tuple[Store, Store]) -> None:
+    snapshot, ids = Snapshot(fleet[0]), [await submit(fleet[0]) for _ in range(3)]
+    await snapshot.refresh()
+    statements = recorded_reads(fleet[0])
+    found = await asyncio.gather(*(snapshot.status(request_id) for request_id in ids * 100))
+    assert [status.position for status in found[:3] if status] == [0, 1, 2]
+    assert len(statements) == 1
 
 
 async def test_waiting_for_completion_ends(store: Store) -> None:

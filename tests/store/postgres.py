@@ -1,6 +1,8 @@
-"""Starts a PostgreSQL server for the tests with the programs installed on this machine."""
+"""A PostgreSQL server for the tests, run by the programs installed on this machine, and empty databases."""
 
+import asyncio
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -10,6 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import create_async_engine
+
+SERVER = "KEYREEL_TEST_POSTGRES"
+"""Names the server to use in place of one that the tests start."""
 INSTALLED = "/usr/lib/postgresql"
 SETTINGS = ("fsync=off", "listen_addresses=", "max_connections=200")
 
@@ -66,6 +74,26 @@ def running_server(programs: Path) -> Iterator[str]:
     """Starts an empty server and yields its URL."""
     with restartable_server(programs) as server:
         yield server.url
+
+
+@contextmanager
+def new_database(server_url: str | None, folder: Path) -> Iterator[str]:
+    """Yields the URL of an empty database. A PostgreSQL database is dropped at the end of the block."""
+    if not server_url:
+        yield f"sqlite:///{folder / 'keyreel.db'}"
+        return
+    server = make_url(server_url).set(drivername="postgresql+asyncpg")
+    name = f"keyreel_test_{secrets.token_hex(6)}"
+    asyncio.run(_execute(server, f"CREATE DATABASE {name}"))
+    yield server.set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+    asyncio.run(_execute(server, f"DROP DATABASE {name}"))
+
+
+async def _execute(server: URL, statement: str) -> None:
+    engine = create_async_engine(server, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text(statement))
+    await engine.dispose()
 
 
 def _owner() -> str | None:

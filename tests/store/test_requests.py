@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from keyreel.fal.outcomes import Success
 from keyreel.store import Store
 from keyreel.store.records import Depth, Idempotency, Priority, State
@@ -56,3 +58,14 @@ async def test_depths_count_requests_by_pool_and_state(store: Store, clock: Cloc
         Depth("default", State.IN_QUEUE, requests=2, oldest=1.0),
         Depth("large", State.IN_QUEUE, requests=1, oldest=1.0),
     ]
+
+
+async def test_statuses_of_several_requests_are_read_at_once(store: Store) -> None:
+    finished, waiting = await leased(store), await submit(store)
+    await store.queue.finish(finished, Success({"a": 1}))
+    found = await store.requests.statuses([finished.id, waiting, "nobody"])
+    assert found == {
+        finished.id: await status(store, finished.id),
+        waiting: replace(await status(store, waiting), position=None),
+    }
+    assert await store.requests.statuses([]) == {}

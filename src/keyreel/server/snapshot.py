@@ -1,18 +1,22 @@
-"""The live requests as of a moment ago, so that polling does not reach the database.
+"""What polling clients are told, at little cost to the database.
 
-A request that is not in the snapshot is completed, new or unknown: the database tells which.
+A copy of the live requests answers for a server that has the database for itself, as long as nothing has changed since.
+In a fleet another process may have told of a change that is not known here, so the state is read again, by one
+statement for all clients, and the copy gives the place in the queue. A status therefore never goes back, whichever
+gateway is asked.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from keyreel import metrics
-from keyreel.store import STORE_ERRORS, Store
+from keyreel.server.shared_reads import SharedReads
+from keyreel.store import STORE_ERRORS, Store, Topic
 from keyreel.store.records import LogEntry, State, Status
 from keyreel.worker.waiting import wait_for_any
 
@@ -24,6 +28,8 @@ LONGEST_PAUSE = 2.0
 """Seconds between two refreshes, at most, so that a slow database does not make the snapshot stale."""
 RECOVERY = 1.0
 """Seconds to wait after a failed refresh."""
+ANSWER_TIMEOUT = 3.0
+"""Seconds until a client is told what is known of its request, although the database has not answered."""
 
 _log = structlog.get_logger(__name__)
 
@@ -41,7 +47,9 @@ class Snapshot:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._reads = SharedReads(store.requests)
         self._live: dict[str, Status] = {}
+        self._outdated_by = self._next_changes()
         self._logs: dict[str, _Log] = {}
         self._refreshed = False
         self._refreshing = asyncio.Lock()
@@ -59,12 +67,20 @@ class Snapshot:
                 task.cancel()
 
     async def status(self, request_id: str) -> Status | None:
-        """Returns the status, from memory while the request is live, else from the database. None: not found."""
-        if status := self._live.get(request_id):
-            return status
-        # Not during a refresh: it may have read older rows that it publishes later, and the status would go backwards.
-        async with self._refreshing:
-            return self._live.get(request_id) or await self._store.requests.status(request_id)
+        """Returns the status as of after the call. None: not found.
+
+        While the database does not answer, it is what was last known of a live request.
+        """
+        known = self._live.get(request_id)
+        if known and self._is_current():
+            return known
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT if known else None):
+                return await self._read(request_id)
+        except STORE_ERRORS:
+            if known is None:
+                raise
+            return known
 
     async def completed(self, request_id: str) -> Status:
         """Waits until a request is completed and returns its status. Raises LookupError when it does not exist."""
@@ -91,13 +107,32 @@ class Snapshot:
     async def refresh(self) -> None:
         """Reads the live requests. What was committed before the call is visible after it."""
         async with self._refreshing:
+            changes = self._next_changes()
             live = {status.id: status for status in await self._store.requests.live()}
             self._measure(live)
             self._logs = {request_id: log for request_id, log in self._logs.items() if request_id in live}
-            self._live, self._refreshed = live, True
+            self._live, self._outdated_by, self._refreshed = live, changes, True
         # Set even if nothing seems to have changed: a short request can start and end between two refreshes.
         self.changed.set()
         self.changed = asyncio.Event()
+
+    async def _read(self, request_id: str) -> Status | None:
+        status = await self._reads.status(request_id)
+        if status is None or status.state is not State.IN_QUEUE:
+            return status
+        copy = self._live.get(request_id)
+        if copy is None or copy.position is None:  # it has only just come into the queue
+            return await self._store.requests.status(request_id)
+        return replace(status, position=copy.position)
+
+    def _is_current(self) -> bool:
+        """Returns whether the copy's states are those in the database. In a fleet that is not known."""
+        return not (self._store.database.is_shared or any(change.is_set() for change in self._outdated_by))
+
+    def _next_changes(self) -> tuple[asyncio.Event, ...]:
+        """Returns the events that the next change of a state sets."""
+        changes = self._store.database.changes
+        return changes.of(Topic.QUEUED), changes.of(Topic.CANCEL), changes.of(Topic.STATE)
 
     def _measure(self, live: dict[str, Status]) -> None:
         """Records how long the requests that have just started had to wait."""

@@ -58,6 +58,11 @@ class Database:
         self.now = now
         self.changes = Changes()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may change the rows, too."""
+        return self._direct is not None
+
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Opens a transaction, which is committed at the end of the block."""

@@ -91,14 +91,13 @@ async def stream_status(
 
 
 async def read_result(status: CurrentRequest, services: CurrentServices) -> Json:
-    """Returns the output or the error, from the database: the snapshot may be older than a webhook that was sent."""
+    """Returns the output or the error, from the database: while it is away, the snapshot tells what it last knew."""
     return result_response(await services.store.requests.status(status.id) or status)
 
 
 async def cancel(status: CurrentRequest, services: CurrentServices) -> Json:
     """Answers 200 when the request was still queued, 202 when it is running and will stop, 400 when it is completed."""
     cancellation = await services.store.queue.cancel(status.id)
-    await services.snapshot.refresh()
     return Json(*_CANCELLATIONS[cancellation], headers={REQUEST_ID: status.id})
 
 
