@@ -15,6 +15,7 @@ from aiohttp import web
 from joserfc.jwk import OKPKey
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
+from tenacity import wait_none
 
 from keyreel.fal.outcomes import Failure, JsonObject, Outcome, Success
 from keyreel.files.secrets import load_secret
@@ -26,6 +27,7 @@ from keyreel.store.database import Database
 from keyreel.store.deliveries import Deliveries
 from keyreel.store.records import Delivery, NewRequest
 from keyreel.store.tables import delivery
+from keyreel.worker import retries
 from tests.server.webhook_receiver import Call, receiver, verify, verify_by_jwks
 from tests.spans import recorder, span_id
 from tests.store.conftest import Clock, empty_store
@@ -345,6 +347,30 @@ async def test_deliveries_continue_after_an_error_of_the_database(
         await server.next()
         assert (await recorded(store))["state"] == "DELIVERED"
     assert logs[0]["event"] == "webhooks cannot be read"
+
+
+class ForgetfulDeliveries(WatchedDeliveries):
+    """The database goes away while a receiver is called."""
+
+    failures = 2
+
+    async def delivered(self, claimed: Delivery) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("away")
+        await super().delivered(claimed)
+
+
+async def test_a_call_is_recorded_when_the_database_is_back(
+    store: Store, session: aiohttp.ClientSession, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would be repeated although it was received."""
+    monkeypatch.setattr(retries, "PAUSES", wait_none())
+    store = replace(store, deliveries=ForgetfulDeliveries(store.database))
+    async with receiver() as server, delivering(store, session, signer):
+        await complete(store, server.url)
+        await server.next()
+        assert (await recorded(store))["state"] == "DELIVERED"
 
 
 async def test_each_of_many_deliveries_is_made_once(

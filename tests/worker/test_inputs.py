@@ -1,18 +1,23 @@
 import base64
 import os
 import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tenacity import wait_none
 
+from keyreel.files.objects import Objects, ObjectStoreError
 from keyreel.media.clips import read_clip
 from keyreel.media.limits import Limits
 from keyreel.settings import Settings
 from keyreel.store.records import NewFile
 from keyreel.video.canvas import Size
-from keyreel.worker.inputs import _environment
+from keyreel.worker import retries
+from keyreel.worker.inputs import RequestFetcher, _environment
 from tests.worker.conftest import FAKE_DECODE_PROCESS, Bench
 from tests.worker.processes import children
 from tests.worker.site import Site, picture
@@ -42,6 +47,31 @@ async def test_files_of_this_server_are_read_from_the_object_store(shared_bench:
     assert np.array_equal(frames[0], frames[1])
     assert np.abs(frames[0][8].astype(int) - GREEN).max() < 8
     assert url.split("/")[-2].encode() not in videos[0]  # the link would let everybody read the input
+
+
+class FlakyObjects(Objects):
+    """A store that is away for the first reads."""
+
+    failures = 3
+
+    async def stream(self, path: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        if FlakyObjects.failures:
+            FlakyObjects.failures -= 1
+            raise ObjectStoreError("unreachable")
+        async for chunk in super().stream(path, start, end):
+            yield chunk
+
+
+async def test_a_store_that_is_away_for_a_moment_costs_no_attempt(
+    shared_bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(retries, "PAUSES", wait_none())
+    url = await store_file(shared_bench, picture(GREEN))
+    context = replace(shared_bench.context, objects=FlakyObjects(shared_bench.context.objects.store))
+    async with RequestFetcher(context, "key", tmp_path) as fetcher:
+        file = await fetcher.fetch(url, max_bytes=10_000, loc=("images", 0, "image_url"))
+    assert not FlakyObjects.failures
+    assert file.name == "file.png"
 
 
 @pytest.mark.parametrize("case", ["expired", "another key's", "no object"])

@@ -21,6 +21,7 @@ from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
 from keyreel.net.addresses import RefusedAddressError
 from keyreel.store import STORE_ERRORS, Store, Topic
 from keyreel.store.records import Delivery
+from keyreel.worker.retries import retry_on_store_error
 from keyreel.worker.waiting import wait_for_any
 
 FIRST_TIMEOUT = 15.0
@@ -146,14 +147,19 @@ class _Deliverer:
         log = _log.bind(request_id=delivery.request_id, attempt=delivery.attempt)
         error = await self._attempt(delivery)
         try:
+            await retry_on_store_error(lambda: self._record(delivery, error))
             if error is None:
-                await self._deliveries.delivered(delivery)
                 log.info("webhook delivered")
             else:
-                await self._deliveries.failed(delivery, str(error), permanent=error.permanent)
                 log.warning("webhook failed", error=str(error), permanent=error.permanent)
         except STORE_ERRORS:
             log.exception("webhook called, but the result cannot be recorded: it will be called again")
+
+    async def _record(self, delivery: Delivery, error: DeliveryError | None) -> None:
+        if error is None:
+            await self._deliveries.delivered(delivery)
+        else:
+            await self._deliveries.failed(delivery, str(error), permanent=error.permanent)
 
     async def _attempt(self, delivery: Delivery) -> DeliveryError | None:
         try:

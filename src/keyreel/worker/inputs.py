@@ -21,6 +21,7 @@ from keyreel.worker.context import WorkerContext
 from keyreel.worker.decode_process import decode_error
 from keyreel.worker.messages import Decode, Failed, Message, Ready, Refused, Spooled
 from keyreel.worker.process import Process, ProcessGoneError
+from keyreel.worker.retries import retry_on_store_error
 
 DECODE_TIMEOUT = 300.0
 """Seconds of wall-clock time for one request. The decode process limits its CPU time separately."""
@@ -50,7 +51,8 @@ class RequestFetcher(Fetcher):
         ref = self._context.links.file_of(source)
         if ref is None:
             return await super().fetch(source, max_bytes=max_bytes, loc=loc, headers=headers)
-        return await self._read_stored(ref.id, max_bytes, loc)
+        # A bucket or a database that is away for a moment must not cost an attempt.
+        return await retry_on_store_error(lambda: self._read_stored(ref.id, max_bytes, loc))
 
     async def _read_stored(self, file_id: str, max_bytes: int, loc: Loc) -> InputFile:
         file = await self._context.store.files.get(file_id)

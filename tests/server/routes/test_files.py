@@ -1,5 +1,6 @@
 """Files behind signed links: ranges, headers, expiry and access rules."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -7,12 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import S3Store
 
-from keyreel.files.objects import Objects
+from keyreel.files.objects import Objects, ObjectStoreError
 from keyreel.files.presigned import open_presigner
 from keyreel.server.routes.files import ByteRange, parse_range
 from tests.server.storage_api import Api
 
 CONTENT = b"0123456789"
+
+
+class BrokenObjects(Objects):
+    """A store that goes away after it has told the size of a file."""
+
+    async def stream(self, path: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        async for _ in super().stream(path, start, end):
+            raise ObjectStoreError("unreachable")
+        yield b""
+
+
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=2-4"}])
+async def test_a_file_that_cannot_be_read_is_answered_with_503(api: Api, headers: dict[str, str]) -> None:
+    url = await api.add(CONTENT)
+    broken = BrokenObjects(api.services.objects.store)
+    api.app.state.services = replace(api.services, objects=broken)
+    answer = await api.client.get(url, headers=headers)
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"]
 
 
 async def test_a_link_needs_no_key(api: Api) -> None:

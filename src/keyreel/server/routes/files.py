@@ -1,7 +1,7 @@
 """Serves generated and uploaded files behind signed links."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -50,7 +50,7 @@ async def read_file(token: str, request: Request, services: CurrentServices) -> 
     if services.presigner and _may_be_redirected(request, file):
         url = await services.presigner.url(file.object)
         return RedirectResponse(url, 307, {name: headers[name] for name in _OF_REDIRECTS})
-    return _content(services, file, stat, headers, _requested_range(request.headers, stat))
+    return await _content(services, file, stat, headers, _requested_range(request.headers, stat))
 
 
 def _may_be_redirected(request: Request, file: File) -> bool:
@@ -122,14 +122,29 @@ def _requested_range(headers: Mapping[str, str], stat: Stat) -> ByteRange | None
     return parse_range(headers.get("range", ""), stat.size)
 
 
-def _content(services: Services, file: File, stat: Stat, headers: dict[str, str], part: ByteRange | None) -> Response:
+async def _content(
+    services: Services, file: File, stat: Stat, headers: dict[str, str], part: ByteRange | None
+) -> Response:
     if part is None:
-        body = services.objects.stream(file.object)
+        body = await _started(services.objects.stream(file.object))
         return StreamingResponse(body, 200, headers | {"Content-Length": str(stat.size)})
     if not part.size:
         return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{stat.size}"})
     headers |= {"Content-Range": f"bytes {part.start}-{part.end - 1}/{stat.size}", "Content-Length": str(part.size)}
-    return StreamingResponse(services.objects.stream(file.object, part.start, part.end), 206, headers)
+    body = await _started(services.objects.stream(file.object, part.start, part.end))
+    return StreamingResponse(body, 206, headers)
+
+
+async def _started(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Reads the first chunk, so that a store that is away is noticed while the answer can still be 503."""
+    first = await anext(chunks, b"")
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in chunks:
+            yield chunk
+
+    return whole()
 
 
 def _no_such_file() -> HTTPException:
