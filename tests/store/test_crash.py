@@ -3,9 +3,10 @@
 import sqlite3
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import closing
 
 import pytest
+from sqlalchemy import make_url
 
 from keyreel.store import open_store
 
@@ -38,16 +39,14 @@ def submit_until_killed(url: str, minimum: int) -> list[str]:
 
 
 @pytest.mark.slow
-async def test_confirmed_requests_survive_kill_9(tmp_path: Path) -> None:
-    path = tmp_path / "keyreel.db"
-    url = f"sqlite:///{path}"
+async def test_confirmed_requests_survive_kill_9(new_url: str) -> None:
     confirmed: set[str] = set()
     for minimum in (1, 37, 101):
-        confirmed.update(submit_until_killed(url, minimum))
-        async with open_store(url) as store:
+        confirmed.update(submit_until_killed(new_url, minimum))
+        async with open_store(new_url) as store:
             found = {request.id for request in await store.requests.live()}
         assert len(confirmed) >= minimum
         assert confirmed <= found
-        with sqlite3.connect(path) as connection:
-            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        connection.close()
+        if path := make_url(new_url).database if new_url.startswith("sqlite") else None:
+            with closing(sqlite3.connect(path)) as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -167,8 +167,9 @@ def steps_done(status: Status) -> int:
 
 
 @asynccontextmanager
-async def open_bench(folder: Path) -> AsyncIterator[Bench]:
-    async with open_store(f"sqlite:///{folder / 'keyreel.db'}") as store:
+async def open_bench(folder: Path, url: str | None = None) -> AsyncIterator[Bench]:
+    """url: of the database; by default a file in the folder."""
+    async with open_store(url or f"sqlite:///{folder / 'keyreel.db'}") as store:
         yield new_bench(store, folder)
 
 
@@ -188,6 +189,13 @@ def new_bench(store: Store, folder: Path) -> Bench:
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     async with open_bench(tmp_path) as bench:
+        yield bench
+
+
+@pytest.fixture
+async def each_bench(new_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
+    """A bench on SQLite and one on PostgreSQL, for tests of what a worker does when something fails."""
+    async with open_bench(tmp_path, new_url) as bench:
         yield bench
 
 

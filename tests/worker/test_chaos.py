@@ -7,6 +7,6 @@ from tests.worker.conftest import Bench
 
 
 @pytest.mark.slow
-async def test_a_killed_engine_process_costs_no_request(bench: Bench) -> None:
-    counts = await chaos(bench, rounds=3)
+async def test_a_killed_engine_process_costs_no_request(each_bench: Bench) -> None:
+    counts = await chaos(each_bench, rounds=3)
     assert counts["killed"]

@@ -89,15 +89,15 @@ async def test_nothing_is_recorded_for_a_request_that_may_be_somebody_elses(why:
     await give_up(cast("Store", network).queue, attempt_over(network, clock), why)  # Network has no `finish`
 
 
-async def test_a_step_that_outlasts_the_lease_is_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_step_that_outlasts_the_lease_is_killed(each_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempt_module, "LEASE", 1.0)
     for module in (attempt_module, session_module):
         monkeypatch.setattr(module, "FENCE_MARGIN", 0.5)
-    async with bench.worker():
-        await bench.output(await bench.submit())
+    async with each_bench.worker():
+        await each_bench.output(await each_bench.submit())
         (first,) = children(FAKE_ENGINE_PROCESS[-1])
         handle = os.pidfd_open(first)
-        await bench.wait_for_step(await bench.submit("hang"), 0)
+        await each_bench.wait_for_step(await each_bench.submit("hang"), 0)
         monkeypatch.setattr(Queue, "heartbeat", _away)
         ended, _, _ = await asyncio.to_thread(select.select, [handle], [], [], 20)
         os.close(handle)

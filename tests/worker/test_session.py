@@ -105,21 +105,21 @@ async def _tasks_and_open_files() -> tuple[int, int]:
 
 
 @pytest.mark.slow
-async def test_failures_of_the_engine_are_reported_and_later_requests_succeed(bench: Bench) -> None:
+async def test_failures_of_the_engine_are_reported_and_later_requests_succeed(each_bench: Bench) -> None:
     failures = {
         "fail": "RuntimeError: out of memory",
         "poison": "The engine process lost its device: RuntimeError: an illegal memory access was encountered",
         "hang": "The engine process did not respond for 1 s",
     }
-    async with bench.worker(patience=1.0):
-        requests = {prompt: await bench.submit(prompt, retry=False) for prompt in failures}
-        other = await bench.submit()
-        assert {prompt: (await bench.failure(request)).message for prompt, request in requests.items()} == failures
-        await bench.output(other)
+    async with each_bench.worker(patience=1.0):
+        requests = {prompt: await each_bench.submit(prompt, retry=False) for prompt in failures}
+        other = await each_bench.submit()
+        assert {prompt: (await each_bench.failure(request)).message for prompt, request in requests.items()} == failures
+        await each_bench.output(other)
 
 
-async def test_an_attempt_that_lost_its_lease_stores_no_video(tmp_path: Path) -> None:
-    async with open_store(f"sqlite:///{tmp_path / 'keyreel.db'}", Clock.now) as store:
+async def test_an_attempt_that_lost_its_lease_stores_no_video(new_url: str, tmp_path: Path) -> None:
+    async with open_store(new_url, Clock.now) as store:
         await wipe(store.database)
         bench, clock = new_bench(store, tmp_path), Clock(store.database)
         gate = Gate(tmp_path / "gate")

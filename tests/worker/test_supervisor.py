@@ -55,49 +55,49 @@ async def test_the_real_engine_makes_the_same_video_twice(bench: Bench, checkpoi
 
 
 @pytest.mark.slow
-async def test_a_request_that_kills_the_engine_fails_after_three_attempts(bench: Bench) -> None:
-    async with bench.worker():
-        deadly = await bench.submit("die")
-        others = [await bench.submit() for _ in range(2)]
+async def test_a_request_that_kills_the_engine_fails_after_three_attempts(each_bench: Bench) -> None:
+    async with each_bench.worker():
+        deadly = await each_bench.submit("die")
+        others = [await each_bench.submit() for _ in range(2)]
         for other in others:
-            await bench.output(other)
-        failure = await bench.failure(deadly)
+            await each_bench.output(other)
+        failure = await each_bench.failure(deadly)
     assert failure.type == "runner_server_error"
     assert failure.message == "The engine process was killed by signal 9"
-    status = await bench.completed(deadly)
+    status = await each_bench.completed(deadly)
     assert status.attempt == 3
-    assert [line for line in await bench.log(deadly) if line.startswith("Attempt")] == [
+    assert [line for line in await each_bench.log(deadly) if line.startswith("Attempt")] == [
         f"Attempt {number} failed: {failure.message}" for number in (1, 2, 3)
     ]
 
 
-async def test_a_draining_worker_finishes_one_request_and_hands_back_the_other(bench: Bench, gate: Gate) -> None:
+async def test_a_draining_worker_finishes_one_request_and_hands_back_the_other(each_bench: Bench, gate: Gate) -> None:
     stop = asyncio.Event()
-    async with bench.worker(stop=stop):
-        running, waiting = await bench.submit(gate.prompt), await bench.submit()
-        await bench.wait_until(waiting, lambda status: status.log_lines)
-        (worker,) = await bench.store.workers.alive()
+    async with each_bench.worker(stop=stop):
+        running, waiting = await each_bench.submit(gate.prompt), await each_bench.submit()
+        await each_bench.wait_until(waiting, lambda status: status.log_lines)
+        (worker,) = await each_bench.store.workers.alive()
         assert (worker.name, worker.model, worker.device, worker.ready) == ("worker-1", "fake", "fake:0", True)
         stop.set()
-        handed_back = await bench.wait_until(waiting, lambda status: status.state is State.IN_QUEUE)
+        handed_back = await each_bench.wait_until(waiting, lambda status: status.state is State.IN_QUEUE)
         assert handed_back.attempt == 1
         gate.open(2)
-        await bench.output(running)
-    assert (await bench.wait_until(waiting, lambda _: True)).state is State.IN_QUEUE
-    assert not await bench.store.workers.alive()
+        await each_bench.output(running)
+    assert (await each_bench.wait_until(waiting, lambda _: True)).state is State.IN_QUEUE
+    assert not await each_bench.store.workers.alive()
 
 
-async def test_a_draining_worker_without_grace_hands_back_every_request(bench: Bench, gate: Gate) -> None:
+async def test_a_draining_worker_without_grace_hands_back_every_request(each_bench: Bench, gate: Gate) -> None:
     stop = asyncio.Event()
-    async with bench.worker(stop=stop, grace=0.0):
-        running = await bench.submit(gate.prompt, number_of_steps=50)
+    async with each_bench.worker(stop=stop, grace=0.0):
+        running = await each_bench.submit(gate.prompt, number_of_steps=50)
         gate.open()
-        await bench.wait_for_step(running, 1)
+        await each_bench.wait_for_step(running, 1)
         stop.set()
         for step in (2, 3, 4):  # one after the other, so that the order to stop arrives between them
             gate.open()
-            await bench.wait_until(running, partial(is_waiting_or_at, step))
-        assert (await bench.wait_until(running, lambda _: True)).state is State.IN_QUEUE
+            await each_bench.wait_until(running, partial(is_waiting_or_at, step))
+        assert (await each_bench.wait_until(running, lambda _: True)).state is State.IN_QUEUE
 
 
 def is_waiting_or_at(step: int, status: Status) -> bool:
