@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,45 @@ async def test_a_change_in_this_process_is_seen_before_the_next_refresh(store: S
     assert await state(snapshot, request_id) is State.IN_PROGRESS
     await store.queue.finish(lease, Success({}))
     assert await state(snapshot, request_id) is State.COMPLETED
+
+
+async def test_a_copy_that_is_too_old_gives_no_places(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot, ids = Snapshot(store), [await submit(store) for _ in range(2)]
+    await snapshot.refresh()
+    await store.queue.claim("w")
+    before = await snapshot.status(ids[1])
+    monkeypatch.setattr("keyreel.server.snapshot.STALE", -1.0)
+    after = await snapshot.status(ids[1])
+    assert before
+    assert after
+    assert (before.position, after.position) == (1, 0)
+
+
+class FailingRequests(Requests):
+    """Rows whose first reads fail."""
+
+    failures = 0
+
+    async def statuses(self, ids: Collection[str]) -> dict[str, Status]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the connection is broken")
+        return await super().statuses(ids)
+
+
+@pytest.mark.parametrize(("failures", "expected"), [(1, State.IN_PROGRESS), (2, State.IN_QUEUE)])
+async def test_what_was_last_known_is_told_only_when_the_database_is_away(
+    store: Store, failures: int, expected: State
+) -> None:
+    requests = FailingRequests(store.database)
+    snapshot, request_id = Snapshot(replace(store, requests=requests)), await submit(store)
+    await snapshot.refresh()
+    assert await store.queue.claim("w")
+    requests.failures = failures
+    assert await state(snapshot, request_id) is expected
+    requests.failures = 1
+    with pytest.raises(OSError, match="broken"):
+        await snapshot.status("nobody")
 
 
 async def state(snapshot: Snapshot, request_id: str) -> State:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from keyreel.fal.outcomes import Success
-from keyreel.store import Store, open_store
+from keyreel.store import STORE_ERRORS, Store, database, open_store
 from keyreel.store.queue import LEASE
 from keyreel.store.records import (
     File,
@@ -150,3 +150,19 @@ async def test_a_worker_reports_while_it_holds_its_name(store: Store) -> None:
     async with asyncio.timeout(10), store.database.hold_name(WORKER.name):
         await store.workers.report(WORKER)
     assert await store.workers.alive() == [WORKER]
+
+
+async def test_a_stopped_process_does_not_keep_a_request_locked(
+    fleet_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(database._SERVER_SETTINGS, "idle_in_transaction_session_timeout", "200ms")
+    async with open_store(fleet_url) as stopped, open_store(fleet_url) as other:
+        submitted = await other.queue.submit(new_request())
+        with pytest.raises(STORE_ERRORS):
+            async with asyncio.timeout(20), stopped.database.write() as connection:
+                await connection.execute(select(request).with_for_update())
+                while not (lease := await other.queue.claim("worker")):
+                    await asyncio.sleep(0.05)
+                await connection.execute(select(request))
+        assert lease
+        assert lease.id == submitted.id

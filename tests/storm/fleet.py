@@ -97,8 +97,6 @@ class Fleet:
         self.gateways: list[Member] = []
         self.workers: list[Member] = []
         self.faults: Counter[str] = Counter()
-        self.crashes: list[float] = []
-        """When PostgreSQL crashed, in seconds since 1970."""
         self._folder = folder
         self._database = database
         self._bucket = bucket
@@ -195,7 +193,6 @@ class Fleet:
     async def crash_database(self) -> None:
         async with self._database_lock:
             self._database_back_at = math.inf
-            self.crashes.append(time.time())
             await asyncio.to_thread(self._database.stop)
             await asyncio.sleep(DOWN)
             await asyncio.to_thread(self._database.start)

@@ -2,14 +2,17 @@
 
 import asyncio
 import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from keyreel.store import STORE_ERRORS, Store
 
 PERIOD = 0.25
 """Seconds between two looks at the queue."""
-STALE = 3.0
-"""Seconds by which a place may be old."""
+STALE = 6.0
+"""Seconds by which a place may be old: those after which a gateway no longer trusts its copy, and a read."""
 
 
 @dataclass
@@ -25,23 +28,26 @@ class Places:
     async def watch(self) -> None:
         """Looks at the queue until it is cancelled."""
         while True:
-            try:
-                live = await self.store.requests.live()
-            except STORE_ERRORS:
-                live = []
-            positions = {status.id: status.position for status in live if status.position is not None}
-            self.looks.append((time.monotonic(), positions))
+            with suppress(*STORE_ERRORS):
+                asked, live = time.monotonic(), await self.store.requests.live()
+                positions = {status.id: status.position for status in live if status.position is not None}
+                self.looks.append((asked, positions))
             await asyncio.sleep(PERIOD)
 
     def errors(self) -> list[int]:
         """Returns by how much each told place lies outside of those that the request had shortly before."""
         found = []
         for request_id, position, asked, answered in self.told:
-            known = [
-                positions[request_id]
-                for at, positions in self.looks
-                if asked - STALE <= at <= answered + PERIOD and request_id in positions
-            ]
-            if known:
+            looks = self._looks_around(asked - STALE, answered)
+            if known := [positions[request_id] for _, positions in looks if request_id in positions]:
                 found.append(max(min(known) - position, position - max(known), 0))
         return found
+
+    def _looks_around(self, start: float, end: float) -> Sequence[tuple[float, dict[str, int]]]:
+        """Returns the looks between two times, with one before and one after."""
+        first = bisect_left(self.looks, start, key=_time)
+        return self.looks[max(0, first - 1) : bisect_right(self.looks, end, key=_time) + 1]
+
+
+def _time(look: tuple[float, dict[str, int]]) -> float:
+    return look[0]

@@ -7,6 +7,7 @@ gateway is asked.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,8 +29,10 @@ LONGEST_PAUSE = 2.0
 """Seconds between two refreshes, at most, so that a slow database does not make the snapshot stale."""
 RECOVERY = 1.0
 """Seconds to wait after a failed refresh."""
-ANSWER_TIMEOUT = 3.0
-"""Seconds until a client is told what is known of its request, although the database has not answered."""
+STALE = 5.0
+"""Seconds after which a copy is too old for a place in the queue: the process was stopped, or a refresh failed."""
+ANSWER_TIMEOUT = 2.0
+"""Seconds that the database has to tell a state, twice, before a client is told what was last known."""
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +55,7 @@ class Snapshot:
         self._outdated_by = self._next_changes()
         self._logs: dict[str, _Log] = {}
         self._refreshed = False
+        self._copied = -math.inf
         self._refreshing = asyncio.Lock()
         self.changed = asyncio.Event()
 
@@ -74,13 +78,15 @@ class Snapshot:
         known = self._live.get(request_id)
         if known and self._is_current():
             return known
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT if known else None):
-                return await self._read(request_id)
-        except STORE_ERRORS:
-            if known is None:
-                raise
-            return known
+        # Twice: one connection may have broken, and a process that was stopped finds that its time is over.
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(ANSWER_TIMEOUT if known else None):
+                    return await self._read(request_id)
+            except STORE_ERRORS:
+                if known is None:
+                    raise
+        return known
 
     async def completed(self, request_id: str) -> Status:
         """Waits until a request is completed and returns its status. Raises LookupError when it does not exist."""
@@ -112,6 +118,7 @@ class Snapshot:
             self._measure(live)
             self._logs = {request_id: log for request_id, log in self._logs.items() if request_id in live}
             self._live, self._outdated_by, self._refreshed = live, changes, True
+            self._copied = time.monotonic()
         # Set even if nothing seems to have changed: a short request can start and end between two refreshes.
         self.changed.set()
         self.changed = asyncio.Event()
@@ -121,7 +128,8 @@ class Snapshot:
         if status is None or status.state is not State.IN_QUEUE:
             return status
         copy = self._live.get(request_id)
-        if copy is None or copy.position is None:  # it has only just come into the queue
+        # It may have only just come into the queue.
+        if copy is None or copy.position is None or time.monotonic() > self._copied + STALE:
             return await self._store.requests.status(request_id)
         return replace(status, position=copy.position)
 

@@ -28,6 +28,8 @@ COMMAND_TIMEOUT = 15.0
 """Seconds for one statement on PostgreSQL. A cut network drops packets without an error."""
 _SERVER_SETTINGS = {
     "application_name": "keyreel",
+    # The server ends the transaction of a process that was stopped in the middle, and with it its locks.
+    "idle_in_transaction_session_timeout": "5s",
     # The server closes the connections of a vanished machine after a minute, and with them its locks.
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
