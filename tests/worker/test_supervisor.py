@@ -2,6 +2,8 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from keyreel.errors import ModelError
 from keyreel.media.mp4 import read_metadata
+from keyreel.store.database import Database
 from keyreel.store.records import State, Status
 from keyreel.worker.process import ENGINE_PROCESS
 from keyreel.worker.supervisor import supervise
@@ -102,6 +105,24 @@ async def test_a_draining_worker_without_grace_hands_back_every_request(each_ben
 
 def is_waiting_or_at(step: int, status: Status) -> bool:
     return status.state is State.IN_QUEUE or steps_done(status) >= step
+
+
+async def test_a_worker_that_starts_while_the_database_is_away_waits(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold_name, failures = Database.hold_name, [OSError("away"), OSError("away")]
+
+    @asynccontextmanager
+    async def flaky(database: Database, name: str) -> AsyncIterator[None]:
+        if failures:
+            raise failures.pop()
+        async with hold_name(database, name):
+            yield
+
+    monkeypatch.setattr(Database, "hold_name", flaky)
+    async with bench.worker():
+        await bench.output(await bench.submit())
+    assert not failures
 
 
 async def test_a_model_that_cannot_be_loaded_raises_an_error(bench: Bench) -> None:

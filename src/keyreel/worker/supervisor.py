@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Awaitable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,8 +83,20 @@ class Supervisor:
 
     async def run(self) -> None:
         """Runs one engine process after the other until the supervisor is told to stop. Raises WorkerNameTakenError."""
-        async with self._context.store.database.hold_name(self._context.name):
-            await self._run()
+        async with AsyncExitStack() as stack:
+            if await self._take_name(stack):
+                await self._run()
+
+    async def _take_name(self, stack: AsyncExitStack) -> bool:
+        """Holds the name until `stack` is closed, once the database answers. Returns False when told to stop."""
+        while not self._stop.is_set():
+            try:
+                await stack.enter_async_context(self._context.store.database.hold_name(self._context.name))
+                return True
+            except STORE_ERRORS:
+                _log.warning("name_not_taken", exc_info=True)
+            await wait_for_any(self._stop, timeout=FIRST_PAUSE)
+        return False
 
     async def _run(self) -> None:
         folder = _empty_folder(self._context.spool / self._context.name)
