@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.conftest import new_database
-from tests.store.postgres import find_programs, running_server
+from tests.store.postgres import find_programs, new_database, running_server
 
 
 @pytest.fixture(scope="session")

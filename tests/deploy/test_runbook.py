@@ -12,7 +12,7 @@ from sqlalchemy import make_url, text
 from keyreel.store import Store, open_store
 from keyreel.store.database import _CONNECTIONS
 from tests.deploy.files import ROOT
-from tests.store.conftest import new_database
+from tests.store.postgres import new_database
 from tests.store.steps import claim, submit
 
 TEXT = (ROOT / "docs" / "runbook.md").read_text()

@@ -25,7 +25,7 @@ from sqlalchemy import func, select, update
 
 from keyreel.fal.outcomes import WORKER_LOST
 from keyreel.store import Store, open_store
-from keyreel.store.queue import MAX_FAILURES
+from keyreel.store.submission import MAX_FAILURES
 from keyreel.store.tables import AnyRow, delivery, request
 from keyreel.worker.completion import MACHINE_FAILURE
 from tests.server.webhook_receiver import Receiver, receiver
