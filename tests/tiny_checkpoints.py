@@ -34,7 +34,9 @@ WORDS = (
 )
 
 
-def tiny_checkpoint(folder: Path, *, seed: int = 0, spatial: int = 32, dtype: torch.dtype = torch.float32) -> Path:
+def tiny_checkpoint(
+    folder: Path, *, seed: int = 0, spatial: int = 32, heads: int = 2, dtype: torch.dtype = torch.float32
+) -> Path:
     """Writes a model in diffusers' layout. spatial: the pixels along each side of a latent cell."""
     generator = torch.Generator().manual_seed(seed)
     pipeline = LTXConditionPipeline(
@@ -42,20 +44,20 @@ def tiny_checkpoint(folder: Path, *, seed: int = 0, spatial: int = 32, dtype: to
         vae=tiny_vae(generator, spatial),
         text_encoder=tiny_text_encoder(generator),
         tokenizer=tiny_tokenizer(),
-        transformer=tiny_transformer(generator),
+        transformer=tiny_transformer(generator, heads),
     )
     pipeline.to(dtype)
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
 
 
-def tiny_transformer(generator: torch.Generator) -> LTXVideoTransformer3DModel:
+def tiny_transformer(generator: torch.Generator, heads: int = 2) -> LTXVideoTransformer3DModel:
     transformer = LTXVideoTransformer3DModel(
         in_channels=16,
         out_channels=16,
-        num_attention_heads=2,
+        num_attention_heads=heads,
         attention_head_dim=16,
-        cross_attention_dim=32,
+        cross_attention_dim=16 * heads,
         num_layers=2,
         caption_channels=24,
     )
@@ -134,12 +136,12 @@ def single_file_upsampler(folder: Path, path: Path) -> Path:
     return path
 
 
-def tiny_lora(path: Path, *, seed: int = 9) -> Path:
+def tiny_lora(path: Path, *, seed: int = 9, width: int = 32) -> Path:
     """Writes a LoRA for the tiny transformer, strong enough to change the video visibly."""
     generator = torch.Generator().manual_seed(seed)
     weights = {
         f"transformer.transformer_blocks.0.attn1.to_q.lora_{side}.weight": torch.randn(shape, generator=generator)
-        for side, shape in (("A", (4, 32)), ("B", (32, 4)))
+        for side, shape in (("A", (4, width)), ("B", (width, 4)))
     }
     save_file(weights, path)
     return path

@@ -168,11 +168,12 @@ def load_model(name: str = "demo", device: str | None = None) -> "Model":
     """Loads a model, to generate several videos with it (`generate(..., model=...)`). Raises ModelError."""
     # Importing the engine, and with it torch, takes time: an invalid request must fail before that.
     try:
+        from keyreel.engine.devices import choose_device
         from keyreel.engine.models import load_model as load
     except ModuleNotFoundError as error:
         raise _not_installed(error) from None
     settings = Settings()
-    return load(name, device, settings.cache_dir, settings.recipe_settings)
+    return load(name, str(choose_device(device)), settings.cache_dir, settings.recipe_settings)
 
 
 def _video_device(model: "str | Model", device: str | None) -> str:

@@ -119,6 +119,7 @@ class Bench:
         self,
         *,
         model: str = "fake",
+        device: str = "cpu",
         engine_process: Sequence[str] = FAKE_ENGINE_PROCESS,
         decode_process: Sequence[str] = DECODE_PROCESS,
         stop: asyncio.Event | None = None,
@@ -131,7 +132,7 @@ class Bench:
             supervise(
                 context,
                 model=model,
-                device="cpu",
+                device=device,
                 stop=stop,
                 engine_process=engine_process,
                 decode_process=decode_process,

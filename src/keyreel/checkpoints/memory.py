@@ -9,6 +9,7 @@ checks them. ALLOWANCE and SLACK cover what kernels and allocators take on top.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 
 from keyreel.checkpoints.checkpoint import Parameters
 from keyreel.video.canvas import Grid, Size, drawn_frames, latent_shape, pass_sizes
@@ -78,14 +79,14 @@ REFERENCE = Workload(tokens=12 * 23 * 40 + 2 * 23 * 40, pixels=1280 * 736)
 """The workload to plan for before there is a request: 720p, 89 frames, two pictures after the first frame."""
 
 
-def workload(job: Job, grid: Grid) -> Workload:
-    """Returns the size of a job's largest pass."""
+def workload(job: Job, grid: Grid, ranks: int = 1) -> Workload:
+    """Returns the size of a job's largest pass. ranks: the devices that share its tokens."""
     size = max(pass_sizes(job.size, grid, job.sampling.recipe), key=_pixels)
     frames, height, width = latent_shape(size, drawn_frames(job.frames, grid), grid)
     # After frame 0, a picture becomes one latent frame of extra tokens and a clip becomes two.
     extra = sum(min(len(pinned.pixels), 2) for pinned in job.conditions if pinned.start)
     return Workload(
-        tokens=(frames + extra) * height * width,
+        tokens=ceil((frames + extra) * height * width / ranks),
         pixels=_pixels(size),
         clip=max((len(pinned.pixels) for pinned in job.conditions), default=1),
         adapters=sum(file.path.stat().st_size for file in job.adapters) // 2,

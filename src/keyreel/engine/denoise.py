@@ -9,6 +9,7 @@ from diffusers import LTXVideoTransformer3DModel
 from keyreel.engine import noise
 from keyreel.engine.conditions import TokenSequence
 from keyreel.engine.guidance import guided
+from keyreel.engine.ranks import ALONE, Group
 from keyreel.engine.schedule import TOLERANCE
 from keyreel.engine.transformer import Forward, KeyValue, Levels, Rotary, velocities
 from keyreel.video.recipes import Guidance, StgMode
@@ -21,6 +22,7 @@ class Denoiser:
     positive, negative: keys and values of the prompts. `negative` is empty when no step uses it.
     sigmas: the noise levels of the pass down to 0, one more than there are steps. guidance: one entry per step.
     stochastic: each step replaces the remaining noise with fresh noise.
+    group: the ranks that share the work. table: of this rank's tokens.
     """
 
     transformer: LTXVideoTransformer3DModel
@@ -35,6 +37,7 @@ class Denoiser:
     stg_mode: StgMode = "attention_values"
     cfg_star: bool = False
     stochastic: bool = False
+    group: Group = ALONE
 
     def steps(self, tokens: torch.Tensor, start: int = 0) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """Yields (steps done, tokens, clean) after each step. Tokens and clean are (1, N, C) fp32.
@@ -42,6 +45,7 @@ class Denoiser:
         To resume, pass the tokens and the steps done. clean: the step's prediction of the finished tokens.
         """
         for index in range(start, len(self.sigmas) - 1):
+            self.group.begin_step()
             tokens, clean = self.step(tokens, index)
             yield index + 1, tokens, clean
 
@@ -83,7 +87,7 @@ class Denoiser:
         if guidance.stg:
             forwards["perturbed"] = Forward(self.positive, guidance.blocks, self.stg_mode)
         tokens = tokens.to(self.transformer.dtype)
-        predicted = velocities(self.transformer, tokens, levels, self.table, list(forwards.values()))
+        predicted = velocities(self.transformer, tokens, levels, self.table, list(forwards.values()), self.group)
         named = {name: velocity.float() for name, velocity in zip(forwards, predicted, strict=True)}
         return guided(
             named["positive"],

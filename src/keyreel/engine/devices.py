@@ -22,10 +22,31 @@ def choose_device(name: str | None) -> torch.device:
     available = device_names()
     if name is None:
         return torch.device(available[0])
+    if "," in name:
+        raise ModelError(f"Only a worker can use several devices for one video: keyreel serve --device {name}.")
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in available:
         raise ModelError(f"There is no device {name!r} here. This machine has {', '.join(available)}.")
     return torch.device(wanted)
+
+
+def choose_devices(names: str | None) -> tuple[torch.device, ...]:
+    """Returns the named devices, comma-separated, or the fastest one. Raises ModelError if they cannot work together.
+
+    The CPU may be named several times, to try out what several devices do.
+    """
+    chosen = tuple(choose_device(name.strip()) for name in names.split(",")) if names else (choose_device(None),)
+    if len({device.type for device in chosen}) > 1:
+        raise ModelError(f"The devices of one worker must be of one kind, but {names!r} names different kinds.")
+    if chosen[0].type != "cpu" and len(set(chosen)) < len(chosen):
+        raise ModelError(f"{names!r} names a device twice. Each device of a worker needs to be another one.")
+    return chosen
+
+
+def make_current(device: torch.device) -> None:
+    """Makes a GPU the one that this process uses by default. Otherwise pinning memory takes some of the first GPU's."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def device_names() -> list[str]:
@@ -48,13 +69,13 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def traits(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+def traits(device: torch.device, dtype: torch.dtype, ranks: int = 1) -> dict[str, str]:
     """Returns what the bytes of a video depend on beside model and job. Where all are equal, so are the bytes."""
     return {
         "device": _model_name(device),
         "dtype": str(dtype).removeprefix("torch."),
         "torch": str(torch.__version__),
-        "ranks": "1",
+        "ranks": str(ranks),
     }
 
 

@@ -17,7 +17,7 @@ def run(model: Model, job: Job, resume: Checkpoint | None = None) -> Generator[E
     Plans rest on estimates. A job that runs out of memory runs once more under the next plan. The second run makes the
     same frames, so it does not yield those that the first run has yielded already.
     """
-    work = workload(job, model.grid)
+    work = workload(job, model.grid, model.ranks)
     model.placement.fit(work)
     if model.placement.is_streaming:
         yield Notice(f"Memory of {model.device}: {model.placement.description}.")

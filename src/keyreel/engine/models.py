@@ -18,9 +18,10 @@ from keyreel.checkpoints.checkpoint import Checkpoint
 from keyreel.checkpoints.memory import ModelSize
 from keyreel.engine.adapters import Adapter, read_adapter
 from keyreel.engine.autoencoder import check_supported
-from keyreel.engine.devices import choose_device, choose_dtype
+from keyreel.engine.devices import choose_devices, choose_dtype
 from keyreel.engine.placement import Placement
 from keyreel.engine.prompt import PromptEncoder
+from keyreel.engine.ranks import ALONE, Group, check_heads
 from keyreel.engine.single_file import load_single_file
 from keyreel.engine.upsample import load_upsampler
 from keyreel.engine.weights import fill, mapped
@@ -31,7 +32,10 @@ from keyreel.video.recipes import RECIPE_DEFAULTS, Capabilities, RecipeSettings,
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A loaded model: modules in evaluation mode, without gradients. placement: where their weights are."""
+    """A loaded model: modules in evaluation mode, without gradients. placement: where their weights are.
+
+    device: this process's, one of `devices`. group: the processes that hold the model, one per device.
+    """
 
     name: str
     transformer: LTXVideoTransformer3DModel
@@ -39,21 +43,36 @@ class Model:
     prompts: PromptEncoder
     grid: Grid
     device: torch.device
+    devices: tuple[torch.device, ...]
     dtype: torch.dtype
     fingerprint: str
     placement: Placement
     capabilities: Capabilities = field(default_factory=Capabilities)
     upsampler: LTXLatentUpsamplerModel | None = None
     distilled_lora: Adapter | None = None
+    group: Group = ALONE
+
+    @property
+    def ranks(self) -> int:
+        """The number of processes that draw a video together."""
+        return len(self.devices)
+
+    @property
+    def device_names(self) -> str:
+        return ",".join(map(str, self.devices))
 
 
-def load_model(name: str, device: str | None, cache_dir: Path, settings: RecipeSettings = RECIPE_DEFAULTS) -> Model:
+def load_model(
+    name: str, device: str | None, cache_dir: Path, settings: RecipeSettings = RECIPE_DEFAULTS, rank: int = 0
+) -> Model:
     """Finds, checks and loads a model, and downloads what is missing. Raises ModelError.
 
     name: see `catalogue.find_model`. device: `cuda`, `cuda:1`, `mps` or `cpu`; None selects the fastest.
+    With several devices (`cuda:0,cuda:1`) this loads the model of one rank; `rank_process.load` loads them all.
     """
     _disable_progress_bars()
-    target = choose_device(device)
+    devices = choose_devices(device)
+    target = devices[rank]
     dtype = choose_dtype(target)
     found = catalogue.download(catalogue.find_model(name))
     checkpoint.check_files(found)
@@ -61,6 +80,7 @@ def load_model(name: str, device: str | None, cache_dir: Path, settings: RecipeS
     capabilities = auxiliary.capabilities(cache_dir)
     default_recipe(capabilities, settings.recipe)
     transformer, vae, text_encoder = _load_modules(found)
+    check_heads(transformer, devices)
     check_supported(vae)
     size = ModelSize(checkpoint.count_parameters(found), dtype.itemsize, found.int8)
     return Model(
@@ -70,9 +90,10 @@ def load_model(name: str, device: str | None, cache_dir: Path, settings: RecipeS
         prompts=PromptEncoder(_load_tokenizer(found), text_encoder, target),
         grid=found.grid,
         device=target,
+        devices=devices,
         dtype=dtype,
         fingerprint=checkpoint.fingerprint(found, cache_dir),
-        placement=Placement(transformer, vae, text_encoder, size, target, dtype),
+        placement=Placement(transformer, vae, text_encoder, size, target, dtype, len(devices)),
         capabilities=capabilities,
         upsampler=load_upsampler(path, vae, dtype) if (path := auxiliary.upsampler) else None,
         distilled_lora=_load_adapter(path, transformer) if (path := auxiliary.distilled_lora) else None,

@@ -1,6 +1,7 @@
 """The pipeline of one video: prompts, conditions, denoising, decoding."""
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
@@ -8,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from keyreel.checkpoints.memory import PROMPT_TOKENS
+from keyreel.checkpoints.memory import PROMPT_TOKENS, Workload, workload
 from keyreel.engine import latents, noise
-from keyreel.engine.adapters import attached, read_adapter
+from keyreel.engine.adapters import Adapter, attached, read_adapter
 from keyreel.engine.autoencoder import decode
 from keyreel.engine.conditions import (
     PinnedLatents,
@@ -38,6 +39,22 @@ FRAMES_PER_EVENT = 8
 PASSES: tuple[StageName, ...] = ("denoise", "refine")
 
 
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What rank 0 tells the other ranks to draw: the arguments of `draw`, on the CPU, and the size of the work.
+
+    They get the prompts and the conditions encoded, so they need neither pixels nor the text encoder, and cannot fail
+    at what rank 0 has done.
+    """
+
+    job: Job
+    recipe: Recipe
+    texts: list[Text]
+    pins: Sequence[Sequence[PinnedLatents]]
+    work: Workload
+    resume: Checkpoint | None
+
+
 @torch.inference_mode()
 def run(model: Model, job: Job, resume: Checkpoint | None = None) -> Generator[Event]:
     """Makes the video of `job`. Yields events, among them the finished frames.
@@ -46,19 +63,41 @@ def run(model: Model, job: Job, resume: Checkpoint | None = None) -> Generator[E
     Closing the iterator stops it after any event. It always leaves the model as it was.
     """
     recipe = _recipe(model, job)
-    adapters = [read_adapter(file.path, model.transformer, file.scale, file.loc, file.name) for file in job.adapters]
-    if job.sampling.recipe in DISTILLED and model.distilled_lora:
-        adapters.insert(0, model.distilled_lora)
-
+    adapters = read_adapters(model, job)
     texts = [model.prompts.encode(prompt) for prompt in _prompts(job, recipe)]
     yield from _truncation_notices(texts)
 
     pins = yield from encode_conditions(model, job)
-    with attached(model.transformer, adapters):
+    ordered = partial(order, model, job, recipe, texts, pins, resume)
+    with attached(model.transformer, adapters), model.group.drawing(ordered):
         z = yield from draw(model, job, recipe, texts, pins, resume)
 
     yield Stage("decode", job.frames)
     yield from _frame_events(_decode(model, job, z), job)
+
+
+def read_adapters(model: Model, job: Job) -> list[Adapter]:
+    """Reads the job's LoRAs. Raises RequestError if one does not fit."""
+    adapters = [read_adapter(file.path, model.transformer, file.scale, file.loc, file.name) for file in job.adapters]
+    if job.sampling.recipe in DISTILLED and model.distilled_lora:
+        adapters.insert(0, model.distilled_lora)
+    return adapters
+
+
+def order(
+    model: Model,
+    job: Job,
+    recipe: Recipe,
+    texts: Sequence[Text],
+    pins: Sequence[Sequence[PinnedLatents]],
+    resume: Checkpoint | None,
+) -> Drawing:
+    """Returns what the other ranks need to draw along with this one."""
+    work = workload(job, model.grid, model.ranks)
+    job = replace(job, conditions=(), previews=False, checkpoints=False)
+    if resume:
+        resume = replace(resume, tokens=partial(_given, resume.tokens()))
+    return Drawing(job, recipe, [text.to(torch.device("cpu")) for text in texts], pins, work, resume)
 
 
 def _recipe(model: Model, job: Job) -> Recipe:
@@ -137,6 +176,10 @@ def draw(
     return z
 
 
+def _given(tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+    return tokens
+
+
 def _copied(tokens: torch.Tensor) -> NDArray[np.float32]:
     copied: NDArray[np.float32] = tokens.cpu().numpy()
     return copied
@@ -166,10 +209,11 @@ def _denoiser(
     key_values: Sequence[list[KeyValue]],
     seed: int,
 ) -> Denoiser:
+    coordinates = model.group.split(sequence.tokens.shape[1]).cut(sequence.coordinates, 1)
     return Denoiser(
         transformer=model.transformer,
         sequence=sequence,
-        table=rotary(model.transformer, sequence.coordinates.to(model.device), job.frame_rate),
+        table=rotary(model.transformer, coordinates.to(model.device), job.frame_rate),
         positive=key_values[0],
         negative=key_values[1] if len(key_values) > 1 else [],
         sigmas=noise_levels(one_pass),
@@ -179,6 +223,7 @@ def _denoiser(
         stg_mode=job.sampling.stg_mode,
         cfg_star=recipe.cfg_star,
         stochastic=job.sampling.stochastic_sampling,
+        group=model.group,
     )
 
 

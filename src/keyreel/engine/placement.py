@@ -28,13 +28,17 @@ class Placement:
         size: ModelSize,
         device: torch.device,
         dtype: torch.dtype,
+        ranks: int = 1,
     ) -> None:
-        """Expects modules whose weights are mapped from their files. Raises ModelError if the device is too small."""
+        """Expects modules whose weights are mapped from their files. Raises ModelError if the device is too small.
+
+        ranks: the number of processes that share main memory for the same model.
+        """
         self.size = size
         self.plan = LEAST
         self._device = device
         self._correction = 0  # bytes that requests take beyond the estimates, learnt from failures
-        self._pinned_limit = PINNED_SHARE * main_memory()[0] if device.type == "cuda" else 0
+        self._pinned_limit = PINNED_SHARE * main_memory()[0] / ranks if device.type == "cuda" else 0
         free, _ = memory(device)
         plan = plans.choose(size, plans.REFERENCE, free) or self.plan
         if (need := plans.held(plan, size)) > free:

@@ -18,6 +18,9 @@ class Text:
     embedding: torch.Tensor
     is_cut: bool
 
+    def to(self, device: torch.device) -> "Text":
+        return Text(self.embedding.to(device), self.is_cut)
+
 
 @dataclass(frozen=True, slots=True)
 class PromptEncoder:

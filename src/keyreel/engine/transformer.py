@@ -16,6 +16,7 @@ from diffusers import LTXVideoTransformer3DModel
 from diffusers.models.transformers.transformer_ltx import LTXAttention, LTXVideoTransformerBlock
 from torch.nn import functional
 
+from keyreel.engine.ranks import ALONE, Group, Split
 from keyreel.video.recipes import StgMode
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
@@ -79,13 +80,19 @@ def velocities(
     levels: Levels,
     table: Rotary,
     forwards: Sequence[Forward],
+    group: Group = ALONE,
 ) -> list[torch.Tensor]:
     """Predicts the velocities (noise - data) of tokens (1, N, C), each at its noise level. In the dtype of `tokens`.
+
+    table: of this rank's tokens, if there are several ranks. Each rank predicts the velocities of its tokens; then each
+    gets all of them.
 
     All forwards pass through a block before the next block runs, so its weights are needed once. Common parts are
     computed once: a perturbed forward equals the plain one up to its first perturbed block.
     """
-    hidden = transformer.proj_in(tokens)
+    split = group.split(tokens.shape[1])
+    levels = Levels(levels.values, split.cut(levels.index, 0))
+    hidden = transformer.proj_in(split.cut(tokens, 1))
     modulation, embedded = transformer.time_embed(levels.values * 1000, hidden_dtype=hidden.dtype)
     states = [hidden for _ in forwards]
     for index, block in enumerate(transformer.transformer_blocks):
@@ -95,11 +102,13 @@ def velocities(
             mode = forward.mode_at(index)
             key = id(state), id(forward.text), mode
             if key not in computed:
-                computed[key] = _block(block, state, modulation, levels, table, forward.text[index], mode)
+                computed[key] = _block(block, state, modulation, levels, table, forward.text[index], mode, split)
             next_states.append(computed[key])
         states = next_states
     shift, scale = map(levels.spread, (transformer.scale_shift_table + embedded[:, None]).unbind(1))
-    return [transformer.proj_out(_modulate(transformer.norm_out(state), shift, scale)) for state in states]
+    return [
+        split.joined(transformer.proj_out(_modulate(transformer.norm_out(state), shift, scale))) for state in states
+    ]
 
 
 def _block(
@@ -110,6 +119,7 @@ def _block(
     table: Rotary,
     text: KeyValue,
     perturbed: StgMode | None,
+    split: Split,
 ) -> torch.Tensor:
     if perturbed == "transformer_block":
         return hidden
@@ -117,33 +127,39 @@ def _block(
     shift_attention, scale_attention, gate_attention, shift_ff, scale_ff, gate_ff = map(levels.spread, parts)
 
     inputs = _modulate(block.norm1(hidden), shift_attention, scale_attention)
-    attended = _self_attention(block.attn1, inputs, table, perturbed)
+    attended = _self_attention(block.attn1, inputs, table, perturbed, split)
     hidden = torch.addcmul(hidden, attended, gate_attention)
-    hidden = hidden + _attention(block.attn2, block.attn2.norm_q(block.attn2.to_q(hidden)), *text)
+    hidden = hidden + _cross_attention(block.attn2, hidden, text)
     changed = block.ff(_modulate(block.norm2(hidden), shift_ff, scale_ff))
     return torch.addcmul(hidden, changed, gate_ff)
 
 
 def _self_attention(
-    attention: LTXAttention, hidden: torch.Tensor, table: Rotary, perturbed: StgMode | None
+    attention: LTXAttention, hidden: torch.Tensor, table: Rotary, perturbed: StgMode | None, split: Split
 ) -> torch.Tensor:
     if perturbed:
-        unattended = attention.to_v(hidden) if perturbed == "attention_values" else hidden
-        projected: torch.Tensor = attention.to_out[0](unattended)
-        return projected
+        return _project(attention, attention.to_v(hidden) if perturbed == "attention_values" else hidden)
     query = _rotate(attention.norm_q(attention.to_q(hidden)), table)
     key = _rotate(attention.norm_k(attention.to_k(hidden)), table)
-    return _attention(attention, query, key, attention.to_v(hidden))
+    query, key, value = split.to_heads(query, key, attention.to_v(hidden))
+    attended = split.to_tokens(_attend(query, key, value, attention.heads // len(split.counts)))
+    return _project(attention, attended)
 
 
-def _attention(attention: LTXAttention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Attention with output projection: query (1, N, D), key and value (1, M, D) -> (1, N, D)."""
-    query, key, value = (
-        torch.unflatten(part, 2, (attention.heads, -1)).transpose(1, 2) for part in (query, key, value)
-    )
-    attended = functional.scaled_dot_product_attention(query, key, value)
-    projected: torch.Tensor = attention.to_out[0](attended.transpose(1, 2).flatten(2))
+def _cross_attention(attention: LTXAttention, hidden: torch.Tensor, text: KeyValue) -> torch.Tensor:
+    query = attention.norm_q(attention.to_q(hidden))
+    return _project(attention, _attend(query, *text, attention.heads))
+
+
+def _project(attention: LTXAttention, attended: torch.Tensor) -> torch.Tensor:
+    projected: torch.Tensor = attention.to_out[0](attended)
     return projected
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
+    """Attention of each head: query (1, N, D), key and value (1, M, D) -> (1, N, D)."""
+    query, key, value = (torch.unflatten(part, 2, (heads, -1)).transpose(1, 2) for part in (query, key, value))
+    return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 def _rotate(vectors: torch.Tensor, table: Rotary) -> torch.Tensor:

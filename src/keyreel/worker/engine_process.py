@@ -3,6 +3,8 @@
 It uses neither the database nor the network, and exits when the supervisor closes the pipe.
 """
 
+import os
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -73,7 +75,7 @@ class TorchEngine:
         return Ready(
             name=model.name,
             fingerprint=model.fingerprint,
-            device=str(model.device),
+            device=model.device_names,
             grid=model.grid,
             linears=linear_shapes(model.transformer),
             capabilities=model.capabilities,
@@ -89,6 +91,9 @@ class TorchEngine:
         """Multiplies two matrices whose product is known and checks the result."""
         import torch
 
+        if self.model.group.is_broken:
+            return False
+
         try:
             ones = torch.ones(PROBE, PROBE, device=self.model.device)
             return (ones @ ones).sum().item() == PROBE**3
@@ -97,9 +102,15 @@ class TorchEngine:
 
 
 def load_torch(order: Load) -> Engine:
-    from keyreel.engine.models import load_model
+    from keyreel.engine.rank_process import load
 
-    return TorchEngine(load_model(order.model, order.device, order.cache_dir, order.settings))
+    return TorchEngine(load(order.model, order.device, order.cache_dir, order.settings, on_death=_end))
+
+
+def _end(reason: str) -> None:
+    """Ends the process at once. Its main thread may be waiting for a rank that is gone."""
+    print(reason, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def main(load: Callable[[Load], Engine] = load_torch) -> None:

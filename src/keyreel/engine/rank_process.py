@@ -1,0 +1,181 @@
+"""A rank's process: draws videos as rank 0 says. It ends with rank 0, which starts it."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from keyreel.engine.adapters import attached
+from keyreel.engine.devices import choose_devices, make_current
+from keyreel.engine.models import Model, load_model
+from keyreel.engine.pipeline import Drawing, draw, read_adapters
+from keyreel.engine.ranks import Group, HaltedError, connect, new_store, open_store
+from keyreel.errors import ModelError
+from keyreel.video.recipes import RECIPE_DEFAULTS, RecipeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The first message to a rank's process: the model to load (see `load_model`), and the port of the ranks' store."""
+
+    model: str
+    device: str
+    cache_dir: Path
+    settings: RecipeSettings
+    rank: int
+    port: int
+
+
+class LeadingGroup(Group):
+    """The group of rank 0, which owns the processes of the others.
+
+    on_death: called in a thread with a message when one of them dies. An exchange with a dead rank may never end.
+    """
+
+    def __init__(self, processes: Sequence["RankProcess"], on_death: Callable[[str], object]) -> None:
+        super().__init__(0, len(processes) + 1, [process.link for process in processes])
+        self._processes = processes
+        self._on_death = on_death
+        self._is_closed = False
+        for rank, process in enumerate(processes, 1):
+            threading.Thread(target=self._watch, args=(rank, process), daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the other ranks and disconnects from them."""
+        self._is_closed = True
+        for process in self._processes:
+            process.kill()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    def _watch(self, rank: int, process: "RankProcess") -> None:
+        status = process.popen.wait()
+        if not self._is_closed:
+            how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+            self._on_death(f"The process of rank {rank} {how}.")
+
+
+class RankProcess:
+    """Another rank's process and the pipe to it."""
+
+    def __init__(self, start: Start) -> None:
+        self._rank = start.rank
+        self.link, theirs = Pipe()
+        with theirs:
+            command = [sys.executable, "-m", "keyreel.engine.rank_process", str(theirs.fileno())]
+            # Its standard input closes when this process ends, in whatever way, and then the rank ends itself.
+            self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()])  # noqa: S603
+        self.link.send_bytes(pickle.dumps(start))
+
+    def wait_until_loaded(self) -> None:
+        """Raises ModelError if the rank did not load the model."""
+        try:
+            problem = self.link.recv_bytes().decode()
+        except EOFError:
+            problem = "Its process ended."
+        if problem:
+            raise ModelError(f"Rank {self._rank} could not load the model: {problem}")
+
+    def kill(self) -> None:
+        self.popen.kill()
+        with self.popen, self.link:
+            pass  # waits for its end and closes its pipes
+
+
+def load(
+    name: str,
+    device: str | None,
+    cache_dir: Path,
+    settings: RecipeSettings = RECIPE_DEFAULTS,
+    *,
+    on_death: Callable[[str], object],
+) -> Model:
+    """Loads a model like `load_model` and, for several devices, on a rank per device. Raises ModelError.
+
+    on_death: see `LeadingGroup`.
+    """
+    make_current(choose_devices(device)[0])
+    model = load_model(name, device, cache_dir, settings)
+    if model.ranks == 1:
+        return model
+    store, port = new_store()
+    # After rank 0 has loaded, so that a model that does not load is reported once and its files are in memory already.
+    starts = [Start(name, model.device_names, cache_dir, settings, rank, port) for rank in range(1, model.ranks)]
+    with ExitStack() as undo:
+        processes = [RankProcess(start) for start in starts]
+        for process in processes:
+            undo.callback(process.kill)
+        for process in processes:
+            process.wait_until_loaded()
+        group = LeadingGroup(processes, on_death)
+        undo.callback(group.close)
+        connect(group, model.device, store)
+        undo.pop_all()
+    return replace(model, group=group)
+
+
+def main() -> None:
+    # Ctrl-C and a service manager's stop reach every process, but rank 0 decides when to exit.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_rank_0, daemon=True).start()
+    link = Connection(int(sys.argv[1]))
+    try:
+        start = pickle.loads(link.recv_bytes())  # noqa: S301 - from the process that started this one
+        if model := _load(start, link):
+            while True:
+                _follow(model)
+    except (EOFError, ConnectionError):
+        return
+
+
+def _end_with_rank_0() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _load(start: Start, link: Connection) -> Model | None:
+    try:
+        make_current(choose_devices(start.device)[start.rank])
+        model = load_model(start.model, start.device, start.cache_dir, start.settings, rank=start.rank)
+    except ModelError as error:
+        link.send_bytes(str(error).encode())
+        return None
+    link.send_bytes(b"")
+    group = Group(start.rank, model.ranks, [link])
+    connect(group, model.device, open_store(start.port))
+    return replace(model, group=group)
+
+
+@torch.inference_mode()
+def _follow(model: Model) -> None:
+    """Waits for an order of rank 0 and draws what it says, alike. The result is rank 0's to decode.
+
+    An error ends the process, because the other ranks may be waiting for this one.
+    """
+    order = model.group.receive()
+    if not isinstance(order, Drawing):
+        return  # a halt that arrived after the last step
+    model.placement.fit(order.work)
+    texts = [text.to(model.device) for text in order.texts]
+    try:
+        with attached(model.transformer, read_adapters(model, order.job)):
+            for _ in draw(model, order.job, order.recipe, texts, order.pins, order.resume):
+                pass
+    except HaltedError:
+        return
+
+
+if __name__ == "__main__":
+    main()

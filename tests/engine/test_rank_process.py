@@ -1,0 +1,163 @@
+"""Videos that several ranks draw on the CPU, compared with those of one. A model with six heads suits two and three.
+
+The numbers differ by rounding: a matrix product sums in another order when it has fewer rows. So latents are compared
+within a tolerance of a hundredth of what one step of a pixel's colour takes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from keyreel.checkpoints.memory import workload
+from keyreel.engine.adapters import attached
+from keyreel.engine.models import Model, load_model
+from keyreel.engine.pipeline import draw, encode_conditions, order, read_adapters, run
+from keyreel.engine.rank_process import RankProcess, Start, load
+from keyreel.errors import ModelError, RequestError
+from keyreel.video.canvas import Size
+from keyreel.video.events import Frames, Stage, Step
+from keyreel.video.job import AdapterFile, Condition, Job, Pixels, Sampling
+from keyreel.video.recipes import RECIPE_DEFAULTS, RecipeSettings, recipe_of
+from tests.engine.stock import result_of
+from tests.tiny_checkpoints import tiny_checkpoint, tiny_lora, tiny_upsampler
+
+pytestmark = pytest.mark.slow
+
+TOLERANCE = 1e-4
+JOB = Job("a red circle moves", "dark", Size(96, 96), frames=17, steps=4, frame_rate=25, seed=1)
+"""27 tokens: two ranks get 14 and 13."""
+
+
+def picture(seed: int, frames: int = 1) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (frames, 96, 96, 3), dtype=np.uint8)
+
+
+def job_with(**sampling: Any) -> Job:
+    return replace(JOB, sampling=Sampling(**sampling))
+
+
+PINS = (Condition(picture(1), 0, 1.0), Condition(picture(2, 9), 8, 0.6))
+"""With these there are 45 tokens at three noise levels."""
+JOBS = {
+    "guided": JOB,
+    "unguided": job_with(guidance_scale=1.0),
+    "pinned": replace(JOB, conditions=PINS),
+    "stochastic": job_with(stochastic_sampling=True),
+    "stg": job_with(recipe="stg"),
+    "stg, attention skipped": job_with(recipe="stg", stg_mode="attention_skip"),
+    "stg, blocks skipped": job_with(recipe="stg", stg_mode="transformer_block"),
+    "two passes": replace(job_with(recipe="multiscale"), conditions=PINS, steps=10),
+    "distilled": job_with(recipe="distilled"),
+    "fewer tokens than ranks": replace(JOB, size=Size(32, 32), frames=1),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    tiny_upsampler(tiny_checkpoint(folder / "tiny", heads=6) / "latent_upsampler")
+    tiny_lora(folder / "distilled.safetensors", width=96)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(folder: Path) -> RecipeSettings:
+    return RecipeSettings(distilled_lora=str(folder / "distilled.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def one(folder: Path, settings: RecipeSettings) -> Model:
+    return load_model(str(folder / "tiny"), "cpu", folder, settings)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def several(request: pytest.FixtureRequest, folder: Path, settings: RecipeSettings) -> Iterator[Model]:
+    deaths: list[str] = []
+    devices = ",".join(["cpu"] * request.param)
+    model = load(str(folder / "tiny"), devices, folder, settings, on_death=deaths.append)
+    yield model
+    model.group.close()  # type: ignore[attr-defined]
+    assert not deaths
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> AdapterFile:
+    path = tiny_lora(tmp_path / "style.safetensors", width=96)
+    return AdapterFile(path, path.name, "0" * 64, 1.0, ("loras", 0, "path"))
+
+
+@torch.inference_mode()
+def latents(model: Model, job: Job) -> torch.Tensor:
+    recipe = recipe_of(job.sampling.recipe, job.steps, job.sampling.guidance_scale, distilled=False)
+    texts = [model.prompts.encode(prompt) for prompt in (job.prompt, job.negative_prompt)]
+    pins = result_of(encode_conditions(model, job))
+    drawing = model.group.drawing(order(model, job, recipe, texts, pins))
+    with attached(model.transformer, read_adapters(model, job)), drawing:
+        return result_of(draw(model, job, recipe, texts, pins))
+
+
+def video(model: Model, job: Job) -> Pixels:
+    return np.concatenate([event.pixels for event in run(model, job) if isinstance(event, Frames)])
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_several_ranks_draw_what_one_draws(one: Model, several: Model, name: str) -> None:
+    expected = latents(one, JOBS[name])
+    torch.testing.assert_close(latents(several, JOBS[name]), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_every_rank_adds_the_loras(one: Model, several: Model, adapter: AdapterFile) -> None:
+    styled = replace(JOB, adapters=(adapter,))
+    expected = latents(one, styled)
+    torch.testing.assert_close(latents(several, styled), expected, rtol=0, atol=TOLERANCE)
+    assert (expected - latents(one, JOB)).abs().max() > 100 * TOLERANCE
+
+
+def test_ranks_may_follow_different_memory_plans(several: Model) -> None:
+    expected = latents(several, JOB)
+    several.placement.step_down(workload(JOB, several.grid, several.ranks))
+    assert several.placement.is_streaming
+    assert torch.equal(latents(several, JOB), expected)
+
+
+def test_the_same_ranks_give_the_same_bytes(several: Model) -> None:
+    assert np.array_equal(video(several, JOBS["pinned"]), video(several, JOBS["pinned"]))
+
+
+@pytest.mark.parametrize("last", [Stage("denoise", 4), Step(1), Step(4)], ids=str)
+def test_a_stopped_video_does_not_affect_the_next_one(several: Model, last: Stage | Step) -> None:
+    expected = video(several, JOB)
+    events = run(several, replace(JOB, previews=True))
+    for event in events:
+        if event == last:
+            break
+    events.close()
+    assert np.array_equal(video(several, JOB), expected)
+
+
+def test_a_refused_lora_does_not_affect_the_next_video(several: Model, adapter: AdapterFile, tmp_path: Path) -> None:
+    wrong = replace(adapter, path=tiny_lora(tmp_path / "wrong.safetensors", width=64))
+    with pytest.raises(RequestError):
+        video(several, replace(JOB, adapters=(wrong,)))
+    assert video(several, JOB).shape == (17, 96, 96, 3)
+
+
+def test_a_model_says_which_devices_draw_together(several: Model) -> None:
+    assert several.device_names == ",".join(["cpu"] * several.ranks)
+
+
+def test_a_rank_that_cannot_load_the_model_says_why(tmp_path: Path) -> None:
+    process = RankProcess(Start(str(tmp_path / "nothing"), "cpu,cpu", tmp_path, RECIPE_DEFAULTS, rank=1, port=0))
+    with pytest.raises(ModelError, match=r"Rank 1 could not load the model: .*nothing"):
+        process.wait_until_loaded()
+    process.kill()
+
+
+def test_ranks_that_cannot_share_the_heads_are_refused_before_they_start(folder: Path) -> None:
+    with pytest.raises(ModelError, match="6 attention heads, which 4 devices cannot share"):
+        load(str(folder / "tiny"), "cpu,cpu,cpu,cpu", folder, on_death=print)
