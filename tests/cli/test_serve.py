@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.servers import TIMEOUT, manage_keys, printed_address, running_serve, serving, start_error, submit
 from tests.js import JS, environment, install
+from tests.server.live import ENDPOINT
 
 # Both programs print the status of a request in the queue, and its error after they have cancelled it.
 PYTHON = """
@@ -35,6 +36,14 @@ await fal.queue.cancel(id, { requestId });
 await fal.queue.result(id, { requestId }).catch((error) => console.log(error.status));
 """
 
+SMALL = {
+    "prompt": "a red circle",
+    "resolution": "480p",
+    "number_of_frames": 9,
+    "number_of_steps": 1,
+    "enable_safety_checker": False,
+}
+
 pytestmark = pytest.mark.slow
 
 
@@ -55,6 +64,18 @@ def test_the_first_start_prints_a_key_and_the_second_keeps_the_queue(tmp_path: P
         status = httpx.get(f"{server}{path}", headers={"Authorization": f"Key {first}"}, trust_env=False)
         assert status.json()["status"] == "IN_QUEUE"
         assert status.json()["status_url"].startswith("https://videos.example/api/queue/")
+
+
+def test_two_devices_make_one_video(tmp_path: Path, checkpoint: Path) -> None:
+    options = ("--worker", "--model", str(checkpoint), "--device", "cpu,cpu")
+    with running_serve(tmp_path, *options, KEYREEL_PROVENANCE="false") as printed:
+        url, credentials = printed_address(printed)
+        headers = {"Authorization": f"Key {credentials}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=4 * TIMEOUT, trust_env=False) as http:
+            output = http.post(f"/run/{ENDPOINT}", json=SMALL).json()
+            assert http.get(output["video"]["url"]).content[4:8] == b"ftyp"
+            (worker,) = http.get("/health").json()["workers"]
+    assert worker["device"] == "cpu,cpu"
 
 
 def test_a_folder_or_a_port_in_use_ends_the_start(tmp_path: Path) -> None:

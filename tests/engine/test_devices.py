@@ -9,6 +9,7 @@ from torch import nn
 from keyreel.engine import devices
 from keyreel.engine.devices import (
     choose_device,
+    choose_devices,
     choose_dtype,
     device_names,
     is_out_of_memory,
@@ -29,6 +30,27 @@ def test_the_fastest_device_is_chosen_and_unknown_ones_are_refused() -> None:
     for name in ("cuda:99", "tpu"):
         with pytest.raises(ModelError, match=f"no device '{name}' here. This machine has .*cpu"):
             choose_device(name)
+
+
+def test_several_devices_are_chosen_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "device_names", lambda: ["cuda:0", "cuda:1", "mps", "cpu"])
+    assert choose_devices(None) == (torch.device("cuda:0"),)
+    assert choose_devices("cuda:1, cuda:0") == (torch.device("cuda:1"), torch.device("cuda:0"))
+    assert choose_devices("cpu,cpu,cpu") == (CPU, CPU, CPU)
+    for names, problem in {
+        "cuda:0,cpu": "must be of one kind",
+        "cuda,cuda:0": "names a device twice",
+        "mps,mps": "names a device twice",
+        "cuda:0,cuda:2": "There is no device 'cuda:2' here",
+        "cuda:0,": "There is no device '' here",
+    }.items():
+        with pytest.raises(ModelError, match=problem):
+            choose_devices(names)
+
+
+def test_one_device_is_not_several() -> None:
+    with pytest.raises(ModelError, match=r"Only a worker can use several devices .* --device cpu,cpu"):
+        choose_device("cpu,cpu")
 
 
 def test_a_cpu_computes_in_fp32() -> None:

@@ -3,14 +3,19 @@
 The estimates are in `keyreel.checkpoints.memory`. No weights are needed: everything is on the meta device.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+from torch import distributed
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from keyreel.checkpoints import memory as plans
 from keyreel.engine.autoencoder import decode, encode
+from keyreel.engine.ranks import ALONE, Group
 from keyreel.engine.transformer import Forward, Levels, velocities
 from tests.engine.live_memory import LiveMemory
 from tests.engine.test_single_file import TRANSFORMER_13B, VAE_097
@@ -25,21 +30,36 @@ def vae() -> Any:
         return AutoencoderKLLTXVideo.from_config(VAE_097).to(torch.bfloat16).eval().requires_grad_(False)
 
 
+@contextmanager
+def first_of(ranks: int) -> Iterator[Group]:
+    """Yields rank 0 of a group whose exchanges take memory but send nothing."""
+    if ranks == 1:
+        yield ALONE
+        return
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
+    try:
+        yield Group(0, ranks)
+    finally:
+        distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("forwards", [1, 3])
+@pytest.mark.parametrize("ranks", [1, 2, 8])
 @torch.inference_mode()
-def test_the_estimate_for_a_prediction_is_an_upper_bound(dtype: torch.dtype, forwards: int) -> None:
-    tokens, layers = 4680, 2
+def test_the_estimate_for_a_prediction_is_an_upper_bound(dtype: torch.dtype, forwards: int, ranks: int) -> None:
+    whole, layers = 4680, 2
+    tokens = whole // ranks  # of this rank
     with torch.device("meta"):
         transformer = LTXVideoTransformer3DModel.from_config(TRANSFORMER_13B | {"num_layers": layers}).to(dtype)
         width = transformer.proj_in.out_features
-        latents = torch.empty(1, tokens, 128, dtype=dtype)
-        levels = Levels(torch.empty(2), torch.empty(tokens, dtype=torch.long))
+        latents = torch.empty(1, whole, 128, dtype=dtype)
+        levels = Levels(torch.empty(2), torch.empty(whole, dtype=torch.long))
         table = torch.empty(1, tokens, width), torch.empty(1, tokens, width)
         text = torch.empty(1, 256, width, dtype=dtype)
         prompts = [Forward([(text, text)] * layers) for _ in range(forwards)]
-        with LiveMemory([*transformer.parameters(), latents, *table, text]) as live:
-            velocities(transformer, latents, levels, table, prompts)
+        with first_of(ranks) as group, LiveMemory([*transformer.parameters(), latents, *table, text]) as live:
+            velocities(transformer, latents, levels, table, prompts, group)
     estimate = tokens * width * plans.TOKEN_VALUES * dtype.itemsize
     assert 0.75 * estimate < live.peak <= estimate
 

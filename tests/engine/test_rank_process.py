@@ -152,8 +152,19 @@ def test_a_model_says_which_devices_draw_together(several: Model) -> None:
 
 
 def test_a_rank_that_cannot_load_the_model_says_why(tmp_path: Path) -> None:
-    process = RankProcess(Start(str(tmp_path / "nothing"), "cpu,cpu", tmp_path, RECIPE_DEFAULTS, rank=1, port=0))
+    process = RankProcess(1)
+    process.start_loading(Start(str(tmp_path / "nothing"), "cpu,cpu", tmp_path, RECIPE_DEFAULTS, rank=1, port=0))
     with pytest.raises(ModelError, match=r"Rank 1 could not load the model: .*nothing"):
+        process.wait_until_loaded()
+    process.kill()
+
+
+def test_a_rank_that_ends_while_it_loads_is_reported(tmp_path: Path) -> None:
+    process = RankProcess(1)
+    process.popen.kill()
+    process.popen.wait()
+    process.start_loading(Start("demo", "cpu,cpu", tmp_path, RECIPE_DEFAULTS, rank=1, port=0))
+    with pytest.raises(ModelError, match=r"Rank 1 could not load the model: Its process ended\."):
         process.wait_until_loaded()
     process.kill()
 

@@ -1,10 +1,13 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from keyreel.engine.models import Model
+from keyreel.engine.ranks import BrokenGroupError, Group
 from keyreel.video.job import Pixels
-from keyreel.worker.engine_process import MAX_PENDING_BATCHES, background_writer
+from keyreel.worker.engine_process import MAX_PENDING_BATCHES, TorchEngine, background_writer
 
 FRAMES = np.zeros((1, 2, 2, 3), np.uint8)
 
@@ -48,3 +51,13 @@ def test_an_error_of_the_decoder_is_raised() -> None:
     with pytest.raises(RuntimeError, match="device"), background_writer(lambda _pixels: None) as submit:
         submit(FRAMES)
         raise RuntimeError("device")
+
+
+def test_an_engine_whose_ranks_have_lost_each_other_is_not_healthy(model: Model) -> None:
+    """The supervisor replaces it, because no exchange of its ranks would end."""
+    engine = TorchEngine(replace(model, group=Group()))
+    assert engine.is_healthy()
+    group = Group(0, 2)
+    with pytest.raises(BrokenGroupError), group.drawing(None):
+        raise MemoryError
+    assert not TorchEngine(replace(model, group=group)).is_healthy()

@@ -39,7 +39,10 @@ def serve(
     model: Annotated[str, typer.Option(help="Model: name, folder, .safetensors file or hub repository.")] = "demo",
     device: Annotated[
         list[str] | None,
-        typer.Option(help="Device of a worker: cpu, cuda:0, ... Can be repeated. Default: the fastest."),
+        typer.Option(
+            help="Device of a worker: cpu, cuda:0, ... Several that share each video: cuda:0,cuda:1. Can be repeated "
+            "for several workers. Default: the fastest."
+        ),
     ] = None,
     worker: Annotated[bool, typer.Option(help="Run workers here, or only queue requests.")] = True,
     tls: Annotated[bool, typer.Option("--tls", help="Serve HTTPS, with a certificate that Keyreel issues.")] = False,

@@ -18,7 +18,10 @@ def worker(
     model: Annotated[str, typer.Option(help="Model: name, folder, .safetensors file or hub repository.")] = "demo",
     device: Annotated[
         list[str] | None,
-        typer.Option(help="Device of a worker: cpu, cuda:0, ... Can be repeated. Default: the fastest."),
+        typer.Option(
+            help="Device of a worker: cpu, cuda:0, ... Several that share each video: cuda:0,cuda:1. Can be repeated "
+            "for several workers. Default: the fastest."
+        ),
     ] = None,
     pool: Annotated[str, typer.Option(help="Queue that the workers take requests from.")] = "default",
     host: Annotated[str, typer.Option(help="Address for health checks and metrics.")] = "127.0.0.1",

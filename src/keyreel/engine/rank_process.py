@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -69,23 +69,26 @@ class LeadingGroup(Group):
 class RankProcess:
     """Another rank's process and the pipe to it."""
 
-    def __init__(self, start: Start) -> None:
-        self._rank = start.rank
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
         self.link, theirs = Pipe()
         with theirs:
             command = [sys.executable, "-m", "keyreel.engine.rank_process", str(theirs.fileno())]
             # Its standard input closes when this process ends, in whatever way, and then the rank ends itself.
             self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()])  # noqa: S603
-        self.link.send_bytes(pickle.dumps(start))
+
+    def start_loading(self, start: Start) -> None:
+        with suppress(ConnectionError):  # `wait_until_loaded` notices that the process is gone
+            self.link.send_bytes(pickle.dumps(start))
 
     def wait_until_loaded(self) -> None:
         """Raises ModelError if the rank did not load the model."""
         try:
             problem = self.link.recv_bytes().decode()
-        except EOFError:
+        except (EOFError, ConnectionError):
             problem = "Its process ended."
         if problem:
-            raise ModelError(f"Rank {self._rank} could not load the model: {problem}")
+            raise ModelError(f"Rank {self.rank} could not load the model: {problem}")
 
     def kill(self) -> None:
         self.popen.kill()
@@ -105,17 +108,19 @@ def load(
 
     on_death: see `LeadingGroup`.
     """
-    make_current(choose_devices(device)[0])
-    model = load_model(name, device, cache_dir, settings)
-    if model.ranks == 1:
-        return model
-    store, port = new_store()
-    # After rank 0 has loaded, so that a model that does not load is reported once and its files are in memory already.
-    starts = [Start(name, model.device_names, cache_dir, settings, rank, port) for rank in range(1, model.ranks)]
+    devices = choose_devices(device)
+    make_current(devices[0])
     with ExitStack() as undo:
-        processes = [RankProcess(start) for start in starts]
+        processes = [RankProcess(rank) for rank in range(1, len(devices))]
         for process in processes:
             undo.callback(process.kill)
+        # Rank 0 loads first: a model that does not load is then reported once, and its files are in memory already.
+        model = load_model(name, device, cache_dir, settings)
+        if not processes:
+            return model
+        store, port = new_store()
+        for process in processes:
+            process.start_loading(Start(name, model.device_names, cache_dir, settings, process.rank, port))
         for process in processes:
             process.wait_until_loaded()
         group = LeadingGroup(processes, on_death)

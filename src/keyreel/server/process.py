@@ -45,7 +45,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """One worker per device; the device None means the fastest. `engine_process` is the command that each one runs."""
+    """One worker per item of `devices`. `engine_process` is the command that each one runs.
+
+    devices: names of devices, or several comma-separated for a worker that draws each video on them; None: the fastest.
+    """
 
     model: str
     devices: tuple[str | None, ...]

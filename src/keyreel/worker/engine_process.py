@@ -79,7 +79,7 @@ class TorchEngine:
             grid=model.grid,
             linears=linear_shapes(model.transformer),
             capabilities=model.capabilities,
-            traits=traits(model.device, model.dtype),
+            traits=traits(model.device, model.dtype, model.ranks),
         )
 
     def run(self, job: Job, resume: Checkpoint | None = None) -> Generator[Event]:

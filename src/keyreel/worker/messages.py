@@ -30,7 +30,7 @@ MAX_LENGTH = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The first message to the engine process: the model to load. device: None means the fastest one."""
+    """The first message to the engine process: the model to load. device: one, or several; None means the fastest."""
 
     model: str
     device: str | None
