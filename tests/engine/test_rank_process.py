@@ -7,6 +7,7 @@ within a tolerance of a hundredth of what one step of a pixel's colour takes.
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ import torch
 from keyreel.checkpoints.memory import workload
 from keyreel.engine.adapters import attached
 from keyreel.engine.models import Model, load_model
-from keyreel.engine.pipeline import draw, encode_conditions, order, read_adapters, run
-from keyreel.engine.rank_process import RankProcess, Start, load
+from keyreel.engine.pipeline import Drawing, draw, encode_conditions, order, read_adapters, run
+from keyreel.engine.rank_process import LeadingGroup, RankProcess, Start, load
 from keyreel.errors import ModelError, RequestError
 from keyreel.video.canvas import Size
 from keyreel.video.events import Frames, Stage, Step
@@ -29,6 +30,8 @@ from tests.tiny_checkpoints import tiny_checkpoint, tiny_lora, tiny_upsampler
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-4
+PATIENCE = 60.0
+"""Seconds to wait at most."""
 JOB = Job("a red circle moves", "dark", Size(96, 96), frames=17, steps=4, frame_rate=25, seed=1)
 """27 tokens: two ranks get 14 and 13."""
 
@@ -75,14 +78,21 @@ def one(folder: Path, settings: RecipeSettings) -> Model:
     return load_model(str(folder / "tiny"), "cpu", folder, settings)
 
 
+@pytest.fixture(scope="module")
+def deaths() -> Queue[str]:
+    """The messages about ranks that died."""
+    return Queue()
+
+
 @pytest.fixture(scope="module", params=[2, 3])
-def several(request: pytest.FixtureRequest, folder: Path, settings: RecipeSettings) -> Iterator[Model]:
-    deaths: list[str] = []
+def several(
+    request: pytest.FixtureRequest, folder: Path, settings: RecipeSettings, deaths: Queue[str]
+) -> Iterator[Model]:
     devices = ",".join(["cpu"] * request.param)
-    model = load(str(folder / "tiny"), devices, folder, settings, on_death=deaths.append)
+    model = load(str(folder / "tiny"), devices, folder, settings, on_death=deaths.put)
+    assert isinstance(model.group, LeadingGroup)
     yield model
-    model.group.close()  # type: ignore[attr-defined]
-    assert not deaths
+    model.group.close()
 
 
 @pytest.fixture
@@ -91,14 +101,18 @@ def adapter(tmp_path: Path) -> AdapterFile:
     return AdapterFile(path, path.name, "0" * 64, 1.0, ("loras", 0, "path"))
 
 
-@torch.inference_mode()
-def latents(model: Model, job: Job) -> torch.Tensor:
+def drawing(model: Model, job: Job) -> Drawing:
+    """Returns what the ranks of the model are to draw."""
     recipe = recipe_of(job.sampling.recipe, job.steps, job.sampling.guidance_scale, distilled=False)
     texts = [model.prompts.encode(prompt) for prompt in (job.prompt, job.negative_prompt)]
-    pins = result_of(encode_conditions(model, job))
-    drawing = model.group.drawing(order(model, job, recipe, texts, pins))
-    with attached(model.transformer, read_adapters(model, job)), drawing:
-        return result_of(draw(model, job, recipe, texts, pins))
+    return order(model, job, recipe, texts, result_of(encode_conditions(model, job)))
+
+
+@torch.inference_mode()
+def latents(model: Model, job: Job) -> torch.Tensor:
+    what = drawing(model, job)
+    with attached(model.transformer, read_adapters(model, job)), model.group.drawing(what):
+        return result_of(draw(model, job, what.recipe, what.texts, what.pins))
 
 
 def video(model: Model, job: Job) -> Pixels:
@@ -172,3 +186,12 @@ def test_a_rank_that_ends_while_it_loads_is_reported(tmp_path: Path) -> None:
 def test_ranks_that_cannot_share_the_heads_are_refused_before_they_start(folder: Path) -> None:
     with pytest.raises(ModelError, match="6 attention heads, which 4 devices cannot share"):
         load(str(folder / "tiny"), "cpu,cpu,cpu,cpu", folder, on_death=print)
+
+
+@torch.inference_mode()
+def test_an_error_in_a_rank_ends_its_process(several: Model, deaths: Queue[str]) -> None:
+    """The last test of the module, because these ranks draw nothing afterwards."""
+    assert deaths.empty()
+    with several.group.drawing(replace(drawing(several, JOB), texts=[])):
+        for _ in range(several.ranks - 1):
+            assert deaths.get(timeout=PATIENCE).endswith("exited with status 1.")

@@ -79,7 +79,8 @@ async def test_the_death_of_a_rank_costs_one_attempt(ranks: Bench, undisturbed: 
     assert (await ranks.completed(request)).attempt == 2
 
 
-async def test_a_rank_ends_with_the_engine_process(ranks: Bench) -> None:
+@pytest.mark.usefixtures("ranks")
+async def test_a_rank_ends_with_the_engine_process() -> None:
     engine, rank = engine_and_rank()
     with its_end(rank):
         os.kill(engine, signal.SIGKILL)

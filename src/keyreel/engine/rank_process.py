@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -135,19 +136,26 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_rank_0, daemon=True).start()
-    link = Connection(int(sys.argv[1]))
     try:
-        start = pickle.loads(link.recv_bytes())  # noqa: S301 - from the process that started this one
-        if model := _load(start, link):
-            while True:
-                _follow(model)
+        _serve(Connection(int(sys.argv[1])))
     except (EOFError, ConnectionError):
-        return
+        pass  # rank 0 is gone
+    except Exception:  # noqa: BLE001 - a model may raise anything
+        traceback.print_exc()
+    # At once: to tidy up first might wait for the ranks that wait for this one.
+    os._exit(1)
 
 
 def _end_with_rank_0() -> None:
-    sys.stdin.buffer.read()
+    os.read(sys.stdin.fileno(), 1)
     os._exit(1)
+
+
+def _serve(link: Connection) -> None:
+    start = pickle.loads(link.recv_bytes())  # noqa: S301 - from the process that started this one
+    if model := _load(start, link):
+        while True:
+            _follow(model)
 
 
 def _load(start: Start, link: Connection) -> Model | None:
