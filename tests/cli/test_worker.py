@@ -30,14 +30,16 @@ def settings(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def command(*arguments: str) -> Sequence[str]:
-    return (sys.executable, "-m", "keyreel", "worker", "--device", "cpu", *arguments)
+def command(*arguments: str, device: str = "cpu") -> Sequence[str]:
+    return (sys.executable, "-m", "keyreel", "worker", "--device", device, *arguments)
 
 
-def error(settings: dict[str, str], *arguments: str) -> str:
+def error(settings: dict[str, str], *arguments: str, device: str = "cpu") -> str:
     """Returns the last line that a worker prints that ends with an error."""
     environment = os.environ | settings
-    done = subprocess.run(command(*arguments), env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    done = subprocess.run(
+        command(*arguments, device=device), env=environment, capture_output=True, text=True, timeout=TIMEOUT
+    )
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()[-1]
@@ -73,7 +75,7 @@ def test_an_unknown_model_ends_the_worker(settings: dict[str, str]) -> None:
 
 
 def test_devices_that_cannot_share_the_model_end_the_worker(settings: dict[str, str], checkpoint: Path) -> None:
-    printed = error(settings, "--port", "0", "--model", str(checkpoint), "--device", "cpu,cpu,cpu")
+    printed = error(settings, "--port", "0", "--model", str(checkpoint), device="cpu,cpu,cpu")
     assert printed.startswith("The model has 2 attention heads, which 3 devices cannot share evenly.")
 
 

@@ -1,7 +1,7 @@
 """Videos that several ranks draw on the CPU, compared with those of one. A model with six heads suits two and three.
 
-The numbers differ by rounding: a matrix product sums in another order when it has fewer rows. So latents are compared
-within a tolerance of a hundredth of what one step of a pixel's colour takes.
+The numbers differ by rounding: a matrix product may sum in another order when it has fewer rows. So latents, which are
+numbers of size 1, are compared within a tolerance. Equal numbers of ranks give equal bytes.
 """
 
 from collections.abc import Iterator
