@@ -38,7 +38,7 @@ def error(settings: dict[str, str], *arguments: str, device: str = "cpu") -> str
     """Returns the last line that a worker prints that ends with an error."""
     environment = os.environ | settings
     done = subprocess.run(
-        command(*arguments, device=device), env=environment, capture_output=True, text=True, timeout=TIMEOUT
+        command(*arguments, device=device), env=environment, capture_output=True, text=True, timeout=3 * TIMEOUT
     )
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
 """Videos that several ranks draw on the CPU, compared with those of one. A model with six heads suits two and three.
 
 The numbers differ by rounding: a matrix product may sum in another order when it has fewer rows. So latents, which are
-numbers of size 1, are compared within a tolerance. Equal numbers of ranks give equal bytes.
+numbers of size 1, are compared within a tolerance (found: 4e-6 at most). Equal numbers of ranks give equal bytes.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from tests.tiny_checkpoints import tiny_checkpoint, tiny_lora, tiny_upsampler
 
 pytestmark = pytest.mark.slow
 
-TOLERANCE = 1e-4
+TOLERANCE = 2e-5
 PATIENCE = 60.0
 """Seconds to wait at most."""
 JOB = Job("a red circle moves", "dark", Size(96, 96), frames=17, steps=4, frame_rate=25, seed=1)
