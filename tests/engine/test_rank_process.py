@@ -21,7 +21,7 @@ from keyreel.engine.pipeline import Drawing, draw, encode_conditions, order, rea
 from keyreel.engine.rank_process import LeadingGroup, RankProcess, Start, load
 from keyreel.errors import ModelError, RequestError
 from keyreel.video.canvas import Size
-from keyreel.video.events import Frames, Stage, Step
+from keyreel.video.events import Checkpoint, Frames, Stage, Step
 from keyreel.video.job import AdapterFile, Condition, Job, Pixels, Sampling
 from keyreel.video.recipes import RECIPE_DEFAULTS, RecipeSettings, recipe_of
 from tests.engine.stock import result_of
@@ -105,13 +105,13 @@ def drawing(model: Model, job: Job) -> Drawing:
     """Returns what the ranks of the model are to draw."""
     recipe = recipe_of(job.sampling.recipe, job.steps, job.sampling.guidance_scale, distilled=False)
     texts = [model.prompts.encode(prompt) for prompt in (job.prompt, job.negative_prompt)]
-    return order(model, job, recipe, texts, result_of(encode_conditions(model, job)))
+    return order(model, job, recipe, texts, result_of(encode_conditions(model, job)), None)
 
 
 @torch.inference_mode()
 def latents(model: Model, job: Job) -> torch.Tensor:
     what = drawing(model, job)
-    with attached(model.transformer, read_adapters(model, job)), model.group.drawing(what):
+    with attached(model.transformer, read_adapters(model, job)), model.group.drawing(lambda: what):
         return result_of(draw(model, job, what.recipe, what.texts, what.pins))
 
 
@@ -130,6 +130,16 @@ def test_every_rank_adds_the_loras(one: Model, several: Model, adapter: AdapterF
     expected = latents(one, styled)
     torch.testing.assert_close(latents(several, styled), expected, rtol=0, atol=TOLERANCE)
     assert (expected - latents(one, JOB)).abs().max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["pinned", "two passes"])
+def test_a_video_resumed_on_as_many_ranks_has_the_same_bytes(several: Model, name: str) -> None:
+    undisturbed = list(run(several, replace(JOBS[name], checkpoints=True)))
+    whole = np.concatenate([event.pixels for event in undisturbed if isinstance(event, Frames)])
+    checkpoints = [event for event in undisturbed if isinstance(event, Checkpoint)]
+    for checkpoint in (checkpoints[1], checkpoints[-1]):
+        resumed = [event.pixels for event in run(several, JOBS[name], checkpoint) if isinstance(event, Frames)]
+        assert np.array_equal(np.concatenate(resumed), whole)
 
 
 def test_ranks_may_follow_different_memory_plans(several: Model) -> None:
@@ -192,6 +202,6 @@ def test_ranks_that_cannot_share_the_heads_are_refused_before_they_start(folder:
 def test_an_error_in_a_rank_ends_its_process(several: Model, deaths: Queue[str]) -> None:
     """The last test of the module, because these ranks draw nothing afterwards."""
     assert deaths.empty()
-    with several.group.drawing(replace(drawing(several, JOB), texts=[])):
+    with several.group.drawing(lambda: replace(drawing(several, JOB), texts=[])):
         for _ in range(several.ranks - 1):
             assert deaths.get(timeout=PATIENCE).endswith("exited with status 1.")

@@ -59,7 +59,7 @@ def test_a_model_knows_its_ranks(model: Model) -> None:
 
 def test_the_others_take_each_step_that_rank_0_takes(pair: tuple[Group, Group]) -> None:
     first, other = pair
-    with first.drawing("a fox"):
+    with first.drawing(lambda: "a fox"):
         first.begin_step()
         first.begin_step()
     assert other.receive() == "a fox"
@@ -71,7 +71,7 @@ def test_the_others_stop_when_rank_0_is_stopped_between_steps(pair: tuple[Group,
     first, other = pair
 
     def draw() -> Iterator[None]:
-        with first.drawing("a fox"):
+        with first.drawing(lambda: "a fox"):
             first.begin_step()
             yield
 
@@ -88,13 +88,14 @@ def test_the_others_stop_when_rank_0_is_stopped_between_steps(pair: tuple[Group,
 def test_a_group_whose_rank_0_fails_is_broken(pair: tuple[Group, Group]) -> None:
     """Out of memory as well: the others may wait in an exchange, so a smaller memory plan cannot be tried."""
     group, _ = pair
-    with pytest.raises(BrokenGroupError, match="Rank 0 of 2 failed: OutOfMemoryError: too large"), group.drawing(None):
+    failed = "Rank 0 of 2 failed: OutOfMemoryError: too large"
+    with pytest.raises(BrokenGroupError, match=failed), group.drawing(lambda: None):
         raise torch.OutOfMemoryError("too large")
     assert group.is_broken
 
 
 def test_one_rank_passes_its_errors_on() -> None:
-    with pytest.raises(torch.OutOfMemoryError), ALONE.drawing(None):
+    with pytest.raises(torch.OutOfMemoryError), ALONE.drawing(lambda: None):
         raise torch.OutOfMemoryError
     assert not ALONE.is_broken
 
