@@ -1,6 +1,7 @@
-"""The limits of keys. They are read from the key's row, so that a new limit holds at once in every process.
+"""The limits of keys and of the queue.
 
-The row is also the lock under which calls for one key see each other. A key without a row has no limits.
+A key's limits are read from its row, so that a new limit holds at once in every process. The row is also the lock under
+which calls for one key see each other. A key without a row has no limits.
 """
 
 from typing import Any
@@ -8,7 +9,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from keyreel.store.records import NO_LIMITS, KeyLimitError, Limits, State, StorageLimitError
+from keyreel.store.database import Database
+from keyreel.store.records import (
+    NO_LIMITS,
+    KeyLimitError,
+    Limits,
+    NewRequest,
+    QueueFullError,
+    State,
+    StorageLimitError,
+)
 from keyreel.store.tables import api_key, file, request
 
 _MINUTE = 60.0
@@ -37,6 +47,17 @@ async def check_storage(connection: AsyncConnection, key_id: str, size: int, rep
     replaced: the id of a file that the new content replaces.
     """
     await _check_room(connection, key_id, await _lock(connection, key_id), size, replaced)
+
+
+async def check_queue_length(database: Database, connection: AsyncConnection, new: NewRequest) -> None:
+    """Raises QueueFullError if more requests wait than the new one allows. Such submits run one by one."""
+    if new.max_queue_length is None:
+        return
+    await database.serialise(connection, f"pool {new.pool}")
+    in_queue = select(func.count()).where(request.c.state == State.IN_QUEUE, request.c.pool == new.pool)
+    waiting = int((await connection.execute(in_queue)).scalar_one())
+    if waiting > new.max_queue_length:
+        raise QueueFullError(waiting, new.max_queue_length)
 
 
 def keys_at_their_limit() -> Select[str]:

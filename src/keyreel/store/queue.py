@@ -14,12 +14,12 @@ from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, func, 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, JsonObject, Outcome, Success
+from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, JsonObject, Outcome
 from keyreel.store.beats import beat
 from keyreel.store.changes import Topic
 from keyreel.store.database import Database
 from keyreel.store.files import content_update
-from keyreel.store.limits import check_submit, keys_at_their_limit, runs_too_many
+from keyreel.store.limits import check_queue_length, check_submit, keys_at_their_limit, runs_too_many
 from keyreel.store.records import (
     Cancellation,
     Content,
@@ -30,12 +30,11 @@ from keyreel.store.records import (
     LogLine,
     NewRequest,
     Priority,
-    QueueFullError,
     Reaped,
     State,
     Submitted,
 )
-from keyreel.store.requests import outcome_columns, outcome_of, position
+from keyreel.store.requests import outcome_columns, outcome_of, outcome_values, position
 from keyreel.store.submission import first_row
 from keyreel.store.tables import AnyRow, delivery, file, request
 from keyreel.store.turns import order_of
@@ -262,23 +261,13 @@ class Queue:
 
     async def _insert(self, new: NewRequest) -> Submitted:
         async with self._database.write() as connection:
-            await self._check_queue_length(connection, new)
+            await check_queue_length(self._database, connection, new)
             await check_submit(connection, new.key_id, self._now)
             request_id = str(uuid4())
             await connection.execute(insert(request).values(id=request_id, **first_row(new, self._now)))
             place_in_queue = await connection.scalar(select(position).where(request.c.id == request_id))
         self._changes.announce(Topic.QUEUED)
         return Submitted(request_id, place_in_queue, replayed=False)
-
-    async def _check_queue_length(self, connection: AsyncConnection, new: NewRequest) -> None:
-        """Raises QueueFullError. Submits with a limit run one by one, to see each other."""
-        if new.max_queue_length is None:
-            return
-        await self._database.serialise(connection, f"pool {new.pool}")
-        in_queue = select(func.count()).where(request.c.state == State.IN_QUEUE, request.c.pool == new.pool)
-        waiting = int((await connection.execute(in_queue)).scalar_one())
-        if waiting > new.max_queue_length:
-            raise QueueFullError(waiting, new.max_queue_length)
 
     async def _change_held(self, lease: Lease, **values: Any) -> None:
         async with self._database.write_once() as connection:
@@ -351,7 +340,7 @@ class Queue:
                 finished=self._now,
                 expires_at=self._now + request.c.retention,
                 **_LEASE_ENDED,
-                **_outcome_values(outcome),
+                **outcome_values(outcome),
             )
             .returning(
                 request.c.id,
@@ -405,9 +394,3 @@ def _held_by(lease: Lease) -> ColumnElement[bool]:
         request.c.attempt == lease.attempt,
         request.c.state == State.IN_PROGRESS,
     )
-
-
-def _outcome_values(outcome: Outcome) -> dict[str, Any]:
-    if isinstance(outcome, Success):
-        return {"result": outcome.output}
-    return {"error": outcome.message, "error_type": outcome.type, "error_detail": outcome.detail}

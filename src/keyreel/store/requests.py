@@ -109,6 +109,13 @@ def outcome_of(row: AnyRow) -> Outcome | None:
     return Success(row.result) if row.result is not None else None
 
 
+def outcome_values(outcome: Outcome) -> dict[str, Any]:
+    """Returns the values of the `outcome_columns`, the inverse of `outcome_of`."""
+    if isinstance(outcome, Success):
+        return {"result": outcome.output}
+    return {"error": outcome.message, "error_type": outcome.type, "error_detail": outcome.detail}
+
+
 def _status(row: AnyRow) -> Status:
     plain = {name: getattr(row, name) for name in Status.__slots__ if name not in _COMPUTED_FIELDS}
     return Status(state=State(row.state), position=row.position, outcome=outcome_of(row), **plain)
