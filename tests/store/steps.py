@@ -5,9 +5,9 @@ from typing import Any
 from sqlalchemy import func, select
 
 from keyreel.store import Store
-from keyreel.store.queue import LEASE
 from keyreel.store.records import Lease, NewRequest, Status
 from keyreel.store.tables import delivery
+from keyreel.store.transitions import LEASE
 from tests.store.conftest import Clock
 
 WEBHOOK = "https://example.com/hook"

@@ -8,7 +8,6 @@ from sqlalchemy import select
 
 from keyreel.fal.outcomes import Success
 from keyreel.store import STORE_ERRORS, Store, database, open_store
-from keyreel.store.queue import LEASE
 from keyreel.store.records import (
     File,
     KeyLimitError,
@@ -24,6 +23,7 @@ from keyreel.store.records import (
     WorkerNameTakenError,
 )
 from keyreel.store.tables import request
+from keyreel.store.transitions import LEASE
 from tests.store.conftest import Clock
 
 WORKER = Worker("gpu-1", "default", "cuda:0", "demo", ready=False)

@@ -21,9 +21,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import keyreel.store
 from keyreel.fal.outcomes import CANCELLED, Failure, Success
 from keyreel.store import Store
-from keyreel.store.queue import LEASE
 from keyreel.store.records import Cancellation, Lease, LeaseLostError, LeaseStatus, State
 from keyreel.store.tables import delivery, request
+from keyreel.store.transitions import LEASE, complete
 from tests.store.conftest import Clock
 from tests.store.steps import WEBHOOK, claim, deliveries, leased, leased_twice, new_request, status, submit
 
@@ -203,11 +203,11 @@ async def test_i3_the_outcome_is_rolled_back_if_the_delivery_cannot_be_added(sto
 
 
 async def test_i3_a_completed_request_is_not_completed_again(store: Store) -> None:
-    """Not even if a caller of `_complete` has not checked the state before."""
+    """Not even if a caller of `complete` has not checked the state before."""
     lease = await leased(store, webhook_url=WEBHOOK)
     await store.queue.finish(lease, DONE)
     async with store.database.write() as connection:
-        assert await store.queue._complete(connection, request.c.id == lease.id, CANCELLED) == []
+        assert await complete(connection, store.database.now, request.c.id == lease.id, CANCELLED) == []
     assert (await status(store, lease.id)).outcome == DONE
 
 

@@ -1,8 +1,11 @@
 from sqlalchemy import select
 
+from keyreel.fal.outcomes import CANCELLED
 from keyreel.store import Store
+from keyreel.store.records import LeaseStatus, State
 from keyreel.store.tables import api_key
 from tests.store.conftest import Clock
+from tests.store.steps import claim, status, submit
 
 
 async def test_a_key_is_verified_by_its_own_secret_only(store: Store) -> None:
@@ -44,3 +47,15 @@ async def test_putting_a_key_again_replaces_its_secret(store: Store) -> None:
     assert found is not None
     assert found.admin
     assert len(await store.keys.list()) == 1
+
+
+async def test_a_revoked_keys_requests_are_cancelled(store: Store) -> None:
+    new = await store.keys.create("one")
+    running, waiting, others = [await submit(store, key_id=key) for key in (new.key.id, new.key.id, "another")]
+    lease = await claim(store)
+    cancelled = store.database.changes.cancel_of(running)
+    assert await store.keys.revoke(new.key.id)
+    assert (await status(store, waiting)).outcome == CANCELLED
+    assert await store.queue.heartbeat(lease) is LeaseStatus.CANCELLED
+    assert cancelled.is_set()
+    assert (await status(store, others)).state is State.IN_QUEUE

@@ -5,7 +5,7 @@ import pytest
 
 from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, Success
 from keyreel.store import Store
-from keyreel.store.queue import LEASE, RETRY_PAUSE
+from keyreel.store.queue import RETRY_PAUSE
 from keyreel.store.records import (
     Cancellation,
     Idempotency,
@@ -20,6 +20,7 @@ from keyreel.store.records import (
     State,
 )
 from keyreel.store.submission import MAX_FAILURES
+from keyreel.store.transitions import LEASE
 from tests.store.conftest import Clock
 from tests.store.steps import WEBHOOK, claim, deliveries, leased, leased_twice, new_request, status, submit
 

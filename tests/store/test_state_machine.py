@@ -23,11 +23,12 @@ from sqlalchemy import select
 
 from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, Outcome, Success
 from keyreel.store import Store
-from keyreel.store.queue import LEASE, RETRY_PAUSE
+from keyreel.store.queue import RETRY_PAUSE
 from keyreel.store.records import Cancellation, Lease, LeaseLostError, LeaseStatus, Limits, LogLine, Priority, State
 from keyreel.store.submission import MAX_FAILURES
 from keyreel.store.tables import delivery, event
 from keyreel.store.tables import request as request_table
+from keyreel.store.transitions import LEASE
 from keyreel.store.usage import counted_as
 from tests.store.conftest import Clock, empty_store, wipe
 from tests.store.steps import WEBHOOK, new_request

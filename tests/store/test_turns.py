@@ -8,8 +8,9 @@ from hypothesis import given, settings
 
 from keyreel.fal.outcomes import Success
 from keyreel.store import Store
-from keyreel.store.queue import LEASE, RETRY_PAUSE
+from keyreel.store.queue import RETRY_PAUSE
 from keyreel.store.records import Lease, Priority, State
+from keyreel.store.transitions import LEASE
 from tests.store.conftest import Clock, wipe
 from tests.store.steps import claim, new_request, status, submit
 from tests.store.test_state_machine import BROKEN, opened

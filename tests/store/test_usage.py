@@ -2,8 +2,9 @@
 
 from keyreel.fal.outcomes import CANCELLED, Failure, Success
 from keyreel.store import Store
-from keyreel.store.queue import LEASE, RETRY_PAUSE
+from keyreel.store.queue import RETRY_PAUSE
 from keyreel.store.records import DAY, Content, DayOfUse, NewFile
+from keyreel.store.transitions import LEASE
 from tests.store.conftest import Clock
 from tests.store.steps import claim, leased, submit
 

@@ -10,7 +10,7 @@ from keyreel.server.logs import configure_logs
 from keyreel.server.process import Workers
 from keyreel.settings import Settings
 from keyreel.store import queue
-from keyreel.store.queue import LEASE
+from keyreel.store.transitions import LEASE
 from keyreel.worker import attempt, session
 from keyreel.worker.attempt import FENCE_MARGIN
 from tests.worker.conftest import FAKE_ENGINE_PROCESS

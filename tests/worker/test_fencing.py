@@ -11,8 +11,9 @@ import pytest
 from keyreel.fal.outcomes import JsonObject
 from keyreel.store import Store
 from keyreel.store.changes import Changes
-from keyreel.store.queue import LEASE, Queue
+from keyreel.store.queue import Queue
 from keyreel.store.records import Lease, LeaseStatus, LogLine
+from keyreel.store.transitions import LEASE
 from keyreel.worker import attempt as attempt_module
 from keyreel.worker import session as session_module
 from keyreel.worker.attempt import FENCE_MARGIN, Attempt, Interruption

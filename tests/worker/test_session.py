@@ -6,8 +6,8 @@ import c2pa
 import pytest
 
 from keyreel.store import open_store
-from keyreel.store.queue import LEASE
 from keyreel.store.records import State, Status
+from keyreel.store.transitions import LEASE
 from tests.spans import children, recorder
 from tests.store.conftest import Clock, wipe
 from tests.worker.conftest import PATIENCE, Bench, Gate, new_bench, steps_done

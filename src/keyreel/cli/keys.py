@@ -126,7 +126,7 @@ def list_keys(data_dir: DataDir = None) -> None:
 
 @keys.command()
 def revoke(key_id: KeyId, data_dir: DataDir = None) -> None:
-    """Revoke a key. The server refuses it from now on."""
+    """Revoke a key and cancel its requests. The server refuses it from now on."""
     with _key_manager(data_dir) as manager:
         manager.revoke(key_id)
     typer.echo(f"{key_id} is revoked.")

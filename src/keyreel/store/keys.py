@@ -6,13 +6,14 @@ from dataclasses import asdict
 from hmac import compare_digest
 from uuid import uuid4
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyreel.store.changes import Topic
 from keyreel.store.database import Database
 from keyreel.store.records import NO_LIMITS, Key, Limits, NewKey
 from keyreel.store.tables import AnyRow, api_key
+from keyreel.store.transitions import cancel_all
 
 _COLUMNS = [api_key.c[name] for name in ("id", "name", "admin", "created", "revoked", *Limits.__slots__)]
 _NO_HASH = bytes(32)
@@ -71,17 +72,12 @@ class Keys:
             return [_key(row) for row in await connection.execute(statement)]
 
     async def revoke(self, key_id: str) -> bool:
-        """Revokes a key. Returns False if it does not exist or was already revoked."""
-        valid = (api_key.c.id == key_id) & api_key.c.revoked.is_(None)
-        async with self._database.write() as connection:
-            revoked = await connection.execute(update(api_key).where(valid).values(revoked=self._now))
-        return revoked.rowcount > 0
+        """Revokes a key and cancels its requests. Returns False if it does not exist or was already revoked."""
+        return await self._revoke(api_key.c.id == key_id)
 
     async def revoke_others(self, key_id: str, name: str) -> None:
-        """Revokes every key of this name but one."""
-        others = (api_key.c.name == name) & (api_key.c.id != key_id) & api_key.c.revoked.is_(None)
-        async with self._database.write() as connection:
-            await connection.execute(update(api_key).where(others).values(revoked=self._now))
+        """Revokes every key of this name but one, and cancels their requests."""
+        await self._revoke((api_key.c.name == name) & (api_key.c.id != key_id))
 
     async def set_limits(self, key_id: str, limits: Limits) -> bool:
         """Replaces the key's limits. Returns False if it does not exist or is revoked."""
@@ -91,6 +87,19 @@ class Keys:
         # A key that may run more has requests that can be claimed now.
         self._database.changes.announce(Topic.QUEUED)
         return changed.rowcount > 0
+
+    async def _revoke(self, condition: ColumnElement[bool]) -> bool:
+        valid = condition & api_key.c.revoked.is_(None)
+        stopping: list[str] = []
+        async with self._database.write() as connection:
+            statement = update(api_key).where(valid).values(revoked=self._now).returning(api_key.c.id)
+            revoked = (await connection.execute(statement)).scalars().all()
+            for key_id in revoked:
+                stopping += await cancel_all(connection, self._now, key_id)
+        self._database.changes.announce(Topic.STATE)
+        for request_id in stopping:
+            self._database.changes.announce(Topic.CANCEL, request_id)
+        return bool(revoked)
 
     async def _insert(
         self,

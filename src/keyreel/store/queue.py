@@ -1,4 +1,4 @@
-"""The request state machine: every statement that changes a request.
+"""The request state machine: with `keyreel.store.transitions` every statement that changes a request.
 
     IN_QUEUE --claim--> IN_PROGRESS --finish, cancel, reap--> COMPLETED
         ^--hand back, retry, reap--'
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, JsonObject, Outcome
+from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, Failure, JsonObject, Outcome
 from keyreel.store.beats import beat
 from keyreel.store.changes import Topic
 from keyreel.store.database import Database
@@ -34,33 +34,20 @@ from keyreel.store.records import (
     State,
     Submitted,
 )
-from keyreel.store.requests import outcome_columns, outcome_of, outcome_values, position
+from keyreel.store.requests import outcome_columns, outcome_of, position
 from keyreel.store.submission import first_row
-from keyreel.store.tables import AnyRow, delivery, file, request
+from keyreel.store.tables import delivery, file, request
+from keyreel.store.transitions import LEASE, complete, discard, held_by, lock, release, release_all
 from keyreel.store.turns import order_of
-from keyreel.store.usage import add_usage, counted_as
 
-LEASE = 30.0
-"""Seconds after the last heartbeat until a lease expires."""
 RETRY_PAUSE = 1.0
 """Seconds between the first failed attempt and the next one. The pause doubles each time."""
 _SWEEP_LIMIT = 500
 """Rows that one sweep deletes at most, so that it does not block other writers for long."""
-
 _SWEEP = "sweep"
 """Name of the transactions that change requests of several keys."""
 
 _waiting = request.alias("waiting")
-# Up to the last heartbeat of a worker that did not leave the device, so most likely died on it.
-_lost_seconds = case(
-    (request.c.device_since < request.c.lease_until - LEASE, request.c.lease_until - LEASE - request.c.device_since),
-    else_=0.0,
-)
-_LEASE_ENDED = {
-    "lease_until": None,
-    "device_since": None,
-    "device_seconds": request.c.device_seconds + _lost_seconds,
-}
 
 
 class Queue:
@@ -139,7 +126,7 @@ class Queue:
         }
         if progress is not None:
             values["progress"] = progress
-        renewal = update(request).where(_held_by(lease)).values(values)
+        renewal = update(request).where(held_by(lease)).values(values)
         async with self._database.write_once() as connection:
             cancelled = await beat(connection, renewal, lines, self._now)
         if cancelled is None:
@@ -153,17 +140,17 @@ class Queue:
         checkpoint: the file's id. Raises LeaseLostError.
         """
         async with self._database.write() as connection:
-            rows = await self._lock(connection, _held_by(lease))
+            rows = await lock(connection, held_by(lease))
             if not rows:
                 raise LeaseLostError(lease)
-            await connection.execute(update(request).where(_held_by(lease)).values(checkpoint=checkpoint))
+            await connection.execute(update(request).where(held_by(lease)).values(checkpoint=checkpoint))
             if rows[0].checkpoint != checkpoint:
-                await self._discard(connection, rows[0].checkpoint)
+                await discard(connection, self._now, rows[0].checkpoint)
 
     async def finish(self, lease: Lease, outcome: Outcome, video: Content | None = None) -> None:
         """Completes the request and begins the lifetime of its video. Raises LeaseLostError."""
         async with self._database.write() as connection:
-            completed = await self._complete(connection, _held_by(lease), outcome, video.size if video else 0)
+            completed = await complete(connection, self._now, held_by(lease), outcome, video.size if video else 0)
             # A worker whose connection broke at the commit repeats the call. Its output must not be discarded.
             if not completed and not await self._finished_before(connection, lease, outcome):
                 raise LeaseLostError(lease)
@@ -188,14 +175,14 @@ class Queue:
         held = and_(request.c.state == State.IN_PROGRESS, request.c.worker == worker)
         async with self._database.write() as connection:
             await self._database.serialise(connection, _SWEEP)
-            released = await self._release_all(connection, held)
+            released = await release_all(connection, self._now, held)
         self._changes.announce(Topic.QUEUED)
         return released
 
     async def cancel(self, request_id: str) -> Cancellation:
         """Completes a waiting request as cancelled, or asks the worker of a running one to stop."""
         async with self._database.write() as connection:
-            rows = await self._lock(connection, request.c.id == request_id)
+            rows = await lock(connection, request.c.id == request_id)
             if not rows:
                 return Cancellation.UNKNOWN
             answer = await self._cancel(connection, request.c.id == request_id, rows[0].state)
@@ -227,7 +214,7 @@ class Queue:
             return Reaped(0, 0, 0)
         async with self._database.write() as connection:
             await self._database.serialise(connection, _SWEEP)
-            released = await self._release_all(connection, expired)
+            released = await release_all(connection, self._now, expired)
             reaped = Reaped(released, await self._time_out(connection), await self._delete_expired(connection))
         if reaped != Reaped(0, 0, 0):
             self._changes.announce(Topic.QUEUED if reaped.released else Topic.STATE)
@@ -271,7 +258,7 @@ class Queue:
 
     async def _change_held(self, lease: Lease, **values: Any) -> None:
         async with self._database.write_once() as connection:
-            await connection.execute(update(request).where(_held_by(lease)).values(values))
+            await connection.execute(update(request).where(held_by(lease)).values(values))
 
     async def _finished_before(self, connection: AsyncConnection, lease: Lease, outcome: Outcome) -> bool:
         """Returns whether this attempt has already completed the request with this outcome."""
@@ -282,94 +269,26 @@ class Queue:
     async def _cancel(self, connection: AsyncConnection, condition: ColumnElement[bool], state: str) -> Cancellation:
         match state:
             case State.IN_QUEUE:
-                await self._complete(connection, condition, CANCELLED)
+                await complete(connection, self._now, condition, CANCELLED)
                 return Cancellation.REMOVED
             case State.IN_PROGRESS:
                 await connection.execute(update(request).where(condition).values(cancel_requested=True))
                 return Cancellation.REQUESTED
         return Cancellation.ALREADY_COMPLETED
 
-    async def _lock(
-        self, connection: AsyncConnection, *conditions: ColumnElement[bool], skip_locked: bool = False
-    ) -> Sequence[AnyRow]:
-        """Returns the matching rows, locked until the commit. SQLite needs no locks: it has one writer."""
-        names = ("id", "state", "cancel_requested", "failures", "max_failures", "checkpoint")
-        statement = select(*(request.c[name] for name in names)).where(*conditions).order_by(request.c.seq)
-        return (await connection.execute(statement.with_for_update(skip_locked=skip_locked))).all()
-
     async def _return_to_queue(self, lease: Lease, failure: Failure | None) -> None:
         async with self._database.write() as connection:
-            rows = await self._lock(connection, _held_by(lease))
+            rows = await lock(connection, held_by(lease))
             if not rows:
                 raise LeaseLostError(lease)
             pause = 0.0 if failure is None else RETRY_PAUSE * 2 ** rows[0].failures
-            await self._release(connection, rows[0], failure, pause)
+            await release(connection, self._now, rows[0], failure, pause)
         self._changes.announce(Topic.QUEUED, after=pause)
-
-    async def _release_all(self, connection: AsyncConnection, condition: ColumnElement[bool]) -> int:
-        """Ends the leases of dead workers."""
-        rows = await self._lock(connection, condition, skip_locked=True)
-        for row in rows:
-            await self._release(connection, row, WORKER_LOST, pause=0.0)
-        return len(rows)
-
-    async def _release(self, connection: AsyncConnection, row: AnyRow, failure: Failure | None, pause: float) -> None:
-        """Ends a lease. The request returns to its place in the queue unless it was cancelled or failed too often."""
-        condition = request.c.id == row.id
-        failures = row.failures + (failure is not None)
-        if row.cancel_requested:
-            await self._complete(connection, condition, CANCELLED)
-        elif failure and failures >= row.max_failures:
-            await self._complete(connection, condition, failure)
-        else:
-            values = {"state": State.IN_QUEUE, "worker": None, "failures": failures, "not_before": self._now + pause}
-            await connection.execute(update(request).where(condition).values(**values, **_LEASE_ENDED))
-
-    async def _complete(
-        self, connection: AsyncConnection, condition: ColumnElement[bool], outcome: Outcome, video_size: int = 0
-    ) -> Sequence[str]:
-        """Completes requests with an outcome, adds their deliveries and counts them as used by their keys.
-
-        Returns the ids of those it completed. This is the only place where a request is completed.
-        """
-        statement = (
-            update(request)
-            .where(condition, request.c.state != State.COMPLETED)
-            .values(
-                state=State.COMPLETED,
-                finished=self._now,
-                expires_at=self._now + request.c.retention,
-                **_LEASE_ENDED,
-                **outcome_values(outcome),
-            )
-            .returning(
-                request.c.id,
-                request.c.webhook_url,
-                request.c.checkpoint,
-                request.c.key_id,
-                request.c.device_seconds,
-            )
-        )
-        rows = (await connection.execute(statement)).all()
-        for row in rows:
-            if row.checkpoint is not None:
-                await connection.execute(update(request).where(request.c.id == row.id).values(checkpoint=None))
-                await self._discard(connection, row.checkpoint)
-            if row.webhook_url is not None:
-                values = {"request_id": row.id, "state": "PENDING", "attempt": 0, "due": self._now}
-                await connection.execute(insert(delivery).values(values))
-            used = {counted_as(outcome): 1, "device_seconds": row.device_seconds, "bytes": video_size}
-            await add_usage(connection, self._now, row.key_id, used)
-        return [row.id for row in rows]
-
-    async def _discard(self, connection: AsyncConnection, checkpoint: str | None) -> None:
-        """Lets a checkpoint's file expire now."""
-        await connection.execute(update(file).where(file.c.id == checkpoint).values(expires_at=self._now))
 
     async def _time_out(self, connection: AsyncConnection) -> int:
         """Completes waiting requests past their start deadline. Returns their number."""
-        ids = [row.id for row in await self._lock(connection, self._late(), skip_locked=True)]
-        return len(await self._complete(connection, request.c.id.in_(ids), START_TIMEOUT))
+        ids = [row.id for row in await lock(connection, self._late(), skip_locked=True)]
+        return len(await complete(connection, self._now, request.c.id.in_(ids), START_TIMEOUT))
 
     def _late(self) -> ColumnElement[bool]:
         return and_(request.c.state == State.IN_QUEUE, request.c.start_deadline <= self._now)
@@ -385,12 +304,3 @@ class Queue:
         pending = exists().where(delivery.c.request_id == request.c.id, delivery.c.state == "PENDING")
         expired = select(request.c.seq).where(request.c.expires_at <= self._now, ~pending).limit(_SWEEP_LIMIT)
         return (await connection.execute(delete(request).where(request.c.seq.in_(expired)))).rowcount
-
-
-def _held_by(lease: Lease) -> ColumnElement[bool]:
-    """Matches the request while `lease` holds it. This fences off a worker whose lease was lost."""
-    return and_(
-        request.c.id == lease.id,
-        request.c.attempt == lease.attempt,
-        request.c.state == State.IN_PROGRESS,
-    )

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import structlog
 
 from keyreel.store import STORE_ERRORS, Store
-from keyreel.store.queue import LEASE
 from keyreel.store.records import Lease, LeaseStatus
+from keyreel.store.transitions import LEASE
 from keyreel.video.events import Notice, Stage, Step
 from keyreel.worker.report import Report
 from keyreel.worker.stopwatch import Stopwatch

@@ -93,6 +93,7 @@ async def list_keys(_admin: AdminKey, services: CurrentServices) -> list[KeyView
 
 @router.delete("/{key_id}", summary="Revoke a key")
 async def revoke(key_id: str, _admin: AdminKey, services: CurrentServices) -> dict[str, Any]:
+    """Cancels the key's requests. Other processes may accept it for five seconds."""
     revoked = await services.store.keys.revoke(key_id)
     services.keyring.forget()
     if not revoked:
