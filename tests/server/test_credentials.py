@@ -15,7 +15,7 @@ async def test_a_verified_key_is_cached_and_the_local_key_needs_no_lookup(server
             return server.user.key if credentials == ("a", "right") else None
 
     keys = CountingKeys()
-    ring = KeyRing(keys, "secret")  # type: ignore[arg-type]
+    ring = KeyRing(keys, server.services.store.sessions, "secret")  # type: ignore[arg-type]
     assert (await ring.verify("local", "secret")) is not None
     assert (await ring.verify("local", "wrong")) is None
     assert (await ring.verify("local", "\udce9")) is None

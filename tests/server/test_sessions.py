@@ -51,6 +51,17 @@ def test_signing_out_deletes_the_cookie(http: httpx.Client) -> None:
     assert http.get("/api/requests", headers=PAGE).status_code == 401
 
 
+def test_a_copy_of_the_cookie_ends_with_the_session(http: httpx.Client, server: LiveServer) -> None:
+    http.post("/api/session")
+    ((name, value),) = http.cookies.items()
+    copy = PAGE | {"Cookie": f"{name}={value}"}
+    assert httpx.get(f"{server.url}/api/requests", headers=copy, trust_env=False).status_code == 200
+    http.delete("/api/session", headers=PAGE)
+    assert httpx.get(f"{server.url}/api/requests", headers=copy, trust_env=False).status_code == 401
+    http.post("/api/session")
+    assert http.get("/api/requests", headers=PAGE).status_code == 200
+
+
 def test_only_a_key_opens_a_session(http: httpx.Client) -> None:
     answer = http.post("/api/session", headers=NOBODY)
     assert answer.status_code == 401
@@ -63,7 +74,10 @@ def test_a_session_ends_with_its_key(http: httpx.Client, server: LiveServer) -> 
     assert http.get("/api/requests", headers=PAGE).status_code == 200
     http.delete(f"/keys/{key.key.id}", headers=server.admin_headers)
     answer = http.get("/api/requests", headers=PAGE)
-    assert (answer.status_code, answer.json()) == (401, {"detail": "The key of this session was revoked."})
+    assert (answer.status_code, answer.json()) == (
+        401,
+        {"detail": "This session has ended: its user signed out, or its key was revoked."},
+    )
 
 
 async def test_a_session_ends_with_its_lifetime(api: Api) -> None:

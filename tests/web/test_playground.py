@@ -72,7 +72,9 @@ def test_a_key_that_is_revoked_while_the_page_is_open_ends_its_session(
     revoke(server, new.key.id)
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # makes the page ask at once
     expect(page.get_by_label("Your key")).to_be_visible()
-    expect(page.get_by_role("alert")).to_have_text("The key of this session was revoked.")
+    expect(page.get_by_role("alert")).to_have_text(
+        "This session has ended: its user signed out, or its key was revoked."
+    )
 
 
 def test_the_next_user_of_a_tab_does_not_see_the_requests_of_the_last_one(

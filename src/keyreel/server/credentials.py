@@ -10,6 +10,7 @@ from hmac import compare_digest
 from keyreel.store import STORE_ERRORS
 from keyreel.store.keys import Keys
 from keyreel.store.records import Key
+from keyreel.store.sessions import Sessions
 
 CACHE_LIFETIME = 5.0
 """Seconds for which a verified key is cached. A key that another process revokes stays valid here for this long."""
@@ -26,10 +27,11 @@ class _CachedKey:
 
 
 class KeyRing:
-    """Finds and verifies keys. `local_secret` is the secret of the key `LOCAL`, if there is such a key."""
+    """Finds and verifies keys, also by session. `local_secret` is the secret of the key `LOCAL`, if there is one."""
 
-    def __init__(self, keys: Keys, local_secret: str | None = None) -> None:
+    def __init__(self, keys: Keys, sessions: Sessions, local_secret: str | None = None) -> None:
         self._keys = keys
+        self._sessions = sessions
         self._local_secret = local_secret
         self._cache: OrderedDict[bytes, _CachedKey] = OrderedDict()
 
@@ -44,6 +46,14 @@ class KeyRing:
     async def find(self, key_id: str) -> Key | None:
         """Returns the key, or None when it is unknown or revoked."""
         return await self._cached(key_id.encode("utf-8", "replace"), lambda: self._keys.get(key_id))
+
+    async def find_by_session(self, session_id: str, key_id: str) -> Key | None:
+        """Returns the key of a session, or None when the session has ended or the key is revoked."""
+
+        async def read() -> Key | None:
+            return None if await self._sessions.has_ended(session_id) else await self._keys.get(key_id)
+
+        return await self._cached(session_id.encode(), read)
 
     def forget(self) -> None:
         """Empties the cache. Call it after this process has changed a key."""

@@ -14,7 +14,7 @@ from keyreel.files.objects import Objects
 from keyreel.files.presigned import Presigner
 from keyreel.server.credentials import KeyRing
 from keyreel.server.endpoints import ServedEndpoints
-from keyreel.server.sessions import session_key
+from keyreel.server.sessions import Session, find_session
 from keyreel.server.snapshot import Snapshot
 from keyreel.server.webhooks import Signer
 from keyreel.settings import Settings
@@ -54,8 +54,8 @@ async def require_key(connection: HTTPConnection, services: CurrentServices) -> 
     scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "key" and credentials:
         return await _verified_key(services, credentials.strip())
-    if not scheme and (key_id := session_key(connection, services.links)):
-        return await _key_of_session(services, key_id)
+    if not scheme and (session := find_session(connection, services.links)):
+        return await _key_of_session(services, session)
     token = credentials if scheme.lower() == "bearer" else connection.query_params.get("fal_jwt_token")
     claims = services.links.verify_token(token) if token else None
     if claims is None or connection.path_params.get("alias") not in claims.apps:
@@ -90,10 +90,10 @@ async def _verified_key(services: Services, credentials: str) -> Key:
     return key
 
 
-async def _key_of_session(services: Services, key_id: str) -> Key:
-    key = await services.keyring.find(key_id)
+async def _key_of_session(services: Services, session: Session) -> Key:
+    key = await services.keyring.find_by_session(session.id, session.key_id)
     if key is None:
-        raise HTTPException(401, "The key of this session was revoked.")
+        raise HTTPException(401, "This session has ended: its user signed out, or its key was revoked.")
     return key
 
 

@@ -3,10 +3,11 @@
 The key arrives once, after the # of the first URL. The page exchanges it for this cookie and forgets it. Scripts cannot
 read the cookie, and other sites cannot send it. It is valid only together with a header that other origins cannot send
 with it, because CORS here allows no credentials. What the browser says about the caller's origin is checked, too. The
-cookie contains no secret of the key, and ends when the key is revoked.
+cookie contains no secret of the key. A session ends when its user signs out or its key is revoked.
 """
 
 import hashlib
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -20,15 +21,23 @@ LIFETIME = 30 * 86_400
 PAGE_HEADER = "x-keyreel-page"
 
 
-def session_key(connection: HTTPConnection, links: Links) -> str | None:
-    """Returns the id of the key that opened the session, or None without a valid session."""
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session that the cookie proves. `id` names it without giving access to it."""
+
+    id: str
+    key_id: str
+
+
+def find_session(connection: HTTPConnection, links: Links) -> Session | None:
+    """Returns the caller's session, or None without a valid cookie. It may have ended: see KeyRing."""
     if PAGE_HEADER not in connection.headers and PROXY_HEADER not in connection.headers:
         return None
     if not _is_same_origin(connection, links):
         return None
     token = connection.cookies.get(_cookie_name(links))
     claims = links.verify_session(token) if token else None
-    return claims.key_id if claims else None
+    return Session(hashlib.sha256(token.encode()).hexdigest(), claims.key_id) if token and claims else None
 
 
 def begin_session(response: Response, links: Links, key_id: str) -> None:
@@ -36,8 +45,7 @@ def begin_session(response: Response, links: Links, key_id: str) -> None:
     _set(response, links, links.issue_session(key_id, LIFETIME), LIFETIME)
 
 
-def end_session(response: Response, links: Links) -> None:
-    """Deletes the cookie."""
+def delete_cookie(response: Response, links: Links) -> None:
     _set(response, links, "", 0)
 
 

@@ -65,7 +65,7 @@ async def open_services(
             links=Links(settings.public_url or public_url, _secret(settings, "links")),
             signer=Signer.from_secret(_secret(settings, "webhooks")),
             snapshot=Snapshot(store),
-            keyring=KeyRing(store.keys, local_secret),
+            keyring=KeyRing(store.keys, store.sessions, local_secret),
             endpoints=endpoints,
             presigner=await open_presigner(objects, seconds) if seconds else None,
         )

@@ -20,6 +20,7 @@ from keyreel.store.installation import Installation
 from keyreel.store.keys import Keys
 from keyreel.store.queue import Queue
 from keyreel.store.requests import Requests
+from keyreel.store.sessions import Sessions
 from keyreel.store.usage import Usage
 from keyreel.store.workers import Workers
 
@@ -42,6 +43,7 @@ class Store:
     workers: Workers
     usage: Usage
     installation: Installation
+    sessions: Sessions
 
 
 @asynccontextmanager
@@ -62,4 +64,5 @@ async def open_store(url: str, now: ColumnElement[float] = _DATABASE_TIME) -> As
             Workers(database),
             Usage(database),
             Installation(database),
+            Sessions(database),
         )

@@ -188,6 +188,13 @@ worker = Table(
     Column("seen", Time, nullable=False),
 )
 
+ended_session = Table(
+    "ended_session",
+    metadata,
+    Column("id", CleanText, primary_key=True),
+    Column("expires_at", Time, nullable=False),
+)
+
 installation = Table(
     "installation",
     metadata,

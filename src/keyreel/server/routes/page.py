@@ -9,13 +9,14 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Header, HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from keyreel.checkpoints.catalogue import LTXV_GRID
 from keyreel.fal.endpoints import MULTICONDITIONING
 from keyreel.server.dependencies import CurrentKey, CurrentServices, Services
 from keyreel.server.errors import Json
-from keyreel.server.sessions import begin_session, end_session
+from keyreel.server.sessions import LIFETIME, begin_session, delete_cookie, find_session
 from keyreel.version import __version__
 from keyreel.video.canvas import SIZES
 
@@ -81,9 +82,13 @@ async def sign_in(key: CurrentKey, services: CurrentServices) -> Response:
 
 
 @router.delete("/api/session", status_code=204)
-async def sign_out(services: CurrentServices) -> Response:
+async def sign_out(request: Request, services: CurrentServices) -> Response:
+    """Ends the session, also for whoever has a copy of the cookie. Other processes notice within five seconds."""
+    if session := find_session(request, services.links):
+        await services.store.sessions.end(session.id, LIFETIME)
+        services.keyring.forget()
     response = Response(status_code=204)
-    end_session(response, services.links)
+    delete_cookie(response, services.links)
     return response
 
 
