@@ -17,7 +17,7 @@ from keyreel.server.startup import ensure_key, open_services
 from keyreel.settings import Settings
 from tests.worker.conftest import FAKE_ENGINE_PROCESS, SMALL
 
-KEY = "boss:secret"
+KEY = "boss:a long secret of the boss"
 HEADERS = {"Authorization": f"Key {KEY}"}
 
 

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text, update
 
-from keyreel.store import Store, beats
+from keyreel.store import Store, beats, open_store
 from keyreel.store.records import Lease, Level, LogLine
 from keyreel.store.tables import request
 from tests.store.conftest import Clock
@@ -44,11 +44,11 @@ async def test_a_renewal_that_matches_nothing_writes_no_line(store: Store, lease
     assert await store.requests.log(lease.id) == []
 
 
-async def test_a_heartbeat_is_one_commit(store: Store, lease: Lease, server_url: str | None) -> None:
+async def test_a_heartbeat_is_one_commit(fleet_url: str) -> None:
     """Rows of one transaction carry its number. Were there two, a crash between them would lose or double lines."""
-    if server_url is None:
-        pytest.skip("SQLite has no transaction numbers")
-    await store.queue.heartbeat(lease, {"step": 1}, LINES)
-    async with store.database.read() as connection:
-        rows = await connection.execute(text("SELECT xmin::text FROM event UNION SELECT xmin::text FROM request"))
-        assert len(rows.all()) == 1
+    async with open_store(fleet_url) as store:
+        await submit(store)
+        await store.queue.heartbeat(await claim(store), {"step": 1}, LINES)
+        async with store.database.read() as connection:
+            rows = await connection.execute(text("SELECT xmin::text FROM event UNION SELECT xmin::text FROM request"))
+            assert len(rows.all()) == 1

@@ -55,6 +55,7 @@ def test_the_server_says_so_at_its_start(tmp_path: Path) -> None:
 
 
 async def test_tables_of_a_newer_release_can_be_used(store: Store, url: str) -> None:
+    revision = await store.database.revision()
     async with store.database.write() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     try:
@@ -63,4 +64,4 @@ async def test_tables_of_a_newer_release_can_be_used(store: Store, url: str) -> 
                 assert await newer.keys.list() == []
     finally:
         async with store.database.write() as connection:
-            await connection.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+            await connection.execute(text("UPDATE alembic_version SET version_num = :old"), {"old": revision})
