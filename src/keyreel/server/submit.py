@@ -16,6 +16,7 @@ from keyreel.fal.schema import SOURCE_FIELDS
 from keyreel.inputs.fetch import parse_data_uri
 from keyreel.server.dependencies import Services
 from keyreel.server.options import Body, Options
+from keyreel.server.uploads import discard
 from keyreel.settings import Settings
 from keyreel.store.records import File, Key, NewFile, NewRequest, Submitted
 
@@ -104,8 +105,7 @@ async def _store_data_uris(services: Services, key: Key, data: JsonObject, store
 async def _delete(services: Services, files: list[File]) -> None:
     """Deletes the files of a request that was not queued."""
     for file in files:
-        await services.objects.delete(file.object)
-        await services.store.files.remove(file.id)
+        await discard(services, file)
 
 
 def _data_uris(data: JsonObject) -> Iterator[tuple[JsonObject, str]]:
