@@ -22,6 +22,15 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Marks tests on PostgreSQL as slow, so that the fast ones need no server of it."""
+    for item in items:
+        on_postgresql = hasattr(item, "callspec") and item.callspec.params.get("server_url") == "postgresql"
+        if on_postgresql or "postgres" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _isolated_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keeps tests out of the user's folders, and signatures out of videos, so that their bytes can be compared."""

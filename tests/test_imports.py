@@ -109,6 +109,7 @@ TORCH = {"torch", "diffusers", "transformers"}
 NETWORK = {"aiohttp", "cryptography", "huggingface_hub", "sqlalchemy"}
 
 
+@pytest.mark.slow
 def test_command_and_server_need_no_torch() -> None:
     assert not loaded("import keyreel.cli, keyreel.server.process") & TORCH
 
@@ -118,6 +119,7 @@ def test_worker_processes_start_without_network_libraries(process: str) -> None:
     assert not loaded(f"import keyreel.worker.{process}") & (NETWORK | TORCH)
 
 
+@pytest.mark.slow
 def test_import_of_keyreel_is_light_and_has_no_side_effects() -> None:
     assert not loaded("import keyreel") & (NETWORK | TORCH | {"PIL", "av", "pydantic"})
     assert not loaded("import keyreel, PIL.Image; assert PIL.Image.MAX_IMAGE_PIXELS; keyreel.generate") & TORCH

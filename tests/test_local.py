@@ -42,6 +42,7 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_request_becomes_a_file(model: Model, tmp_path: Path) -> None:
     out = tmp_path / "video.mp4"
     output = keyreel.generate(SMALL, model=model, out=out)
@@ -70,11 +71,13 @@ def test_same_request_gives_the_same_bytes(model: Model, tmp_path: Path, picture
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_random_seed_is_drawn_and_returned(model: Model, tmp_path: Path) -> None:
     seeds = {keyreel.generate(SMALL | {"seed": None}, model=model, out=tmp_path / "v.mp4").seed for _ in range(2)}
     assert len(seeds) == 2
 
 
+@pytest.mark.slow
 def test_metadata_describes_the_request_without_secrets(model: Model, tmp_path: Path, picture: Path) -> None:
     uri = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
     out = tmp_path / "video.mp4"
@@ -89,6 +92,7 @@ def test_metadata_describes_the_request_without_secrets(model: Model, tmp_path: 
     assert str(tmp_path) not in json.dumps(comment)
 
 
+@pytest.mark.slow
 async def test_a_video_is_made_within_an_event_loop(model: Model, tmp_path: Path, picture: Path) -> None:
     request = SMALL | {"images": [{"image_url": str(picture)}]}
     blocking = keyreel.generate(request, model=model, out=tmp_path / "blocking.mp4")
@@ -97,6 +101,7 @@ async def test_a_video_is_made_within_an_event_loop(model: Model, tmp_path: Path
     assert (blocking.seed, beside.video.file_name) == (3, "beside.mp4")
 
 
+@pytest.mark.slow
 async def test_the_event_loop_stays_free_meanwhile(model: Model, tmp_path: Path) -> None:
     turns = 0
 
@@ -140,6 +145,7 @@ def test_closing_the_iterator_leaves_no_file(model: Model, tmp_path: Path) -> No
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_missing_checker_is_noticed_only_when_requested(model: Model, tmp_path: Path) -> None:
     def notices(**fields: Any) -> list[Notice]:
         events = keyreel.stream(SMALL, model=model, out=tmp_path / "v.mp4", **fields)
@@ -284,6 +290,7 @@ def test_refused_content_leaves_no_file(
     keyreel.generate(SMALL | fields, enable_safety_checker=False, model=model, out=tmp_path / "v.mp4")
 
 
+@pytest.mark.slow
 def test_checker_that_cannot_be_loaded_is_an_error(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def error_line(code: int, out: str, err: str) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_unknown_model_lists_the_choices(folder: Path) -> None:
     assert "demo, ltxv-13b-0.9.7-dev" in error_line(*run(folder, "missing-model", "x"))
 

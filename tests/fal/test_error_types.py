@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import keyreel
 from keyreel.fal.error_types import MODEL_ERRORS, PLAIN_ERRORS, PLATFORM_ERRORS
 from keyreel.server.errors import PlatformError
@@ -58,6 +60,7 @@ def test_table_of_model_errors_is_complete() -> None:
     assert raised_types("RequestError.at", "Problem") == listed
 
 
+@pytest.mark.slow
 def test_table_of_platform_errors_is_complete() -> None:
     listed = {name for name, error in PLATFORM_ERRORS.items() if error.raised}
     assert raised_types("PlatformError", "Failure") == listed

@@ -240,6 +240,7 @@ async def test_the_sweep_deletes_expired_files(objects: Objects, folder: Path, t
         assert await objects.size("unlimited") == 1
 
 
+@pytest.mark.slow
 async def test_one_sweep_deletes_many_files(objects: Objects, tmp_path: Path) -> None:
     """The rows have no objects: an earlier sweep was killed between object and row, or the upload never came."""
     async with open_store(f"sqlite:///{tmp_path / 'keyreel.db'}") as store:

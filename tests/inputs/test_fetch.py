@@ -342,6 +342,7 @@ async def test_too_large_data_uris_are_refused(fetcher: Fetcher) -> None:
     assert exact.path.stat().st_size == LIMIT
 
 
+@pytest.mark.slow
 @given(st.binary(), st.from_regex(r"([a-z]+/[a-z0-9.+-]+)?(;[a-z]+=[a-z0-9]+)*", fullmatch=True))
 def test_data_uri_round_trip(content: bytes, media_type: str) -> None:
     expected = (media_type.partition(";")[0] or None, content)

@@ -58,6 +58,7 @@ def problem_type(path: Path, limits: Limits = LIMITS) -> str:
     return problem.type
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODECS)
 def test_all_frames_are_read_in_order(tmp_path: Path, name: str) -> None:
     codec, pixel_format = CODECS[name]

@@ -92,6 +92,7 @@ def test_metadata_is_read_back(tmp_path: Path) -> None:
     assert read_metadata(write(tmp_path / "a.mp4", ramp(1), metadata=metadata)) == metadata
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [Size(64, 48), Size(160, 96), Size(832, 480)])
 def test_equal_input_gives_equal_bytes(tmp_path: Path, size: Size) -> None:
     """Includes a size at which x264's default options vary (see CODEC_OPTIONS)."""

@@ -23,6 +23,7 @@ def adapted(program: str, server: LiveServer) -> str:
     return program.replace("http://127.0.0.1:8000", server.url).replace("id:secret", server.credentials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", programs("js"), ids=re.findall("### `(.*)`", TEXT))
 def test_javascript_programs(server: LiveServer, tmp_path: Path, program: str) -> None:
     install()

@@ -126,6 +126,7 @@ async def test_housekeeping_continues_after_an_error_of_the_database(
     assert queue.failures == 0
 
 
+@pytest.mark.slow
 async def test_a_process_of_workers_makes_videos_and_answers_only_for_itself(tmp_path: Path) -> None:
     stop = asyncio.Event()
     with listen("127.0.0.1", 0) as listener:
@@ -146,6 +147,7 @@ async def test_a_process_of_workers_makes_videos_and_answers_only_for_itself(tmp
             assert await store.workers.alive() == [], "a drained worker leaves the list"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [serve, serve_workers])
 async def test_a_model_that_cannot_be_loaded_ends_the_process(
     tmp_path: Path, run: Callable[..., Awaitable[None]]

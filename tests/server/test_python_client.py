@@ -81,6 +81,7 @@ def test_cancel_of_queued_and_running_requests(client: fal_client.SyncClient) ->
         assert caught.value.status_code == 400
 
 
+@pytest.mark.slow
 def test_a_timeout_of_the_client_cancels_the_request(client: fal_client.SyncClient, server: LiveServer) -> None:
     with pytest.raises(fal_client.FalClientTimeoutError) as caught:
         subscribe(client, {"prompt": "hold"}, client_timeout=1.1)
@@ -124,6 +125,7 @@ def test_run_returns_the_output(client: fal_client.SyncClient) -> None:
     assert client.run(ENDPOINT, {"prompt": "a fox", "seed": 3})["seed"] == 3
 
 
+@pytest.mark.slow
 # fal's client does not close the connection that it uploads through.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_file_is_uploaded_and_a_data_uri_is_stored(

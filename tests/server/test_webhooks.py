@@ -179,6 +179,7 @@ def test_the_key_survives_a_restart(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 async def test_a_failed_call_is_repeated_with_a_new_signature(
     store: Store, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
@@ -244,6 +245,7 @@ async def test_an_invalid_url_fails_at_once(
         assert "The URL is not valid." in row["error"]
 
 
+@pytest.mark.slow
 async def test_a_refused_connection_is_retried(store: Store, session: aiohttp.ClientSession, signer: Signer) -> None:
     async with receiver() as server:
         url = server.url
@@ -272,6 +274,7 @@ async def test_a_call_without_an_answer_is_retried(
         never.set()
 
 
+@pytest.mark.slow
 async def test_a_receiver_without_answers_does_not_delay_others(
     store: Store, session: aiohttp.ClientSession, signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +341,7 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
     structlog.configure(**quiet)
 
 
+@pytest.mark.slow
 async def test_deliveries_continue_after_an_error_of_the_database(
     store: Store, session: aiohttp.ClientSession, signer: Signer, logs: list[MutableMapping[str, Any]]
 ) -> None:
@@ -373,6 +377,7 @@ async def test_a_call_is_recorded_when_the_database_is_back(
         assert (await recorded(store))["state"] == "DELIVERED"
 
 
+@pytest.mark.slow
 async def test_each_of_many_deliveries_is_made_once(
     store: Store, session: aiohttp.ClientSession, signer: Signer
 ) -> None:

@@ -80,6 +80,7 @@ async def test_workers_that_end_at_once_lose_no_use(store: Store) -> None:
     assert used.completed == 12
 
 
+@pytest.mark.slow
 async def test_sweeps_and_workers_do_not_lock_each_other_out(store: Store, clock: Clock) -> None:
     """Each sweep counts the use of several keys, in the order of their requests."""
     for round_ in range(4):

@@ -142,6 +142,7 @@ async def test_i2_each_request_is_claimed_by_one_worker(store: Store) -> None:
     assert set(claimed) == submitted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("round_", range(5))
 async def test_i3_concurrent_completions_complete_a_request_once(store: Store, clock: Clock, round_: int) -> None:
     lease = await leased(store, webhook_url=WEBHOOK, retry=False)

@@ -68,6 +68,7 @@ async def test_a_claim_and_a_cancel_are_told(stores: tuple[Store, Store]) -> Non
     assert not other.is_set()
 
 
+@pytest.mark.slow
 async def test_after_an_outage_all_is_looked_at_again_and_told_as_before(
     stores: tuple[Store, Store], database: Server
 ) -> None:

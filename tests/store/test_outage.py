@@ -12,6 +12,7 @@ from keyreel.store.records import StoreUnavailableError
 from tests.store.postgres import find_programs, restartable_server
 
 
+@pytest.mark.slow
 async def test_calls_fail_with_a_store_error_and_work_again_after_a_restart() -> None:
     programs = find_programs()
     if not programs:
@@ -45,6 +46,7 @@ async def test_a_damaged_file_is_named(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_the_server_says_so_at_its_start(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "keyreel", "serve", "--port", "0", "--data-dir", str(tmp_path)]
     environment = {"KEYREEL_DATABASE_URL": "postgresql://127.0.0.1:1/keyreel", "PYTHONPATH": ":".join(sys.path)}

@@ -46,6 +46,7 @@ def new_attempt(*answers: LeaseStatus | Exception) -> tuple[Attempt, FakeQueue]:
     return Attempt(cast("Store", FakeStore(queue)), LEASE), queue
 
 
+@pytest.mark.slow
 async def test_a_new_stage_is_sent_soon_and_steps_with_the_next_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HEARTBEAT_PAUSE", 3600.0)
     attempt, queue = new_attempt()

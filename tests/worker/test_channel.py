@@ -61,6 +61,7 @@ def _ends(handle: int) -> bool:
     return bool(select.select([handle], [], [], 10)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_started_processes_ignore_requests_to_stop(

@@ -28,6 +28,7 @@ def gated_objects(bench: Bench) -> GatedObjects:
     return GatedObjects(bench.context.objects.store)
 
 
+@pytest.mark.slow
 async def test_a_finished_video_is_delivered_even_after_a_cancel(bench: Bench, gated_objects: GatedObjects) -> None:
     async with bench.worker(objects=gated_objects):
         request = await bench.submit()
@@ -40,6 +41,7 @@ async def test_a_finished_video_is_delivered_even_after_a_cancel(bench: Bench, g
         await bench.output(following)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_video_has_the_lifetime_and_the_acl_of_its_request(shared_bench: Bench) -> None:
     acl = {"default": "forbid"}

@@ -11,6 +11,7 @@ from tests.worker.site import Site, picture
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+@pytest.mark.slow
 async def test_a_lora_is_refused_while_the_device_is_busy(
     shared_bench: Bench, gate: Gate, site: Site, tmp_path: Path
 ) -> None:
@@ -24,6 +25,7 @@ async def test_a_lora_is_refused_while_the_device_is_busy(
     await shared_bench.output(busy)
 
 
+@pytest.mark.slow
 async def test_a_file_that_crashes_the_decoder_fails_only_its_own_request(shared_bench: Bench, site: Site) -> None:
     hostile = await shared_bench.submit(images=[{"image_url": site.add("bomb.png", BOMB)}])
     other = await shared_bench.submit(images=[{"image_url": site.add("fine.png", picture())}])
@@ -33,6 +35,7 @@ async def test_a_file_that_crashes_the_decoder_fails_only_its_own_request(shared
     assert (await shared_bench.completed(hostile)).attempt == 1
 
 
+@pytest.mark.slow
 async def test_a_file_is_not_blamed_for_one_crash(shared_bench: Bench, site: Site) -> None:
     request = await shared_bench.submit(images=[{"image_url": site.add("once.png", ONCE)}])
     await shared_bench.output(request)
@@ -45,6 +48,7 @@ async def test_a_request_without_files_is_not_blamed_for_a_crash(shared_bench: B
     assert "decode process" in failure.message
 
 
+@pytest.mark.slow
 async def test_a_file_that_needs_too_much_memory_is_refused(shared_bench: Bench, site: Site) -> None:
     request = await shared_bench.submit(images=[{"image_url": site.add("flood.png", FLOOD)}])
     failure = await shared_bench.failure(request)

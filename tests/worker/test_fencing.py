@@ -90,6 +90,7 @@ async def test_nothing_is_recorded_for_a_request_that_may_be_somebody_elses(why:
     await give_up(cast("Store", network).queue, attempt_over(network, clock), why)  # Network has no `finish`
 
 
+@pytest.mark.slow
 async def test_a_step_that_outlasts_the_lease_is_killed(each_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempt_module, "LEASE", 1.0)
     for module in (attempt_module, session_module):

@@ -30,6 +30,7 @@ def stored_videos(bench: Bench) -> list[Path]:
     return list((bench.context.spool.parent / "objects").rglob("*.mp4"))
 
 
+@pytest.mark.slow
 async def test_a_picture_that_is_not_allowed_is_refused(bench: Bench) -> None:
     portrait: dict[str, Any] = {"images": [{"image_url": PORTRAIT}]}
     async with bench.worker(settings=bench.settings(**FACES)):
@@ -112,6 +113,7 @@ async def test_a_guard_process_that_died_is_replaced(bench: Bench) -> None:
         assert children(GUARD_PROCESS[-1]) != [guard]
 
 
+@pytest.mark.slow
 async def test_a_chat_server_expands_prompts(bench: Bench, chat: Chat) -> None:
     chat.reply = lambda order: completion(f"{order['messages'][1]['content']} pace=0 over wet sand")
     configured = bench.settings(expander_url=chat.url, expander_model="llama")
@@ -137,6 +139,7 @@ async def test_a_local_model_expands_prompts(bench: Bench, tmp_path: Path) -> No
     assert first == second != "the red circle"
 
 
+@pytest.mark.slow
 async def test_requests_are_told_what_is_not_configured(bench: Bench) -> None:
     async with bench.worker(decode_process=FAKE_DECODE_PROCESS):
         failure = await bench.failure(await bench.submit(expand_prompt=True))

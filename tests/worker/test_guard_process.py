@@ -19,6 +19,7 @@ async def process() -> AsyncIterator[Process]:
     await process.close()
 
 
+@pytest.mark.slow
 async def test_orders_are_answered_in_turn_even_after_an_error(process: Process) -> None:
     await process.send(LoadGuard(plan(None)))
     assert await process.receive() == GuardReady()

@@ -36,6 +36,7 @@ async def store_file(shared_bench: Bench, content: bytes, **changes: Any) -> str
     return shared_bench.context.links.file_url(file)
 
 
+@pytest.mark.slow
 async def test_files_of_this_server_are_read_from_the_object_store(shared_bench: Bench, tmp_path: Path) -> None:
     """Not over HTTP: the links' host does not exist."""
     url = await store_file(shared_bench, picture(GREEN))
@@ -74,6 +75,7 @@ async def test_a_store_that_is_away_for_a_moment_costs_no_attempt(
     assert file.name == "file.png"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["expired", "another key's", "no object"])
 async def test_a_stored_file_that_may_not_be_read_counts_as_missing(shared_bench: Bench, case: str) -> None:
     cases: dict[str, dict[str, Any]] = {
@@ -127,6 +129,7 @@ async def test_errors_in_a_file_or_field_name_the_place_and_the_limit(shared_ben
     assert (await shared_bench.failure(wrong)).detail[0]["loc"] == ["body", "number_of_frames"]
 
 
+@pytest.mark.slow
 async def test_an_idle_decode_process_that_died_is_replaced(shared_bench: Bench) -> None:
     await shared_bench.output(await shared_bench.submit())
     (pid,) = children(FAKE_DECODE_PROCESS[-1])

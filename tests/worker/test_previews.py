@@ -19,6 +19,7 @@ def preview_of(status: Status) -> dict[str, object] | None:
     return (status.progress or {}).get("preview")
 
 
+@pytest.mark.slow
 async def test_the_newest_preview_is_published_during_the_run(bench: Bench, gate: Gate, tmp_path: Path) -> None:
     async with bench.worker():
         request_id = await bench.submit(f"preview {gate.prompt}", number_of_steps=3)

@@ -18,6 +18,7 @@ module_loop = pytest.mark.asyncio(loop_scope="module")
 """For tests with `shared_bench`, whose worker runs in the event loop of the module."""
 
 
+@pytest.mark.slow
 @module_loop
 async def test_the_next_request_is_prepared_while_the_device_is_busy(
     shared_bench: Bench, gate: Gate, site: Site
@@ -37,6 +38,7 @@ async def test_the_next_request_is_prepared_while_the_device_is_busy(
         await shared_bench.output(request)
 
 
+@pytest.mark.slow
 @module_loop
 async def test_a_cancelled_request_frees_the_device_at_the_next_step(shared_bench: Bench, gate: Gate) -> None:
     cancelled = await shared_bench.submit(gate.prompt, number_of_steps=50)
@@ -51,6 +53,7 @@ async def test_a_cancelled_request_frees_the_device_at_the_next_step(shared_benc
     await shared_bench.output(other)
 
 
+@pytest.mark.slow
 @module_loop
 async def test_a_request_can_be_cancelled_while_it_waits_for_the_device(shared_bench: Bench, gate: Gate) -> None:
     busy = await shared_bench.submit(gate.prompt)
@@ -62,6 +65,7 @@ async def test_a_request_can_be_cancelled_while_it_waits_for_the_device(shared_b
     await shared_bench.output(busy)
 
 
+@pytest.mark.slow
 @module_loop
 async def test_requests_leave_no_tasks_and_no_open_files(shared_bench: Bench) -> None:
     await shared_bench.output(await shared_bench.submit())
@@ -74,6 +78,7 @@ async def test_requests_leave_no_tasks_and_no_open_files(shared_bench: Bench) ->
     assert files <= before[1] + 4
 
 
+@pytest.mark.slow
 @module_loop
 async def test_each_attempt_is_a_span_with_its_stages(shared_bench: Bench) -> None:
     recorder().clear()
@@ -118,6 +123,7 @@ async def test_failures_of_the_engine_are_reported_and_later_requests_succeed(ea
         await each_bench.output(other)
 
 
+@pytest.mark.slow
 async def test_an_attempt_that_lost_its_lease_stores_no_video(new_url: str, tmp_path: Path) -> None:
     async with open_store(new_url, Clock.now) as store:
         await wipe(store.database)
@@ -136,6 +142,7 @@ async def test_an_attempt_that_lost_its_lease_stores_no_video(new_url: str, tmp_
     assert [path.name for path in folder.iterdir()] == ["2"]
 
 
+@pytest.mark.slow
 async def test_only_time_on_the_device_counts_as_used(tmp_path: Path) -> None:
     async with open_store(f"sqlite:///{tmp_path / 'keyreel.db'}", Clock.now) as store:
         await wipe(store.database)
@@ -156,6 +163,7 @@ async def test_only_time_on_the_device_counts_as_used(tmp_path: Path) -> None:
     assert used.bytes > 0
 
 
+@pytest.mark.slow
 async def test_videos_are_signed(bench: Bench, tmp_path: Path) -> None:
     async with bench.worker(settings=bench.settings(provenance=True, data_dir=tmp_path / "data")):
         request = await bench.submit(images=[{"image_url": PORTRAIT}])

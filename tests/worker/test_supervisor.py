@@ -74,6 +74,7 @@ async def test_a_request_that_kills_the_engine_fails_after_three_attempts(each_b
     ]
 
 
+@pytest.mark.slow
 async def test_a_draining_worker_finishes_one_request_and_hands_back_the_other(each_bench: Bench, gate: Gate) -> None:
     stop = asyncio.Event()
     async with each_bench.worker(stop=stop):
@@ -90,6 +91,7 @@ async def test_a_draining_worker_finishes_one_request_and_hands_back_the_other(e
     assert not await each_bench.store.workers.alive()
 
 
+@pytest.mark.slow
 async def test_a_draining_worker_without_grace_hands_back_every_request(each_bench: Bench, gate: Gate) -> None:
     stop = asyncio.Event()
     async with each_bench.worker(stop=stop, grace=0.0):
@@ -107,6 +109,7 @@ def is_waiting_or_at(step: int, status: Status) -> bool:
     return status.state is State.IN_QUEUE or steps_done(status) >= step
 
 
+@pytest.mark.slow
 async def test_a_worker_that_starts_while_the_database_is_away_waits(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
