@@ -126,6 +126,20 @@ async def test_housekeeping_continues_after_an_error_of_the_database(
     assert queue.failures == 0
 
 
+async def test_a_start_timeout_is_noticed_when_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "REAP_PERIOD", 3600.0)
+    stop = asyncio.Event()
+    with listen("127.0.0.1", 0) as listener:
+        async with open_services(settings(tmp_path), "http://keyreel.example") as services:
+            serving = asyncio.create_task(serve(services, listener, None, stop))
+            new = NewRequest(endpoint=ENDPOINT, key_id="key-1", input={}, seed=3, start_timeout=0.2)
+            late = await services.store.queue.submit(new)
+            async with asyncio.timeout(TIMEOUT):
+                assert await outcome(services.store, late.id) == START_TIMEOUT
+            stop.set()
+            await serving
+
+
 @pytest.mark.slow
 async def test_a_process_of_workers_makes_videos_and_answers_only_for_itself(tmp_path: Path) -> None:
     stop = asyncio.Event()

@@ -62,7 +62,7 @@ def test_a_log_line_has_fals_fields_and_its_time_in_utc() -> None:
             "level": "WARN",
             "source": "USER",
             "timestamp": "2023-11-14T22:13:20.500000+00:00",
-            "labels": {},
+            "labels": {"level": "WARN", "source": "USER"},
         }
     ]
 

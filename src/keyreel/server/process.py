@@ -24,7 +24,7 @@ from keyreel.server.dependencies import Services
 from keyreel.server.startup import address_policy
 from keyreel.server.webhooks import RETRY_TIMEOUT, deliver_forever
 from keyreel.settings import Settings
-from keyreel.store import STORE_ERRORS
+from keyreel.store import STORE_ERRORS, Store, Topic
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.process import ENGINE_PROCESS
 from keyreel.worker.supervisor import supervise
@@ -102,7 +102,7 @@ async def serve_workers(services: Services, listener: socket.socket, workers: Wo
     """Runs workers until `stop` is set, with their health and metrics on `listener`. The API is on gateways."""
     names = [worker_name(services.settings, device) for device in workers.devices]
     async with _serving_http(create_worker_app(services, names), listener, stop), asyncio.TaskGroup() as tasks:
-        tasks.create_task(_every(REAP_PERIOD, services.store.queue.reap, stop))
+        tasks.create_task(_reap(services.store, stop))
         for name, device in zip(names, workers.devices, strict=True):
             tasks.create_task(_supervise(services, workers, name, device, stop))
 
@@ -161,7 +161,7 @@ async def _run_tasks(services: Services, workers: Workers | None, stop: asyncio.
     """Runs everything but HTTP."""
     policy = address_policy(services.settings)
     async with guarded_session(policy, RETRY_TIMEOUT) as session, asyncio.TaskGroup() as tasks:
-        tasks.create_task(_every(REAP_PERIOD, services.store.queue.reap, stop))
+        tasks.create_task(_reap(services.store, stop))
         tasks.create_task(_every(SWEEP_PERIOD, lambda: sweep_files(services.store, services.objects), stop))
         tasks.create_task(deliver_forever(services.store, session, services.signer, stop))
         if workers:
@@ -182,13 +182,25 @@ def worker_name(settings: Settings, device: str | None) -> str:
     return f"{host}-{device or 'device'}{suffix}"
 
 
+async def _reap(store: Store, stop: asyncio.Event) -> None:
+    """Reaps now and then, and whenever a request that was submitted here has waited as long as its client wanted."""
+    while not stop.is_set():
+        deadline = store.database.changes.of(Topic.DEADLINE)
+        await _tidy(store.queue.reap)
+        await wait_for_any(stop, deadline, timeout=REAP_PERIOD)
+
+
 async def _every(seconds: float, action: Callable[[], Awaitable[Any]], stop: asyncio.Event) -> None:
     while not stop.is_set():
-        try:
-            await action()
-        except STORE_ERRORS:
-            _log.exception("housekeeping failed")
+        await _tidy(action)
         await wait_for_any(stop, timeout=seconds)
+
+
+async def _tidy(action: Callable[[], Awaitable[Any]]) -> None:
+    try:
+        await action()
+    except STORE_ERRORS:
+        _log.exception("housekeeping failed")
 
 
 async def _supervise(services: Services, workers: Workers, name: str, device: str | None, stop: asyncio.Event) -> None:

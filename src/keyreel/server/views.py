@@ -7,6 +7,9 @@ from typing import Any
 from keyreel.fal.outcomes import Failure, JsonObject
 from keyreel.store.records import LogEntry, State, Status
 
+_SOURCE = "USER"
+"""fal's word for lines that come from the application, not from the platform."""
+
 
 def queue_urls(public_url: str, endpoint_id: str, request_id: str) -> JsonObject:
     """Returns a request's URLs. As on fal, they name the application without the endpoint's path."""
@@ -37,9 +40,10 @@ def _log_view(line: LogEntry) -> JsonObject:
     return {
         "message": line.message,
         "level": line.level,
-        "source": "USER",
+        "source": _SOURCE,
         "timestamp": datetime.fromtimestamp(line.time, UTC).isoformat(),
-        "labels": {},
+        # fal's Swift client finds level and source only here.
+        "labels": {"level": line.level, "source": _SOURCE},
     }
 
 

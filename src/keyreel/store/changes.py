@@ -16,6 +16,8 @@ class Topic(StrEnum):
     """A request was claimed or completed."""
     PROGRESS = "progress"
     """A running request has come further. Other processes are not told: there are too many of these changes."""
+    DEADLINE = "deadline"
+    """The time has come by which a request had to start. Only the process that queued it wakes."""
 
 
 class Changes:

@@ -6,6 +6,7 @@
 A claim raises `attempt`, and nothing lowers it: it is the fencing token. `failures` counts the failed attempts.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -42,6 +43,8 @@ from keyreel.store.turns import order_of
 
 RETRY_PAUSE = 1.0
 """Seconds between the first failed attempt and the next one. The pause doubles each time."""
+_CLOCK_STEP = 0.01
+"""Seconds by which the database's clock may be behind this process's when a deadline comes."""
 _SWEEP_LIMIT = 500
 """Rows that one sweep deletes at most, so that it does not block other writers for long."""
 _SWEEP = "sweep"
@@ -254,6 +257,9 @@ class Queue:
             await connection.execute(insert(request).values(id=request_id, **first_row(new, self._now)))
             place_in_queue = await connection.scalar(select(position).where(request.c.id == request_id))
         self._changes.announce(Topic.QUEUED)
+        if new.start_timeout is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(new.start_timeout + _CLOCK_STEP, self._changes.wake, Topic.DEADLINE)
         return Submitted(request_id, place_in_queue, replayed=False)
 
     async def _change_held(self, lease: Lease, **values: Any) -> None:

@@ -65,6 +65,24 @@ def test_a_request_from_submit_to_result(http: httpx.Client, server: LiveServer)
     finish(http, second)
 
 
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_cancel_with_another_method_is_told_to_use_put(http: httpx.Client, method: str) -> None:
+    answer = submit(http, "a fox")
+    for url in (answer["cancel_url"], f"/queue/{ENDPOINT}/requests/{answer['request_id']}/cancel"):
+        refused = http.request(method, url)
+        assert (refused.status_code, refused.headers["allow"]) == (405, "PUT")
+        assert refused.json() == {"detail": "Cancel a request with PUT."}
+    finish(http, answer)
+
+
+@pytest.mark.parametrize(("logs", "shown"), [("yes", True), ("on", True), ("1.0", True), ("True", True), ("no", False)])
+def test_logs_may_be_asked_for_in_several_words(http: httpx.Client, logs: str, shown: bool) -> None:
+    answer = submit(http, "a fox")
+    finish(http, answer)
+    status = http.get(answer["status_url"], params={"logs": logs}).json()
+    assert (status["logs"] is not None) is shown
+
+
 def test_a_stream_of_a_completed_request_is_one_event(http: httpx.Client) -> None:
     answer = submit(http, "a fox")
     finish(http, answer)

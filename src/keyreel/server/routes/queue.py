@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, HTTPException
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +18,7 @@ from keyreel.store.records import Cancellation, Key, LogEntry, State, Status
 
 router = APIRouter(tags=["queue"])
 
+_TRUE = {"1", "1.0", "true", "yes", "on"}
 _CANCELLATIONS: dict[Cancellation, tuple[JsonObject, int]] = {
     Cancellation.REMOVED: ({"status": "OK"}, 200),
     Cancellation.REQUESTED: ({"status": "CANCELLATION_REQUESTED"}, 202),
@@ -101,6 +102,11 @@ async def cancel(status: CurrentRequest, services: CurrentServices) -> Json:
     return Json(*_CANCELLATIONS[cancellation], headers={REQUEST_ID: status.id})
 
 
+async def refuse_cancel() -> None:
+    """Answers 405: without this route, the path would be that of a submit."""
+    raise HTTPException(405, "Cancel a request with PUT.", {"Allow": "PUT"})
+
+
 def result_response(status: Status) -> Json:
     """Returns the output without an envelope, or the request's error. Each call gives the same response."""
     headers = {REQUEST_ID: status.id}
@@ -126,8 +132,8 @@ def _belongs(status: Status, owner: str, alias: str, path: str) -> bool:
 
 
 async def _lines(services: Services, status: Status, logs: str, after: int = 0) -> Sequence[LogEntry] | None:
-    """Returns the log lines after number `after`, or None unless `logs` is "1" (JavaScript) or "true" (Python)."""
-    if logs.lower() not in ("1", "true"):
+    """Returns the log lines after number `after`, or None if `logs` is not true in one of the clients' spellings."""
+    if logs.lower() not in _TRUE:
         return None
     return [line for line in await services.snapshot.log(status) if line.number > after]
 
@@ -144,6 +150,8 @@ _add("/status", read_status, "GET")
 _add("", read_result, "GET")
 _add("/response", read_result, "GET")
 _add("/cancel", cancel, "PUT")
+_add("/cancel", refuse_cancel, "POST", include_in_schema=False)
+_add("/cancel", refuse_cancel, "GET", include_in_schema=False)
 _add(
     "/status/stream",
     stream_status,
