@@ -107,6 +107,13 @@ const scenarios = {
     print({ request_id, call: JSON.parse(body), verified: await verified(request.headers, body) });
   },
 
+  // ARGUMENT: the prompt.
+  async stream() {
+    const stream = await fal.stream(ENDPOINT, { input: { prompt: argument, seed: 3 } });
+    for await (const event of stream) print({ event });
+    print({ result: await stream.done() });
+  },
+
   async runByGet() {
     print({ result: await fal.run(ENDPOINT, { input: { prompt: "a fox", seed: 9 }, method: "get" }) });
   },

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from keyreel.errors import RequestError
+from keyreel.fal.endpoints import ENDPOINTS, Endpoint
 from keyreel.fal.schema import NEGATIVE_PROMPT, Request, parse_request
 
 
@@ -49,6 +50,30 @@ def test_newer_field_names_are_accepted() -> None:
         {"prompt": "x", "num_inference_steps": 7, "frames_per_second": 12, "enable_prompt_expansion": True}
     )
     assert (request.number_of_steps, request.frame_rate, request.expand_prompt) == (7, 12, True)
+
+
+def test_null_stands_for_an_absent_field() -> None:
+    image = {"image_url": "a", "strength": None, "start_frame_number": None}
+    sent = {"prompt": "x", "negative_prompt": None, "images": [image], "loras": None, "number_of_steps": None}
+    expected = {"prompt": "x", "images": [{"image_url": "a"}], "num_inference_steps": 7}
+    assert parse_request({**sent, "num_inference_steps": 7}) == parse_request(expected)
+    assert problems(prompt=None) == [(("prompt",), "string_type")]
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=ENDPOINTS)
+def test_every_optional_field_may_be_null(endpoint: Endpoint) -> None:
+    fields = endpoint.input.model_fields
+    sent = {name: "https://x/y" if field.is_required() else None for name, field in fields.items()}
+    required = {name: value for name, value in sent.items() if value}
+    assert endpoint.read(sent) == endpoint.read(required)
+
+
+@pytest.mark.parametrize("name", ["images", "videos", "loras"])
+def test_a_list_is_called_a_list(name: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_request({"prompt": "x", name: "https://x/y"})
+    (problem,) = caught.value.problems
+    assert (problem.loc, problem.type, problem.message) == ((name,), "list_type", "Input should be a valid list")
 
 
 def test_unknown_fields_are_ignored() -> None:

@@ -25,6 +25,14 @@ def test_wrong_credentials_are_refused(http: httpx.Client, way: str, authorizati
     assert (answer.status_code, answer.json()) == (401, {"detail": detail})
 
 
+@pytest.mark.parametrize("scheme", ["Key", "key", "Bearer", "bearer"])
+def test_a_key_may_come_as_bearer(http: httpx.Client, server: LiveServer, scheme: str) -> None:
+    headers = {"Authorization": f"{scheme} {server.credentials}"}
+    assert http.post(f"/run/{ENDPOINT}", json=INPUT, headers=headers).status_code == 200
+    wrong = http.post(f"/run/{ENDPOINT}", json=INPUT, headers={"Authorization": f"{scheme} x:y"})
+    assert (wrong.status_code, wrong.json()) == (401, {"detail": "No user found for Key ID and Secret"})
+
+
 def test_a_temporary_token_is_valid_only_for_its_applications(http: httpx.Client) -> None:
     token = http.post("/tokens/", json={"allowed_apps": ["ltx-video-lora"], "token_expiration": 60}).json()
     nobody = {"Authorization": ""}

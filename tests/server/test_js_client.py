@@ -125,6 +125,13 @@ def test_a_webhook_is_verified_against_the_published_keys(server: LiveServer) ->
     assert line["verified"] == [True, True]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_stream_ends_with_the_output(server: LiveServer, way: str) -> None:
+    *events, end = lines(server, way, "stream", "a fox")
+    assert events[-1]["event"] == end["result"]
+    assert end["result"]["video"]["content_type"] == "video/mp4"
+
+
 def test_run_with_a_get(server: LiveServer) -> None:
     (line,) = lines(server, "proxy", "runByGet")
     assert line["result"]["data"]["seed"] == 9

@@ -10,6 +10,7 @@ import fal_client
 import httpx
 import pytest
 from fal_client import client as hosts
+from httpx_sse import SSEError
 
 from tests.server.live import APP, ENDPOINT, LiveServer
 from tests.server.webhook_receiver import receiver, verify_by_jwks
@@ -123,6 +124,14 @@ def test_every_class_of_error(client: fal_client.SyncClient, way: str, prompt: s
 
 def test_run_returns_the_output(client: fal_client.SyncClient) -> None:
     assert client.run(ENDPOINT, {"prompt": "a fox", "seed": 3})["seed"] == 3
+
+
+def test_a_stream_ends_with_the_output(client: fal_client.SyncClient) -> None:
+    *_, last = client.stream(ENDPOINT, {"prompt": "a fox", "seed": 3})
+    assert last["seed"] == 3
+    # The client looks only at the type of the content, not at the status.
+    with pytest.raises(SSEError):
+        next(iter(client.stream(ENDPOINT, {})))
 
 
 @pytest.mark.slow

@@ -174,6 +174,7 @@ PLAIN_ERRORS: Mapping[int, ErrorType] = {
             "Use the owner's or an administrator's key, or delete videos.",
         ),
         ErrorType(404, "There is no such path, endpoint, request or file, or the request belongs to another key."),
+        ErrorType(405, "This path has no such method.", "Use the method that the answer names."),
         ErrorType(409, "A request that is waiting or running cannot be deleted.", "Cancel it first."),
         ErrorType(410, "The file has expired."),
         ErrorType(413, "The body or the upload is larger than the server allows.", "Upload files and send their URLs."),

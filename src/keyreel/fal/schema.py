@@ -4,11 +4,20 @@ Names, defaults and bounds are those that fal publishes for `fal-ai/ltx-video-lo
 renamed later are accepted under both names. Unknown fields are ignored, as on fal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from keyreel.errors import Loc, Problem, RequestError
 from keyreel.video.canvas import AspectRatio, Resolution
@@ -40,6 +49,15 @@ NEGATIVE_PROMPT = "blurry, low quality, low resolution, inconsistent motion, jit
 
 class Schema(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        """Lets null stand for an absent field: typed clients send every optional field."""
+        if not isinstance(data, Mapping):
+            return data
+        required = {name for name, field in cls.model_fields.items() if field.is_required()}
+        return {name: value for name, value in data.items() if value is not None or name in required}
 
 
 class LoRA(Schema):
@@ -208,10 +226,17 @@ def validated(make: Callable[[], T]) -> T:
     except ValidationError as error:
         raise RequestError(
             *(
-                Problem(item["loc"], item["msg"], item["type"], _json_context(item.get("ctx", {})))
+                Problem(item["loc"], *_words(item), _json_context(item.get("ctx", {})))
                 for item in error.errors(include_url=False)
             )
         ) from None
+
+
+def _words(item: ErrorDetails) -> tuple[str, str]:
+    """Returns message and type. JSON has no tuples."""
+    if item["type"] == "tuple_type":
+        return "Input should be a valid list", "list_type"
+    return item["msg"], item["type"]
 
 
 def _json_context(context: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,8 @@ async def require_key(connection: HTTPConnection, services: CurrentServices) -> 
     application in the URL.
     """
     scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "key" and credentials:
+    # Clients of other services send a key as `Bearer`. No token contains a colon.
+    if (scheme.lower() == "key" and credentials) or (scheme.lower() == "bearer" and ":" in credentials):
         return await _verified_key(services, credentials.strip())
     if not scheme and (session := find_session(connection, services.links)):
         return await _key_of_session(services, session)

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.server.live import ENDPOINT, TIMEOUT, LiveServer
+from tests.server.queue_api import events
 
 
 def test_the_response_is_the_output_without_an_envelope(http: httpx.Client) -> None:
@@ -31,6 +32,33 @@ def test_an_invalid_request_is_not_queued(http: httpx.Client, server: LiveServer
     assert len(server.worker.leases) == before
 
 
+def test_a_stream_shows_progress_and_ends_with_the_output(http: httpx.Client, server: LiveServer) -> None:
+    with http.stream("POST", f"/run/{ENDPOINT}/stream", json={"prompt": "hold", "seed": 3}) as answer:
+        assert answer.headers["x-fal-request-id"]
+        updates = events(answer)
+        held = next(event for event in updates if event.get("logs"))
+        assert (held["status"], held["request_id"]) == ("IN_PROGRESS", answer.headers["x-fal-request-id"])
+        server.release()
+        *_, output = updates
+    assert set(output) == {"prompt", "seed", "video"}
+
+
+def test_a_stream_ends_with_the_error(http: httpx.Client) -> None:
+    with http.stream("POST", f"/run/{ENDPOINT}/stream", json={"prompt": "refuse file_download_error"}) as answer:
+        *_, last = events(answer)
+    assert (last["status"], last["error_type"]) == ("COMPLETED", "file_download_error")
+    assert last["detail"][0]["type"] == "file_download_error"
+    invalid = http.post(f"/run/{ENDPOINT}/stream", json={})
+    assert (invalid.status_code, invalid.json()["detail"][0]["type"]) == (422, "missing")
+
+
+def test_a_streamed_request_is_cancelled_when_the_client_disconnects(http: httpx.Client, server: LiveServer) -> None:
+    with http.stream("POST", f"/run/{ENDPOINT}/stream", json={"prompt": "hold"}) as answer:
+        next(event for event in events(answer) if event["status"] == "IN_PROGRESS")
+    status = server.call(server.services.snapshot.completed(answer.headers["x-fal-request-id"]))
+    assert getattr(status.outcome, "type", None) == "client_cancelled"
+
+
 def test_the_request_is_cancelled_when_the_client_disconnects(server: LiveServer) -> None:
     body = json.dumps({"prompt": "hold"})
     head = f"POST /run/{ENDPOINT} HTTP/1.1\r\nHost: x\r\nAuthorization: Key {server.credentials}\r\n"
@@ -42,7 +70,7 @@ def test_the_request_is_cancelled_when_the_client_disconnects(server: LiveServer
     assert getattr(status.outcome, "type", None) == "client_cancelled"
 
 
-@pytest.mark.parametrize("path", ["stream", "realtime", "requests", "x/y"])
+@pytest.mark.parametrize("path", ["realtime", "requests", "x/y"])
 def test_an_unknown_path_of_an_application_is_answered_with_404(http: httpx.Client, path: str) -> None:
     answer = http.post(f"/run/{ENDPOINT}/{path}", json={})
     assert (answer.status_code, answer.json()) == (404, {"detail": f"Path /multiconditioning/{path} not found"})

@@ -74,15 +74,21 @@ async def stream_status(
     found: CurrentRequest, services: CurrentServices, logs: str = "0"
 ) -> AsyncIterator[ServerSentEvent]:
     """Sends the status whenever it changes, with the new log lines, until the request is completed."""
+    async for _, view in follow(services, found.id, logs):
+        yield ServerSentEvent(data=view)
+
+
+async def follow(services: Services, request_id: str, logs: str) -> AsyncIterator[tuple[Status, JsonObject]]:
+    """Yields the status and its view whenever it changes, until the request is completed."""
     shown, last = None, 0
     while True:
         changed = services.snapshot.changed
-        status = await services.snapshot.status(found.id)
+        status = await services.snapshot.status(request_id)
         if status is None:
             return
         if status != shown:
             lines = await _lines(services, status, logs, after=last)
-            yield ServerSentEvent(data=status_view(services.links.base_url, status, lines))
+            yield status, status_view(services.links.base_url, status, lines)
             # The status of a queued request contains no log, so the lines of an earlier attempt are still to be sent.
             last = lines[-1].number if lines and status.state is not State.IN_QUEUE else last
             shown = status

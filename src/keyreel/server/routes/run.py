@@ -1,28 +1,47 @@
-"""fal's synchronous run: submits a request, waits, and answers with the output or the error."""
+"""fal's calls that wait: the synchronous run, and the stream of its progress."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
 
-from fastapi import APIRouter
+import anyio
+from fastapi import APIRouter, Depends
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
+from starlette.responses import Response
 
+from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
 from keyreel.server.dependencies import CurrentKey, CurrentServices
-from keyreel.server.errors import Json, PlatformError
+from keyreel.server.errors import REQUEST_ID, Json, PlatformError
 from keyreel.server.options import Options, read_body
-from keyreel.server.routes.queue import result_response
+from keyreel.server.routes.queue import follow, result_response
 from keyreel.server.submit import submit_request
+from keyreel.store.records import Status, Submitted
 
 router = APIRouter(tags=["run"])
 
 
-async def run(
+async def submit_valid(
     request: Request, owner: str, alias: str, key: CurrentKey, services: CurrentServices, path: str = ""
-) -> Json:
-    """Runs a request and waits for it. Cancels it when the client disconnects: nobody else knows its id."""
+) -> Submitted:
+    """Queues a request whose fields are valid. Unlike the queue, it refuses another one at once."""
     endpoint = services.endpoints.find(owner, alias, path)
     options = Options.of(request)
     body = await read_body(request, services.settings.max_body_bytes)
     endpoint.read(body.input)
-    submitted = await submit_request(services, key, endpoint, body, options)
+    return await submit_request(services, key, endpoint, body, options)
+
+
+ValidRequest = Annotated[Submitted, Depends(submit_valid)]
+
+
+async def name_request(submitted: ValidRequest, response: Response) -> None:
+    """Sets the header with the request id, for a response that begins before its route runs."""
+    response.headers[REQUEST_ID] = submitted.id
+
+
+async def run(request: Request, submitted: ValidRequest, services: CurrentServices) -> Json:
+    """Runs a request and waits for it. Cancels it when the client disconnects: nobody else knows its id."""
     completed = asyncio.create_task(services.snapshot.completed(submitted.id))
     disconnected = asyncio.create_task(_disconnected(request))
     try:
@@ -37,6 +56,38 @@ async def run(
             await services.store.queue.cancel(submitted.id)
 
 
+async def stream(submitted: ValidRequest, services: CurrentServices) -> AsyncIterator[ServerSentEvent]:
+    """Runs a request and sends its status whenever it changes. The last event is the output, or the error.
+
+    Cancels the request when the client disconnects.
+    """
+    try:
+        async for status, view in follow(services, submitted.id, logs="1"):
+            yield ServerSentEvent(data=_last_event(status, view) if status.outcome else view)
+    finally:
+        # A client that goes away cancels this generator, too. A completed request stays as it is.
+        with anyio.CancelScope(shield=True):
+            await services.store.queue.cancel(submitted.id)
+
+
+def _last_event(status: Status, view: JsonObject) -> JsonObject:
+    match status.outcome:
+        case Success(output):
+            return output
+        case Failure() as failure:
+            _, body = status_and_body(failure)
+            return view | body
+    return view
+
+
+for _path in ("/{owner}/{alias}", "/{owner}/{alias}/{path:path}"):
+    router.add_api_route(
+        f"{_path}/stream",
+        stream,
+        methods=["POST"],
+        response_class=EventSourceResponse,
+        dependencies=[Depends(name_request)],
+    )
 for _path in ("/{owner}/{alias}", "/{owner}/{alias}/{path:path}"):
     router.add_api_route(_path, run, methods=["POST"])
     # fal's JavaScript client can be told to send the input as the query of a GET.
