@@ -69,6 +69,26 @@ class TestCheckFiles:
         with pytest.raises(ModelError, match=r"incomplete: .*tokenizer"):
             checkpoint.check_files(find_model(str(folder)))
 
+    def test_tokenizer_without_vocabulary_is_an_error(self, folder: Path) -> None:
+        """transformers would load it and take every word for an unknown one."""
+        (folder / "tokenizer" / "tokenizer.json").unlink()
+        with pytest.raises(ModelError, match=r"incomplete: .*tokenizer/spiece.model is missing"):
+            checkpoint.check_files(find_model(str(folder)))
+
+    @pytest.mark.parametrize("name", ["../vae/diffusion_pytorch_model.safetensors", "/etc/hostname"])
+    def test_shard_outside_the_folder_is_an_error(self, folder: Path, name: str) -> None:
+        index = folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": {"a": name}}))
+        with pytest.raises(ModelError, match="names a file outside its folder"):
+            checkpoint.check_files(find_model(str(folder)))
+
+    @pytest.mark.parametrize("content", [{}, {"weight_map": ["a"]}, {"weight_map": {"a": 1}}])
+    def test_invalid_index_is_an_error(self, folder: Path, content: object) -> None:
+        index = folder / "vae" / "diffusion_pytorch_model.safetensors.index.json"
+        index.write_text(json.dumps(content))
+        with pytest.raises(ModelError, match="it has no valid `weight_map`"):
+            checkpoint.check_files(find_model(str(folder)))
+
     def test_missing_shard_is_an_error(self, folder: Path) -> None:
         weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
         index = {"weight_map": {"a": weights.name, "b": "diffusion_pytorch_model-00002-of-00002.safetensors"}}

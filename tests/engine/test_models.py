@@ -197,6 +197,21 @@ def test_a_sentencepiece_tokenizer_is_loaded(folder: Path, load: Callable[[Path]
     assert tokens[-1] == tokenizer.eos_token_id == 1
 
 
+def test_a_truncated_tokenizer_is_refused(folder: Path, load: Callable[[Path], Model]) -> None:
+    file = folder / "tokenizer" / "tokenizer.json"
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(ModelError, match=r"tokenizer in .* damaged or cut short: download them again"):
+        load(folder)
+
+
+def test_a_truncated_sentencepiece_tokenizer_is_refused(folder: Path, load: Callable[[Path], Model]) -> None:
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer"}))
+    (folder / "tokenizer" / "spiece.model").write_bytes(b"\n\x0e\n\x05<pad>\x15")
+    with pytest.raises(ModelError, match=r"tokenizer in .* damaged or cut short: download them again"):
+        load(folder)
+
+
 def test_an_unknown_model_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model 'sora'. Choose one of demo, ltxv-13b-0.9.7-dev"):
         load_model("sora", None, tmp_path)

@@ -1,5 +1,6 @@
 """Compares the reading of Lightricks' layout with diffusers'."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from diffusers.loaders.single_file_utils import (
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from keyreel.checkpoints.catalogue import find_model
+from keyreel.checkpoints.checkpoint import check_files
 from keyreel.engine.single_file import build, load_single_file, transformer_weights, vae_config, vae_weights
 from keyreel.errors import ModelError
 from tests.tiny_checkpoints import (
@@ -124,6 +127,40 @@ def test_weights_are_mapped_from_the_file(original: Path) -> None:
         assert not any(weight.requires_grad for weight in module.parameters())
     maps = Path("/proc/self/maps").read_text()
     assert str(original) in maps
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("transformer", "timestep_scale_multiplier", 1),
+        ("transformer", "positional_embedding_max_pos", [60, 2048, 2048]),
+        ("transformer", "positional_embedding_theta", 1000.0),
+        ("transformer", "causal_temporal_positioning", False),
+        ("transformer", "standardization_norm", "layer_norm"),
+        ("vae", "spatial_padding_mode", "reflect"),
+        ("vae", "norm_layer", "group_norm"),
+        ("vae", "latent_log_var", "per_channel"),
+        ("scheduler", "sampler", "Uniform"),
+    ],
+)
+def test_a_file_that_asks_for_another_computation_is_refused(
+    original: Path, tmp_path: Path, part: str, name: str, value: object
+) -> None:
+    with safe_open(original, framework="pt") as file:
+        config = json.loads(file.metadata()["config"])
+    config[part][name] = value
+    save_file(load_file(original), tmp_path / "other.safetensors", metadata={"config": json.dumps(config)})
+    with pytest.raises(ModelError, match=f"sets `{part}.{name}` to"):
+        load_single_file(tmp_path / "other.safetensors")
+
+
+def test_statistics_that_are_not_used_may_have_any_type(original: Path) -> None:
+    def add(weights: Weights) -> None:
+        weights["vae.per_channel_statistics.channel"] = torch.arange(4)
+
+    path = rewritten(original, original.with_name("indexed.safetensors"), add)
+    check_files(find_model(str(path)))
+    load_single_file(path)
 
 
 @pytest.mark.parametrize(

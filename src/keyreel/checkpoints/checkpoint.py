@@ -27,6 +27,11 @@ BLOCK = re.compile(r"(?:^|\.)(?:transformer_blocks|encoder\.block)\.(\d+)\.")
 TOKEN_PROJECTION = re.compile(r"(?:^|\.)(?:proj_in|patchify_proj)\.weight$")
 PIXEL_PROJECTION = re.compile(r"(?:^|\.)decoder\.conv_out\.conv\.weight$")
 WEIGHT_TYPES = {"F32", "F16", "BF16"}
+STATISTICS = "per_channel_statistics."
+USED_STATISTICS = {"mean-of-means", "std-of-means"}
+"""Lightricks' files hold more statistics of the latents, some of them no floats. They serve no computation."""
+VOCABULARIES = ("tokenizer.json", "spiece.model")
+"""Files of which a tokenizer needs one. Without any, transformers takes every word for an unknown one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,17 +199,27 @@ def part_files(folder: Path) -> dict[str, Path]:
     index = folder / f"{stem}.safetensors.index.json"
     names = [f"{stem}.safetensors"]
     if index.is_file():
-        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        names = _shards(index)
     return {f"{folder.name}/{name}": folder / name for name in ["config.json", *names]}
 
 
-def tokenizer_files(folder: Path) -> dict[str, Path]:
-    """Returns the files of a tokenizer.
+def _shards(index: Path) -> list[str]:
+    """Returns the names of a part's weight files. Raises ModelError for names outside the part's folder."""
+    shards = _read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise ModelError(f"Cannot read {index}: it has no valid `weight_map`.")
+    names = sorted(set(shards.values()))
+    if outside := [name for name in names if Path(name).name != name]:
+        raise ModelError(f"{index} names a file outside its folder: {outside[0]}.")
+    return names
 
-    For an empty folder, returns the file that every tokenizer has, so that it is reported as missing.
-    """
-    paths = sorted(path for path in folder.glob("[!.]*") if path.is_file())
-    return {f"tokenizer/{path.name}": path for path in paths or [folder / "tokenizer_config.json"]}
+
+def tokenizer_files(folder: Path) -> dict[str, Path]:
+    """Returns the files of a tokenizer, also those that it needs and that are missing."""
+    names = {path.name for path in folder.glob("[!.]*") if path.is_file()} | {"tokenizer_config.json"}
+    if names.isdisjoint(VOCABULARIES):
+        names.add("spiece.model")
+    return {f"tokenizer/{name}": folder / name for name in sorted(names)}
 
 
 def _count_halvings(config: dict[str, Any]) -> tuple[int, int]:
@@ -243,7 +258,7 @@ def _tensor_shapes(path: Path) -> Iterator[tuple[str, list[int]]]:
 def _check_types(path: Path) -> None:
     try:
         with safe_open(path, framework="numpy") as file:
-            types = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+            types = {file.get_slice(key).get_dtype() for key in file.keys() if _is_used(key)}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
     if any(kind.startswith("F8") for kind in types):
@@ -253,6 +268,11 @@ def _check_types(path: Path) -> None:
         )
     if unsupported := types - WEIGHT_TYPES:
         raise ModelError(f"{path} holds {', '.join(sorted(unsupported))} weights. Keyreel reads F32, F16 and BF16.")
+
+
+def _is_used(key: str) -> bool:
+    _, is_statistic, name = key.partition(f"vae.{STATISTICS}")
+    return not is_statistic or name in USED_STATISTICS
 
 
 def _damaged(path: Path, error: Exception) -> ModelError:

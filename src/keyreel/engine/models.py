@@ -160,5 +160,7 @@ def _load_tokenizer(found: Checkpoint) -> PreTrainedTokenizerBase:
     folder = (found.text or Path()) / "tokenizer"
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"Cannot load {folder}: {error}") from error
+    except Exception as error:  # transformers, tokenizers and sentencepiece each raise their own, some of them bare
+        raise ModelError(
+            f"Cannot load the tokenizer in {folder}. Its files are damaged or cut short: download them again. ({error})"
+        ) from error

@@ -13,13 +13,12 @@ import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from torch import nn
 
-from keyreel.checkpoints.checkpoint import single_file_config
+from keyreel.checkpoints.checkpoint import STATISTICS, single_file_config
 from keyreel.engine.weights import fill, first_keys, mapped
 from keyreel.errors import ModelError
 
 TRANSFORMER_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "vae."
-STATISTICS = "per_channel_statistics."
 DOWN_BLOCK = re.compile(r"encoder\.down_blocks\.(\d+)\.")
 
 TRANSFORMER_OPTIONS = (
@@ -48,12 +47,33 @@ DOWNSAMPLING = {
     "compress_all_res": "spatiotemporal",
 }
 
+FIXED: Mapping[str, Mapping[str, Any]] = {
+    "transformer": {
+        "causal_temporal_positioning": True,
+        "positional_embedding_max_pos": [20, 2048, 2048],
+        "positional_embedding_theta": 10_000,
+        "positional_embedding_type": "rope",
+        "qk_norm": "rms_norm",
+        "standardization_norm": "rms_norm",
+        "timestep_scale_multiplier": 1000,
+    },
+    "vae": {
+        "latent_log_var": "uniform",
+        "norm_layer": "pixel_norm",
+        "scaling_factor": 1,
+        "spatial_padding_mode": "zeros",
+    },
+    "scheduler": {"_class_name": "RectifiedFlowScheduler", "sampler": "LinearQuadratic", "shifting": None},
+}
+"""Lightricks' options that LTX-Video 0.9.5 to 0.9.8 share, and that the engine has no other way to run."""
+
 Block = tuple[str, Mapping[str, Any]]
 
 
 def load_single_file(path: Path) -> tuple[nn.Module, nn.Module]:
     """Loads transformer and autoencoder, on the CPU. Raises ModelError, which names missing or unknown weights."""
     config = single_file_config(path)
+    check_fixed(config)
     try:
         transformer, vae = build(config)
     except (KeyError, TypeError, ValueError) as error:
@@ -72,6 +92,17 @@ def build(config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
         transformer = LTXVideoTransformer3DModel.from_config(transformer_config(config["transformer"]))
         vae = AutoencoderKLLTXVideo.from_config(vae_config(config["vae"]))
     return transformer, vae
+
+
+def check_fixed(config: Mapping[str, Any]) -> None:
+    """Raises ModelError if the file asks for another computation than the engine's."""
+    for part, options in FIXED.items():
+        given = config.get(part, {})
+        for name, value in options.items():
+            if name in given and given[name] != value:
+                raise ModelError(
+                    f"This file sets `{part}.{name}` to {given[name]!r}. Keyreel runs only models with {value!r}."
+                )
 
 
 def transformer_config(original: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +156,7 @@ def vae_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     statistics = _take(taken, STATISTICS)
     middle = max((int(found[1]) for key in taken if (found := DOWN_BLOCK.match(key))), default=0)
     named = {_vae_name(key, middle): tensor for key, tensor in taken.items()}
-    # The other statistics serve no computation.
+    # No computation needs the others.
     for name, original in (("latents_mean", "mean-of-means"), ("latents_std", "std-of-means")):
         if original in statistics:
             named[name] = statistics[original]
