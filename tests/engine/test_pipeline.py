@@ -201,6 +201,13 @@ def test_each_step_makes_only_the_predictions_that_it_needs(full_model: Model) -
     assert predictions(full_model, custom) == {"denoise": [1] * 2, "refine": [1] * 4}
 
 
+def test_passes_longer_than_a_distilled_model_allows_are_cut_and_reported(full_model: Model) -> None:
+    job = replace(job_with("distilled-multiscale"), passes=TwoPasses(first=12, skip_final=2, second=9, skip_initial=5))
+    assert predictions(full_model, job) == {"denoise": [1] * 7, "refine": [1] * 4}
+    notices = [event.message for event in run(full_model, job) if isinstance(event, Notice)]
+    assert notices == ["The model is distilled to 8 noise levels, so no pass takes more than that many steps."]
+
+
 def test_the_negative_prompt_is_not_read_without_guidance(full_model: Model) -> None:
     long = replace(job_with("distilled"), negative_prompt="red " * 300)
     assert not [event for event in run(full_model, long) if isinstance(event, Notice)]

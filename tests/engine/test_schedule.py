@@ -2,8 +2,8 @@ import pytest
 import torch
 from diffusers.pipelines.ltx.pipeline_ltx_condition import linear_quadratic_schedule
 
-from keyreel.engine.schedule import guidance_at, guidance_per_step, linear_quadratic, noise_levels
-from keyreel.video.recipes import Guidance, Pass, recipe_of
+from keyreel.engine.schedule import guidance_at, guidance_per_step, linear_quadratic, noise_levels, trained_levels
+from keyreel.video.recipes import Guidance, Pass, RecipeName, TwoPasses, recipe_of
 
 NONE = ((0.0, Guidance()),)
 
@@ -48,6 +48,24 @@ def test_guidance_of_other_numbers_of_steps_follows_the_noise_level() -> None:
     scales = [(sigma, guidance_at(first, sigma).scale) for sigma in noise_levels(first)[:-1]]
     assert scales[0] == (1.0, 1.0)
     assert [scale for sigma, scale in scales if 0.985 <= sigma < 0.9933] == [8.0, 8.0]
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+@pytest.mark.parametrize("name", ["distilled", "distilled-multiscale"])
+def test_a_distilled_model_sees_only_noise_levels_of_its_training(name: RecipeName, steps: int) -> None:
+    trained = linear_quadratic(8)
+    for run in recipe_of(name, steps, 3.0, distilled=True).passes:
+        levels = noise_levels(run)
+        assert set(levels) <= set(trained)
+        assert list(levels) == sorted(set(levels), reverse=True)
+    assert trained_levels(8) == trained[:-1]
+    assert trained_levels(4) == pytest.approx((1, 0.9875, 0.975, 0.725))
+
+
+def test_passes_of_a_distilled_model_have_no_more_steps_than_its_training() -> None:
+    first, second = recipe_of("multiscale", 8, 3.0, distilled=True, passes=TwoPasses(12, 2, 12, 6)).passes
+    assert noise_levels(first) == (*linear_quadratic(8)[:7], 0.0)
+    assert noise_levels(second) == linear_quadratic(8)[4:]
 
 
 def test_distilled_recipes_have_the_noise_levels_of_the_training() -> None:

@@ -97,7 +97,7 @@ def test_steps_of_two_passes_are_those_of_lightricks_by_default(
     name: RecipeName, distilled: bool, steps: int, defaults: TwoPasses
 ) -> None:
     assert two_passes(name, distilled, steps, None) == defaults
-    requested = TwoPasses(first=10, skip_final=2, second=12, skip_initial=0)
+    requested = TwoPasses(first=7, skip_final=2, second=8, skip_initial=0)
     assert two_passes(name, distilled, steps, requested) == requested
 
 

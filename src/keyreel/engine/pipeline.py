@@ -33,7 +33,7 @@ from keyreel.errors import RequestError
 from keyreel.video.canvas import Size, drawn_frames, drawn_size, latent_shape, margins, pass_sizes
 from keyreel.video.events import Checkpoint, Event, Frames, Notice, Preview, Stage, StageName, Step
 from keyreel.video.job import Job
-from keyreel.video.recipes import DISTILLED, Pass, Recipe, recipe_of
+from keyreel.video.recipes import DISTILLED, DISTILLED_STEPS, Pass, Recipe, recipe_of
 
 FRAMES_PER_EVENT = 8
 PASSES: tuple[StageName, ...] = ("denoise", "refine")
@@ -63,6 +63,7 @@ def run(model: Model, job: Job, resume: Checkpoint | None = None) -> Generator[E
     Closing the iterator stops it after any event. It always leaves the model as it was.
     """
     recipe = _recipe(model, job)
+    yield from _pass_notices(job, recipe)
     adapters = read_adapters(model, job)
     texts = [model.prompts.encode(prompt) for prompt in _prompts(job, recipe)]
     yield from _truncation_notices(texts)
@@ -112,6 +113,15 @@ def _prompts(job: Job, recipe: Recipe) -> tuple[str, ...]:
     """Returns the prompts to encode. The negative prompt is left out when no step uses it."""
     is_guided = any(guidance.scale > 1 for one_pass in recipe.passes for _, guidance in one_pass.guidance)
     return (job.prompt, job.negative_prompt) if is_guided else (job.prompt,)
+
+
+def _pass_notices(job: Job, recipe: Recipe) -> Iterator[Notice]:
+    """Says so when a distilled model takes fewer steps than the passes that the client asked for."""
+    asked = max(job.passes.first, job.passes.second) if job.passes else 0
+    if asked > max(one_pass.steps for one_pass in recipe.passes):
+        yield Notice(
+            f"The model is distilled to {DISTILLED_STEPS} noise levels, so no pass takes more than that many steps."
+        )
 
 
 def _truncation_notices(texts: Sequence[Text]) -> Iterator[Notice]:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from keyreel.video.recipes import Guidance, Pass
+from keyreel.video.recipes import DISTILLED_STEPS, Guidance, Pass
 
 THRESHOLD = 0.025
 """How far sigma falls in the linear half of the schedule."""
@@ -27,9 +27,18 @@ def linear_quadratic(steps: int) -> tuple[float, ...]:
     return (*head, *tail, 0.0)
 
 
+def trained_levels(steps: int) -> tuple[float, ...]:
+    """Returns `steps` of the noise levels for which distilled models are trained, from 1 down, evenly chosen.
+
+    Lightricks' code refuses other levels (`allowed_inference_steps` in the files of its distilled models).
+    """
+    levels = linear_quadratic(DISTILLED_STEPS)
+    return tuple(levels[index * DISTILLED_STEPS // steps] for index in range(steps))
+
+
 def noise_levels(run: Pass) -> tuple[float, ...]:
     """Returns the noise levels of a pass, one more than it has steps. The last step always ends at 0."""
-    levels = linear_quadratic(run.steps)[:-1]
+    levels = trained_levels(run.steps) if run.distilled else linear_quadratic(run.steps)[:-1]
     return (*levels[run.skip_initial : run.steps - run.skip_final], 0.0)
 
 

@@ -20,6 +20,7 @@ StgMode = Literal["attention_values", "attention_skip", "transformer_block"]
 `residual`, has no effect on a video model and is left out."""
 
 DISTILLED_STEPS = 8
+"""Noise levels for which Lightricks' distilled models are trained. A pass has no other ones, and so no more steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,16 @@ its own, or else the last."""
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One denoising pass over a schedule of `steps` steps. It skips some steps at the start and at the end."""
+    """One denoising pass over a schedule of `steps` steps. It skips some steps at the start and at the end.
+
+    distilled: the schedule has only noise levels for which distilled models are trained.
+    """
 
     steps: int
     guidance: Schedule
     skip_initial: int = 0
     skip_final: int = 0
+    distilled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,17 @@ class TwoPasses:
             skip_final=scale_skipped(self.skip_final, self.first, steps),
             second=steps,
             skip_initial=scale_skipped(self.skip_initial, self.second, steps),
+        )
+
+    def limited(self, steps: int) -> Self:
+        """Returns passes of at most `steps` steps each. A shorter pass skips the same proportion."""
+        first, second = min(self.first, steps), min(self.second, steps)
+        return replace(
+            self,
+            first=first,
+            skip_final=scale_skipped(self.skip_final, self.first, first),
+            second=second,
+            skip_initial=scale_skipped(self.skip_initial, self.second, second),
         )
 
 
@@ -164,11 +180,12 @@ def recipe_of(
         case "stg":
             return Recipe((Pass(steps, _constant(Guidance(3.0, 1.0, 0.7, (19,)))),))
         case "distilled":
-            return Recipe((Pass(distilled_steps, _constant(Guidance())),))
+            return Recipe((Pass(distilled_steps, _constant(Guidance()), distilled=True),))
         case "multiscale" if not distilled:
             return _multiscale(passes or DEFAULT_PASSES.scaled(steps))
         case "multiscale" | "distilled-multiscale":
-            return _multiscale_distilled(passes or DISTILLED_PASSES.scaled(distilled_steps))
+            wanted = passes or DISTILLED_PASSES.scaled(distilled_steps)
+            return _multiscale_distilled(wanted.limited(DISTILLED_STEPS))
 
 
 def scale_skipped(skipped: int, of: int, steps: int) -> int:
@@ -189,7 +206,8 @@ def _multiscale(passes: TwoPasses) -> Recipe:
 
 
 def _multiscale_distilled(passes: TwoPasses) -> Recipe:
-    return Recipe(_two(passes, _constant(Guidance()), _constant(Guidance())))
+    first, second = _two(passes, _constant(Guidance()), _constant(Guidance()))
+    return Recipe((replace(first, distilled=True), replace(second, distilled=True)))
 
 
 def _two(passes: TwoPasses, first: Schedule, second: Schedule) -> tuple[Pass, Pass]:
