@@ -1,5 +1,6 @@
 """The tables of docs/models.md agree with the memory plans, the schedule and the catalogue."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,21 @@ def cell(parameters: Parameters, weight: int, free: int, work: Workload = REFERE
     )
     layout = "all stays" if not streams else f"streams {', '.join(streams)}"
     return f"{layout} ({memory.needed(plan, size, work) / GIB:.0f} GiB)"
+
+
+def test_table_of_published_settings() -> None:
+    for card in CATALOGUE.values():
+        if card.repo:
+            settings, version = card.published, re.search(r"upscaler-([\d.]+\d)", card.upsampler or "")
+            cells = (
+                f"`{card.name}`",
+                f"`{settings.recipe}`",
+                str(settings.steps),
+                "yes" if settings.stochastic_sampling else "no",
+                f"{settings.tone_map:g}",
+                version[1] if version else "",
+            )
+            assert "| " + " | ".join(cells).rstrip() + " |" in DOCS, cells
 
 
 def test_table_of_plans() -> None:

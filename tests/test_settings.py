@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from keyreel.settings import Settings
 from keyreel.video.job import Sampling
-from keyreel.video.recipes import RecipeSettings
+from keyreel.video.recipes import Published, RecipeSettings
 
 
 def test_environment_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +33,13 @@ def test_secrets_are_not_printed() -> None:
 
 def test_defaults_of_sampling_are_those_of_the_engine() -> None:
     assert Settings().sampling("single") == Sampling()
+
+
+def test_what_the_operator_leaves_open_is_as_the_makers_published_it() -> None:
+    published = Published("distilled", 8, stochastic_sampling=True, tone_map=0.6)
+    assert Settings().sampling("distilled", published) == Sampling("distilled", stochastic_sampling=True, tone_map=0.6)
+    own = Settings(stochastic_sampling=False, tone_map=0.0)
+    assert own.sampling("distilled", published) == Sampling("distilled")
 
 
 def test_settings_apply_to_sampling_by_name() -> None:

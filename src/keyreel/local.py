@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from keyreel.checkpoints import catalogue
 from keyreel.checkpoints.auxiliary import expected_capabilities
 from keyreel.errors import Loc, ModelError
-from keyreel.fal.schema import File, Output, Request, parse_request
+from keyreel.fal.schema import File, Output, Request, parse_request, with_published_steps
 from keyreel.guard import Guard, condition_locs
 from keyreel.inputs.decode import decode
 from keyreel.inputs.fetch import Fetcher
@@ -97,9 +97,10 @@ def stream(
     yield Stage("inputs")
     grid, capabilities = _model_facts(model, settings)
     recipe = choose_recipe(parsed.recipe, capabilities, settings.recipe)
+    parsed = with_published_steps(parsed, settings.recipe, capabilities.published)
     limits = Limits.from_settings(settings)
     files = _wait_for(_fetch(parsed, Path(base), limits, settings))
-    prepared = _wait_for(decode(parsed, files, grid, limits, settings.sampling(recipe)))
+    prepared = _wait_for(decode(parsed, files, grid, limits, settings.sampling(recipe, capabilities.published)))
     guard = _guard(GuardPlan.from_settings(settings, expander, _video_device(model, device)), model)
     plan = guard.plan.needed_for(parsed)
     if parsed.enable_safety_checker and not plan.pictures:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from keyreel.video.job import Sampling
-from keyreel.video.recipes import RecipeName, RecipeSettings, StgMode
+from keyreel.video.recipes import UNPUBLISHED, Published, RecipeChoice, RecipeName, RecipeSettings, StgMode
 
 MIB = 1024 * 1024
 DAY = 86_400.0
@@ -103,10 +103,10 @@ class Settings(BaseSettings):
     )
 
     # How the model is sampled. Part of what makes two videos equal, so part of the file's metadata.
-    recipe: RecipeName | None = Field(
+    recipe: RecipeChoice | None = Field(
         default=None,
         description="Recipe of requests that name none. Without it, `distilled` with a distilled model and "
-        "`single` with any other.",
+        "`single` with any other. `published` is the one that the model's makers use, with their steps.",
     )
     guidance_scale: float = Field(
         default=3.0, ge=1, description="Scale of classifier-free guidance in the recipe `single`. 1 switches it off."
@@ -117,8 +117,9 @@ class Settings(BaseSettings):
         "self-attention by the values, `attention_skip` leaves the self-attention out, `transformer_block` leaves the "
         "whole block out.",
     )
-    stochastic_sampling: bool = Field(
-        default=False, description="Replace the remaining noise by fresh noise in every step."
+    stochastic_sampling: bool | None = Field(
+        default=None,
+        description="Replace the remaining noise by fresh noise in every step. Without it, as the model's makers do.",
     )
     adain: float = Field(
         default=1.0,
@@ -126,12 +127,12 @@ class Settings(BaseSettings):
         le=1,
         description="How closely the second of two passes keeps the first pass's colours. 0: not at all.",
     )
-    tone_map: float = Field(
-        default=0.0,
+    tone_map: float | None = Field(
+        default=None,
         ge=0,
         le=1,
-        description="How strongly extreme latents are compressed before they are decoded. 0: not at all. A "
-        "request can set its own value.",
+        description="How strongly extreme latents are compressed before they are decoded. 0: not at all. Without it, "
+        "as the model's makers do. A request can set its own value.",
     )
     condition_noise_scale: float = Field(
         default=0.15,
@@ -223,6 +224,8 @@ class Settings(BaseSettings):
     def recipe_settings(self) -> RecipeSettings:
         return RecipeSettings(self.recipe, self.upsampler, self.distilled_lora)
 
-    def sampling(self, recipe: RecipeName) -> Sampling:
-        """How the model runs `recipe` here, by the settings of the same names."""
-        return Sampling(recipe, **{name: getattr(self, name) for name in Sampling.__slots__ if name != "recipe"})
+    def sampling(self, recipe: RecipeName, published: Published = UNPUBLISHED) -> Sampling:
+        """How a model runs `recipe` here, by the settings of the same names, or else as its makers published it."""
+        values = {name: getattr(self, name) for name in Sampling.__slots__ if name != "recipe"}
+        own = {name: getattr(published, name) for name, value in values.items() if value is None}
+        return Sampling(recipe, **values | own)

@@ -3,15 +3,18 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from keyreel.checkpoints import catalogue
-from keyreel.checkpoints.catalogue import CATALOGUE
+from keyreel.checkpoints.catalogue import CATALOGUE, LTXV_GRID, card_of
+from keyreel.checkpoints.checkpoint import Checkpoint
 from keyreel.checkpoints.hub import SHA256
 from keyreel.errors import ModelError
 from keyreel.video.canvas import Grid
+from keyreel.video.recipes import Published
 from tests.tiny_checkpoints import single_file, tiny_checkpoint
 
 
@@ -111,6 +114,38 @@ def test_model_cards_are_complete() -> None:
         assert card.repo is None or (card.parameters and card.size)
         assert card.sha256 is None or (card.file and SHA256.fullmatch(card.sha256))
         assert card.file is None or card.file.endswith(".safetensors")
+
+
+def test_models_run_as_lightricks_publishes_them() -> None:
+    """The values are those of the `configs/*.yaml` in github.com/Lightricks/LTX-Video."""
+    published = {name: card.published for name, card in CATALOGUE.items() if card.repo}
+    dev, distilled = Published("multiscale", 30), Published("multiscale", 8)
+    assert published == {
+        "ltxv-13b-0.9.7-dev": dev,
+        "ltxv-13b-0.9.7-distilled": distilled,
+        "ltxv-13b-0.9.8-dev": dev,
+        "ltxv-13b-0.9.8-distilled": replace(distilled, tone_map=0.6),
+        "ltxv-2b-0.9.6-dev": Published("stg", 40),
+        "ltxv-2b-0.9.6-distilled": Published("distilled", 8, stochastic_sampling=True),
+        "ltxv-2b-0.9.8-distilled": distilled,
+    }
+    upsamplers = {name: (card.upsampler or "")[-17:] for name, card in CATALOGUE.items() if "0.9.8" in name}
+    assert set(upsamplers.values()) == {"0.9.8.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("name", "card"),
+    [
+        ("ltxv-2b-0.9.6-distilled", "ltxv-2b-0.9.6-distilled"),
+        ("ltxv-2b-0.9.6-distilled-04-25.safetensors", "ltxv-2b-0.9.6-distilled"),
+        ("Lightricks/LTX-Video-0.9.7-dev", "ltxv-13b-0.9.7-dev"),
+        ("Lightricks/LTX-Video", None),
+        ("mine.safetensors", None),
+    ],
+)
+def test_a_model_of_the_catalogue_is_known_by_its_file_and_its_repository(name: str, card: str | None) -> None:
+    found = card_of(Checkpoint(name, "single-file", LTXV_GRID, None, None))
+    assert found == (CATALOGUE[card] if card else None)
 
 
 def test_names_of_the_catalogue() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from keyreel.errors import RequestError
 from keyreel.fal.endpoints import ENDPOINTS, Endpoint
-from keyreel.fal.schema import NEGATIVE_PROMPT, Request, parse_request
+from keyreel.fal.schema import NEGATIVE_PROMPT, Request, parse_request, with_published_steps
+from keyreel.video.recipes import Published, RecipeChoice
 
 
 def problems(**fields: Any) -> list[tuple[tuple[str | int, ...], str]]:
@@ -50,6 +51,17 @@ def test_newer_field_names_are_accepted() -> None:
         {"prompt": "x", "num_inference_steps": 7, "frames_per_second": 12, "enable_prompt_expansion": True}
     )
     assert (request.number_of_steps, request.frame_rate, request.expand_prompt) == (7, 12, True)
+
+
+@pytest.mark.parametrize("endpoint", ["fal-ai/ltx-video-lora", "fal-ai/ltx-video-lora/multiconditioning"])
+def test_published_has_the_steps_of_the_makers_unless_the_request_names_its_own(endpoint: str) -> None:
+    def steps(setting: RecipeChoice | None = None, **fields: Any) -> int:
+        request = ENDPOINTS[endpoint].read({"prompt": "x"} | fields)
+        return with_published_steps(request, setting, Published("stg", 40)).number_of_steps
+
+    assert steps(recipe="published") == steps("published") == 40
+    assert steps(recipe="published", number_of_steps=30) == steps("published", num_inference_steps=30) == 30
+    assert steps() == steps("published", recipe="stg") == 30
 
 
 def test_null_stands_for_an_absent_field() -> None:

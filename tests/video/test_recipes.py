@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from keyreel.errors import ModelError, RequestError
@@ -6,6 +8,7 @@ from keyreel.video.recipes import (
     DISTILLED_PASSES,
     TWO_PASSES,
     Capabilities,
+    Published,
     RecipeName,
     TwoPasses,
     choose_recipe,
@@ -73,6 +76,14 @@ def test_used_by_returns_the_hashes_of_the_weights_that_a_recipe_uses() -> None:
     assert FULL.used_by("distilled") == {"distilled_lora": "b" * 64}
     assert FULL.used_by("distilled-multiscale") == FULL.used_by("multiscale") | FULL.used_by("distilled")
     assert DISTILLED.used_by("distilled") == {}
+
+
+def test_published_is_the_recipe_of_the_models_makers() -> None:
+    model = Capabilities(upsampler="abc", published=Published("multiscale", 30))
+    assert choose_recipe("published", model, None) == choose_recipe(None, model, "published") == "multiscale"
+    assert choose_recipe(None, model, None) == "single"
+    with pytest.raises(RequestError, match="needs a latent upsampler"):
+        choose_recipe("published", replace(model, upsampler=None), None)
 
 
 @pytest.mark.parametrize("distilled", [False, True])

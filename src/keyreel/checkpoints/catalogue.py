@@ -20,6 +20,7 @@ from keyreel.checkpoints.checkpoint import (
 from keyreel.checkpoints.hub import HubFiles
 from keyreel.errors import ModelError
 from keyreel.video.canvas import Grid
+from keyreel.video.recipes import UNPUBLISHED, Published
 
 WEIGHT_PATTERNS = (
     "model_index.json",
@@ -43,7 +44,8 @@ class ModelCard:
     repo: its repository on the hub. A model without one ships with Keyreel.
     file: the single file in that repository. Without one, the repository is in diffusers' layout.
     sha256: the published hash of that file. size: bytes to download without the text encoder.
-    upsampler: the repository of its latent upsampler, for the recipe `multiscale`.
+    upsampler: the repository or file of its latent upsampler, for the recipe `multiscale`.
+    published: how Lightricks runs it (`configs/*.yaml` of github.com/Lightricks/LTX-Video).
     """
 
     name: str
@@ -55,6 +57,7 @@ class ModelCard:
     parameters: Parameters | None = None
     size: int = 0
     upsampler: str | None = None
+    published: Published = UNPUBLISHED
 
 
 DEMO = Path(__file__).parent.parent / "demo"
@@ -64,7 +67,8 @@ TEXT = HubFiles(LTXV_13B, TEXT_PATTERNS)
 """The text encoder that all versions of LTX-Video share."""
 TEXT_SIZE = 19_050_000_000
 """Bytes of the text encoder's files."""
-UPSAMPLER = "Lightricks/ltxv-spatial-upscaler-0.9.7"
+UPSAMPLER_097 = "Lightricks/ltxv-spatial-upscaler-0.9.7"
+UPSAMPLER_098 = f"{LTXV}/ltxv-spatial-upscaler-0.9.8.safetensors"
 LICENCE = "LTX-Video Open Weights License 0.X"
 
 # tests/engine/test_full_size.py counts these on the models without weights.
@@ -74,12 +78,26 @@ SIZE_13B = Parameters(Stack(13_042_569_344, blocks=48, block=268_529_664), VAE, 
 SIZE_2B = Parameters(Stack(1_923_385_472, blocks=28, block=67_155_968), VAE, T5, width=2048, detail=8)
 
 
-def _card_13b(name: str, summary: str, repo: str, file: str | None = None, sha256: str | None = None) -> ModelCard:
-    return ModelCard(name, summary, LICENCE, repo, file, sha256, SIZE_13B, 28_600_000_000, UPSAMPLER)
+TWO_PASSES = Published("multiscale", 30)
+DISTILLED = Published("multiscale", 8)
 
 
-def _card_2b(name: str, summary: str, file: str, sha256: str | None = None, upsampler: str | None = None) -> ModelCard:
-    return ModelCard(name, summary, LICENCE, LTXV, file, sha256, SIZE_2B, 6_340_000_000, upsampler)
+def _card_13b(
+    name: str,
+    summary: str,
+    repo: str,
+    file: str | None = None,
+    sha256: str | None = None,
+    upsampler: str = UPSAMPLER_097,
+    published: Published = TWO_PASSES,
+) -> ModelCard:
+    return ModelCard(name, summary, LICENCE, repo, file, sha256, SIZE_13B, 28_600_000_000, upsampler, published)
+
+
+def _card_2b(
+    name: str, summary: str, file: str, published: Published, sha256: str | None = None, upsampler: str | None = None
+) -> ModelCard:
+    return ModelCard(name, summary, LICENCE, LTXV, file, sha256, SIZE_2B, 6_340_000_000, upsampler, published)
 
 
 CATALOGUE = {
@@ -91,13 +109,19 @@ CATALOGUE = {
             licence="Apache-2.0",
         ),
         _card_13b("ltxv-13b-0.9.7-dev", "The model of fal's endpoint.", LTXV_13B),
-        _card_13b("ltxv-13b-0.9.7-distilled", "Eight steps, no guidance.", "Lightricks/LTX-Video-0.9.7-distilled"),
+        _card_13b(
+            "ltxv-13b-0.9.7-distilled",
+            "Eight steps, no guidance.",
+            "Lightricks/LTX-Video-0.9.7-distilled",
+            published=DISTILLED,
+        ),
         _card_13b(
             "ltxv-13b-0.9.8-dev",
             "Published with the same hash as 0.9.7's single file.",
             LTXV,
             "ltxv-13b-0.9.8-dev.safetensors",
             "56b39a874ef9d0c7ad4099954f0ee4fa7e600ce83a24b3736f9e12223e7c71be",
+            UPSAMPLER_098,
         ),
         _card_13b(
             "ltxv-13b-0.9.8-distilled",
@@ -105,22 +129,39 @@ CATALOGUE = {
             LTXV,
             "ltxv-13b-0.9.8-distilled.safetensors",
             "2c5f814744f04d8118e0b5bbfc0742655b51e41a6c090da66fde2936d651a9c9",
+            UPSAMPLER_098,
+            replace(DISTILLED, tone_map=0.6),
         ),
-        _card_2b("ltxv-2b-0.9.6-dev", "Small: a seventh of the computation.", "ltxv-2b-0.9.6-dev-04-25.safetensors"),
+        _card_2b(
+            "ltxv-2b-0.9.6-dev",
+            "Small: a seventh of the computation.",
+            "ltxv-2b-0.9.6-dev-04-25.safetensors",
+            Published("stg", 40),
+        ),
         _card_2b(
             "ltxv-2b-0.9.6-distilled",
             "Small, eight steps, no guidance.",
             "ltxv-2b-0.9.6-distilled-04-25.safetensors",
+            Published("distilled", 8, stochastic_sampling=True),
             "94891bd4bd08de30d484befbfc54fdcffe6d1596a131baad700b9baa5e1de86b",
         ),
         _card_2b(
             "ltxv-2b-0.9.8-distilled",
             "Small, eight steps, no guidance.",
             "ltxv-2b-0.9.8-distilled.safetensors",
-            upsampler=UPSAMPLER,
+            DISTILLED,
+            upsampler=UPSAMPLER_098,
         ),
     )
 }
+
+
+def card_of(checkpoint: Checkpoint) -> ModelCard | None:
+    """Returns the card of a model in the catalogue, also when it was chosen by its file or its repository."""
+    for card in CATALOGUE.values():
+        if checkpoint.name in {card.name, card.file, None if card.file else card.repo}:
+            return card
+    return None
 
 
 def find_model(name: str) -> Checkpoint:

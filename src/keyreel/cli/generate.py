@@ -20,7 +20,7 @@ from keyreel.fal.schema import Output, Request
 from keyreel.local import Done, stream
 from keyreel.media.sheet import contact_sheet
 from keyreel.video.canvas import AspectRatio, Resolution
-from keyreel.video.recipes import RecipeName
+from keyreel.video.recipes import RecipeChoice
 
 REFUSED = 2
 INTERRUPTED = 130
@@ -50,7 +50,7 @@ def generate(
     expand_prompt: Annotated[Flag, flag("expand_prompt")] = None,
     reverse_video: Annotated[Flag, flag("reverse_video")] = None,
     enable_safety_checker: Annotated[Flag, flag("enable_safety_checker")] = None,
-    recipe: Annotated[RecipeName | None, flag("recipe")] = None,
+    recipe: Annotated[RecipeChoice | None, flag("recipe")] = None,
     model: Annotated[str, typer.Option(help="Model: name, folder, .safetensors file or hub repository.")] = "demo",
     device: Annotated[
         str | None, typer.Option(help="Device: cuda, cuda:1, mps or cpu. Default: the fastest.", show_default=False)

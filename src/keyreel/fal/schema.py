@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from keyreel.errors import Loc, Problem, RequestError
 from keyreel.video.canvas import AspectRatio, Resolution
-from keyreel.video.recipes import RecipeName, TwoPasses
+from keyreel.video.recipes import Published, RecipeChoice, TwoPasses
 
 T = TypeVar("T")
 
@@ -149,8 +149,10 @@ class Input(Schema):
     )
     reverse_video: bool = Field(default=False, description="Play the finished video backwards.")
     enable_safety_checker: bool = Field(default=True, description="Check the prompt, the inputs and the video.")
-    recipe: RecipeName | None = Field(
-        default=None, description="How the model is run. If absent, the server's setting applies. Keyreel extension."
+    recipe: RecipeChoice | None = Field(
+        default=None,
+        description="How the model is run. If absent, the server's setting applies. `published`: as the model's makers "
+        "run it, with their number of steps unless the request has its own. Keyreel extension.",
     )
     passes: Passes | None = Field(default=None, description="Steps of a two-pass recipe. Keyreel extension.")
     tone_map: float | None = Field(
@@ -170,7 +172,12 @@ class Input(Schema):
 
     def request(self) -> "Request":
         """Converts the input to that of the multiconditioning endpoint. Raises ValidationError."""
-        return Request(**self.model_dump())
+        return Request(**self.shared_fields())
+
+    def shared_fields(self) -> dict[str, Any]:
+        """Returns the fields of a Request. An absent number of steps stays absent: see `with_published_steps`."""
+        absent = {"number_of_steps"} - self.model_fields_set
+        return self.model_dump(include=set(Request.model_fields) - absent)
 
     @classmethod
     def translate_loc(cls, loc: Loc) -> Loc:
@@ -203,6 +210,13 @@ class Output(Schema):
     prompt: str = Field(description="The prompt that was used.")
     seed: int
     video: File
+
+
+def with_published_steps(request: Request, setting: RecipeChoice | None, published: Published) -> Request:
+    """Returns the request with the steps of the model's makers if it runs as published and names no steps itself."""
+    if (request.recipe or setting) != "published" or "number_of_steps" in request.model_fields_set:
+        return request
+    return request.model_copy(update={"number_of_steps": published.steps})
 
 
 def replace_sources(request: Request, change: Callable[[str], str]) -> Request:

@@ -29,8 +29,7 @@ class ImageInput(Input):
     image_url: str = Field(description="URL or data URI of the picture that the video starts with.")
 
     def request(self) -> Request:
-        shared = self.model_dump(exclude={"image_url"})
-        return Request.model_validate({**shared, "images": [{"image_url": self.image_url}]})
+        return Request.model_validate({**self.shared_fields(), "images": [{"image_url": self.image_url}]})
 
     @classmethod
     def translate_loc(cls, loc: Loc) -> Loc:

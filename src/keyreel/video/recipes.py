@@ -11,6 +11,8 @@ from typing import Literal, Self
 from keyreel.errors import ModelError, RequestError
 
 RecipeName = Literal["single", "stg", "multiscale", "distilled", "distilled-multiscale"]
+RecipeChoice = Literal[RecipeName, "published"]
+"""What requests and operators may choose. `published`: what the model's makers use, with their number of steps."""
 TWO_PASSES: frozenset[RecipeName] = frozenset({"multiscale", "distilled-multiscale"})
 DISTILLED: frozenset[RecipeName] = frozenset({"distilled", "distilled-multiscale"})
 """Recipes for a distilled model, or for another model with the LoRA that distils it."""
@@ -110,7 +112,7 @@ class Recipe:
 class RecipeSettings:
     """The operator's settings for recipes; see the settings of the same names."""
 
-    recipe: RecipeName | None = None
+    recipe: RecipeChoice | None = None
     upsampler: str | None = None
     distilled_lora: str | None = None
 
@@ -119,15 +121,31 @@ RECIPE_DEFAULTS = RecipeSettings()
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """How a model's makers run it: the recipe, its steps, and the settings of the same names."""
+
+    recipe: RecipeName = "single"
+    steps: int = 30
+    stochastic_sampling: bool = False
+    tone_map: float = 0.0
+
+
+UNPUBLISHED = Published()
+"""How a model runs whose makers are unknown."""
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """The properties of a model that decide which recipes it can run.
 
     distilled: trained for few steps without guidance. upsampler, distilled_lora: SHA-256 of these weights, if present.
+    published: how its makers run it.
     """
 
     distilled: bool = False
     upsampler: str | None = None
     distilled_lora: str | None = None
+    published: Published = UNPUBLISHED
 
     def obstacle(self, recipe: RecipeName) -> str | None:
         """Returns why the model cannot run a recipe and what to do about it, or None if it can."""
@@ -149,21 +167,30 @@ class Capabilities:
         return {name: sha256 for name, sha256 in (("upsampler", upsampler), ("distilled_lora", lora)) if sha256}
 
 
-def default_recipe(capabilities: Capabilities, setting: RecipeName | None) -> RecipeName:
+def resolved(choice: RecipeChoice | None, published: Published) -> RecipeName | None:
+    """Returns the recipe that a choice stands for, or None if there is no choice."""
+    return published.recipe if choice == "published" else choice
+
+
+def default_recipe(capabilities: Capabilities, setting: RecipeChoice | None) -> RecipeName:
     """Returns the operator's choice, or else the model's default. Raises ModelError if the model cannot run it."""
-    recipe: RecipeName = setting or ("distilled" if capabilities.distilled else "single")
+    default: RecipeName = "distilled" if capabilities.distilled else "single"
+    recipe = resolved(setting, capabilities.published) or default
     if obstacle := capabilities.obstacle(recipe):
         raise ModelError(obstacle)
     return recipe
 
 
-def choose_recipe(requested: RecipeName | None, capabilities: Capabilities, setting: RecipeName | None) -> RecipeName:
+def choose_recipe(
+    requested: RecipeChoice | None, capabilities: Capabilities, setting: RecipeChoice | None
+) -> RecipeName:
     """Returns the requested recipe, or else the default. Raises RequestError if the model cannot run the request's."""
-    if requested is None:
+    recipe = resolved(requested, capabilities.published)
+    if recipe is None:
         return default_recipe(capabilities, setting)
-    if obstacle := capabilities.obstacle(requested):
+    if obstacle := capabilities.obstacle(recipe):
         raise RequestError.at(("recipe",), obstacle, "feature_not_supported")
-    return requested
+    return recipe
 
 
 def recipe_of(

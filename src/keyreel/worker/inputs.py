@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from keyreel.errors import Loc, RequestError
-from keyreel.fal.schema import SOURCE_FIELDS, Request, replace_sources
+from keyreel.fal.schema import SOURCE_FIELDS, Request, replace_sources, with_published_steps
 from keyreel.files.links import Access, Links, access
 from keyreel.inputs.fetch import Fetcher
 from keyreel.inputs.sources import fetch_inputs
@@ -120,8 +120,9 @@ async def prepare_inputs(
     request: Request, key_id: str, context: WorkerContext, decoder: Decoder, model: Ready, folder: Path
 ) -> Spooled:
     """Fetches, checks and decodes the inputs into `folder`. Raises RequestError or RetryableError."""
-    settings = context.settings
+    settings, published = context.settings, model.capabilities.published
     recipe, limits = choose_recipe(request.recipe, model.capabilities, settings.recipe), Limits.from_settings(settings)
+    request = with_published_steps(request, settings.recipe, published)
     async with RequestFetcher(context, key_id, folder / "inputs") as fetcher:
         files = await fetch_inputs(request, fetcher, limits)
     order = Decode(
@@ -131,7 +132,7 @@ async def prepare_inputs(
         grid=model.grid,
         linears=model.linears if request.loras else {},
         limits=limits,
-        sampling=settings.sampling(recipe),
+        sampling=settings.sampling(recipe, published),
         folder=folder,
     )
     return await decoder.decode(order)
