@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 PYTEST = OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model image bench-server bench-fleet chaos storm clean
+.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model image bench-server bench-fleet chaos storm audit lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +60,12 @@ chaos: $(VENV)/.dev ## Kill processes and fill a disk, 200 times each, and whole
 # Prints its seed: `make storm SEED=7` runs the same plan again.
 storm: $(VENV)/.dev programs ## Run a fleet while its processes and servers fail (minutes)
 	$(BIN)/python -m tests.storm.storm $(if $(SEED),--seed $(SEED))
+
+audit: $(VENV)/.dev ## Look up advisories for the pinned packages, and the licences of the default install
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m supply.audit
+
+lock: $(VENV)/.dev ## Write locks/ from pyproject.toml and constraints.txt
+	$(BIN)/python -m supply.lock
 
 lint: $(VENV)/.dev ## Run ruff: rules and format
 	$(BIN)/ruff check .

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 GITHUB = ROOT / ".github"
 CI = GITHUB / "workflows" / "ci.yml"
 RELEASE = GITHUB / "workflows" / "release.yml"
-WORKFLOWS = (CI, RELEASE)
+AUDIT = GITHUB / "workflows" / "audit.yml"
+WORKFLOWS = (CI, RELEASE, AUDIT)
 FORMS = (GITHUB / "ISSUE_TEMPLATE" / "bug.yml", GITHUB / "ISSUE_TEMPLATE" / "feature.yml")
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", GITHUB / "pull_request_template.md")
 CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.DOTALL | re.MULTILINE)
@@ -75,7 +76,8 @@ def test_workflow_permissions_are_minimal(path: Path) -> None:
     assert {"name", True, "permissions", "concurrency", "jobs"} <= workflow.keys()
     assert workflow["permissions"] == {"contents": "read"}
     granted = {name: job["permissions"] for name, job in jobs(path).items() if "permissions" in job}
-    assert granted == ({"publish": {"id-token": "write"}, "github": {"contents": "write"}} if path == RELEASE else {})
+    publishing = {"publish": {"id-token": "write", "attestations": "write"}, "github": {"contents": "write"}}
+    assert granted == (publishing if path == RELEASE else {})
 
 
 @each_workflow
@@ -96,7 +98,32 @@ def test_actions_are_pinned_by_major_version(path: Path) -> None:
 def test_release_runs_ci_first() -> None:
     assert jobs(RELEASE)["ci"]["uses"] == f"./{CI.relative_to(ROOT)}"
     assert "workflow_call" in load(CI)[True]
-    assert set(jobs(RELEASE)["publish"]["needs"]) == {"check", "ci"}
+    assert jobs(RELEASE)["audit"]["uses"] == f"./{AUDIT.relative_to(ROOT)}"
+    assert "workflow_call" in load(AUDIT)[True]
+    assert set(jobs(RELEASE)["publish"]["needs"]) == {"check", "ci", "audit"}
+
+
+def test_release_attests_what_it_publishes() -> None:
+    """The files' origin and both lists of what they contain are signed before anything is published."""
+    publish = jobs(RELEASE)["publish"]["steps"]
+    actions = [step["uses"].partition("@")[0] for step in publish]
+    attest = ["actions/attest-build-provenance", "actions/attest-sbom", "actions/attest-sbom"]
+    assert actions[-4:] == [*attest, "pypa/gh-action-pypi-publish"]
+    assert {step["with"]["subject-path"] for step in publish[-4:-1]} == {"dist/*", "dist/*.whl"}
+    lists = [step["with"]["sbom-path"] for step in publish[-3:-1]]
+    assert all(path in "\n".join(steps(CI, "run")) for path in lists)
+
+
+def test_dependabot_watches_each_kind_of_package() -> None:
+    updates = load(GITHUB / "dependabot.yml")["updates"]
+    watched = {(each["package-ecosystem"], path) for each in updates for path in folders_of(each)}
+    npm = {("npm", f"/{path.parent.relative_to(ROOT)}") for path in ROOT.glob("*/package-lock.json")}
+    npm |= {("npm", f"/{path.parent.relative_to(ROOT)}") for path in ROOT.glob("clients/*/package-lock.json")}
+    assert watched == npm | {("pip", "/"), ("github-actions", "/"), ("docker", "/deploy")}
+
+
+def folders_of(update: dict[str, Any]) -> list[str]:
+    return [update["directory"]] if "directory" in update else list(update["directories"])
 
 
 def test_ci_runs_on_the_supported_python_versions() -> None:

@@ -69,8 +69,16 @@ def test_versions_are_pinned() -> None:
     assert "--constraint constraints.txt" in "\n".join(stages()["wheel"])
 
 
+@pytest.mark.parametrize(("target", "lock"), [("gateway-packages", "gateway"), ("worker-packages", "engine")])
+def test_hashes_are_checked(target: str, lock: str) -> None:
+    """The lock comes first, so what the wheel needs is installed when the wheel is."""
+    (run,) = [line for line in stages()[target] if line.startswith("RUN") and f"{lock}.txt" in line]
+    assert "--only-binary" not in run  # PIP_ONLY_BINARY says it
+    assert run.index("--require-hashes --requirement /src/locks/") < run.index("/wheels/*.whl")
+
+
 def test_copied_files_exist_and_are_sent_to_the_builder() -> None:
-    for line in stages()["wheel"]:
+    for line in [*stages()["wheel"], *stages()["gateway-packages"]]:
         if line.startswith("COPY") and "--from" not in line:
             for source in line.split()[1:-1]:
                 assert (ROOT / source).exists()
