@@ -5,11 +5,14 @@ from typing import Any
 import pytest
 
 from keyreel.fal.outcomes import CANCELLED, Outcome, Success
+from keyreel.files.links import Links
+from keyreel.server.origins import Origins
 from keyreel.server.views import queue_urls, status_view
 from keyreel.store.records import Level, LogEntry, State, Status
 
 URL = "https://example.com/keyreel"
 ENDPOINT = "fal-ai/ltx-video-lora/multiconditioning"
+ORIGINS = Origins(f"{URL}/queue", Links(URL, b"secret"), URL)
 LINE = LogEntry(number=7, attempt=1, time=1_700_000_000.5, level=Level.WARN, message="The prompt was cut.")
 
 
@@ -37,7 +40,7 @@ def status(state: State, **changes: Any) -> Status:
 def test_urls_name_the_application_without_the_endpoints_path(endpoint: str) -> None:
     application = "/".join(endpoint.split("/")[:2])
     base = f"{URL}/queue/{application}/requests/id-1"
-    assert queue_urls(URL, endpoint, "id-1") == {
+    assert queue_urls(f"{URL}/queue", endpoint, "id-1") == {
         "response_url": base,
         "status_url": f"{base}/status",
         "cancel_url": f"{base}/cancel",
@@ -45,17 +48,17 @@ def test_urls_name_the_application_without_the_endpoints_path(endpoint: str) -> 
 
 
 def test_a_waiting_request_has_a_position_and_no_log() -> None:
-    view = status_view(URL, status(State.IN_QUEUE, position=2), [])
+    view = status_view(ORIGINS, status(State.IN_QUEUE, position=2), [])
     assert view == {
         "status": "IN_QUEUE",
         "request_id": "id-1",
         "queue_position": 2,
-        **queue_urls(URL, ENDPOINT, "id-1"),
+        **queue_urls(f"{URL}/queue", ENDPOINT, "id-1"),
     }
 
 
 def test_a_log_line_has_fals_fields_and_its_time_in_utc() -> None:
-    view = status_view(URL, status(State.IN_PROGRESS, started=101.0), [LINE])
+    view = status_view(ORIGINS, status(State.IN_PROGRESS, started=101.0), [LINE])
     assert view["logs"] == [
         {
             "message": "The prompt was cut.",
@@ -69,8 +72,8 @@ def test_a_log_line_has_fals_fields_and_its_time_in_utc() -> None:
 
 @pytest.mark.parametrize("state", [State.IN_PROGRESS, State.COMPLETED])
 def test_an_unwanted_log_differs_from_an_empty_one(state: State) -> None:
-    assert status_view(URL, status(state), None)["logs"] is None
-    assert status_view(URL, status(state), [])["logs"] == []
+    assert status_view(ORIGINS, status(state), None)["logs"] is None
+    assert status_view(ORIGINS, status(state), [])["logs"] == []
 
 
 @pytest.mark.parametrize(
@@ -83,6 +86,6 @@ def test_an_unwanted_log_differs_from_an_empty_one(state: State) -> None:
 def test_a_completed_request_tells_its_time_and_its_error(
     outcome: Outcome, started: float | None, seconds: float | None, error: dict[str, str]
 ) -> None:
-    view = status_view(URL, status(State.COMPLETED, started=started, finished=102.2346, outcome=outcome), None)
+    view = status_view(ORIGINS, status(State.COMPLETED, started=started, finished=102.2346, outcome=outcome), None)
     assert view["metrics"] == {"inference_time": seconds}
     assert {name: view[name] for name in ("error", "error_type") if name in view} == error

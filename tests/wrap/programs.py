@@ -6,6 +6,8 @@ import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
@@ -33,10 +35,45 @@ async def echo_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     await runner.cleanup()
 
 
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """What a program connected to: `proxied` through the proxy that its environment names, `file` by itself."""
+
+    environment: dict[str, str]
+    proxied: list[str]
+    file: Path
+
+    @property
+    def addresses(self) -> set[str]:
+        return set(self.file.read_text().split())
+
+
+@asynccontextmanager
+async def recorder(folder: Path) -> AsyncIterator[Recorder]:
+    """Records all connections of programs that run in the yielded environment, and lets none through the proxy."""
+    proxied: list[str] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        proxied.append((await reader.readline()).decode().strip())
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    hooks, file = Path(__file__).parent / "recorder", folder / "addresses"
+    async with await asyncio.start_server(refuse, "127.0.0.1") as listener:
+        proxy = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        variables = {
+            "HTTPS_PROXY": proxy,
+            "RECORD": str(file),
+            "PYTHONPATH": os.pathsep.join([str(hooks), os.environ.get("PYTHONPATH", "")]),
+            "NODE_OPTIONS": f"--require {hooks / 'record.cjs'}",
+        }
+        yield Recorder(variables, proxied, file)
+
+
 async def run_wrapped(server: str, *command: str, **environment: str) -> tuple[int, str, str]:
     """Runs a command behind `keyreel wrap`. Returns its exit status, its output and its errors."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "keyreel", "wrap", "--server", server, "--", *command),
+        *(sys.executable, "-m", "keyreel", "wrap", "--check", "--server", server, "--", *command),
         env=os.environ | {"FAL_KEY": "id:secret"} | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -25,6 +25,7 @@ async def test_connections_to_other_hosts_are_not_changed(tmp_path: Path) -> Non
         )
     assert code == 0, err
     assert (json.loads(out)["host"], json.loads(out)["path"]) == (other, "/page")
+    assert "    1  https://127.0.0.1 -> passed on unchanged" in err
 
 
 @pytest.mark.slow

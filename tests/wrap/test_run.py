@@ -73,7 +73,8 @@ async def test_a_program_with_fals_javascript_client_uses_the_server(fal: LiveSe
     assert (output["data"]["seed"], output["requestId"], output["clip"]) == (3, lease.id, "a clip")
     assert output["lines"] == ["Denoising, step 1 of 2", "Decoding"]
     sources = lease.input["images"][0]["image_url"], lease.input["videos"][0]["video_url"]
-    assert all(source.startswith(f"{fal.url}/files/") for source in sources)
+    assert all(source.startswith("https://v3.fal.media/files/") for source in sources)
+    assert all(fal.services.links.file_of(source) for source in sources)
 
 
 async def test_nodes_fetch_reaches_the_server(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ async def test_nodes_fetch_reaches_the_server(tmp_path: Path) -> None:
         code, out, err = await run_wrapped(server, node, str(tmp_path / "app.mjs"))
     assert code == 0, err
     run, token = json.loads(out)
-    assert (run["host"], run["path"]) == (server, "/queue/fal-ai/a?b=c")
+    assert (run["host"], run["path"]) == ("queue.fal.run", "/fal-ai/a?b=c")
     assert token["path"] == "/tokens/"
 
 
@@ -130,4 +131,55 @@ async def test_the_exit_status_is_passed_on_and_no_file_is_left(tmp_path: Path) 
 async def test_a_missing_program_is_reported() -> None:
     async with echo_server() as server:
         code, _, err = await run_wrapped(server, "no-such-program")
-    assert (code, err) == (127, "keyreel: cannot run 'no-such-program'\n")
+    assert code == 127
+    assert err.endswith("keyreel: cannot run 'no-such-program'\n")
+
+
+async def test_a_connection_that_is_open_at_the_end_leaves_no_traceback() -> None:
+    """A child that outlives the program keeps tunnels open, through the proxy and to the stand-in."""
+    child = """
+import os, socket, sys, urllib.parse
+proxy = urllib.parse.urlsplit(os.environ["HTTPS_PROXY"])
+tunnel = socket.create_connection((proxy.hostname, proxy.port))
+tunnel.sendall(b"CONNECT fal.run:443 HTTP/1.1\\r\\n\\r\\n")
+tunnel.recv(100)
+direct = socket.create_connection(("fal.run", 443))
+sys.stdout.write("open")
+sys.stdout.close()
+os.close(1), os.close(2)
+direct.recv(1)
+"""
+    program = (
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {child!r}], stdout=-1).stdout.read())"
+    )
+    async with echo_server() as server:
+        code, out, err = await run_wrapped(server, sys.executable, "-c", program)
+    assert (code, out) == (0, "b'open'\n")
+    assert err.startswith("keyreel: the program called")
+    assert "Traceback" not in err
+
+
+async def test_the_calls_are_listed_without_ids() -> None:
+    program = f"{HTTPX_GET}; httpx.post('https://rest.fal.ai/requests/019ad2b3-aaaa-bbbb-cccc-0123456789ab/cancel')"
+    async with echo_server() as server:
+        code, _, err = await run_wrapped(server, sys.executable, "-c", program, "https://fal.run/a/b?c=d")
+    assert code == 0
+    assert err.splitlines() == [
+        "keyreel: the program called:",
+        f"    1  GET https://fal.run/a/b -> http://{server} (200)",
+        f"    1  POST https://rest.fal.ai/requests/.../cancel -> http://{server} (200)",
+    ]
+
+
+async def test_a_model_that_the_server_lacks_is_named(fal: LiveServer) -> None:
+    program = f"""
+import httpx
+for url in ("queue.fal.run/fal-ai/flux/dev", "fal.run/fal-ai/flux/dev", "queue.fal.run/fal-ai/x"):
+    httpx.post("https://" + url, json={{}}, headers={{"Authorization": "Key {fal.credentials}"}})
+"""
+    _, _, err = await run_wrapped(fal.url, sys.executable, "-c", program)
+    warnings = [line for line in err.splitlines() if "asked for" in line]
+    assert warnings == [
+        f"keyreel: the program asked for {model}, which {fal.url} does not serve."
+        for model in ("fal-ai/flux/dev", "fal-ai/x")
+    ]

@@ -1,7 +1,7 @@
 """fal's hosts, and the path prefix of each on a Keyreel server.
 
-The server, `keyreel wrap` and the file links share this table. Requests to a host that is missing here reach fal, with
-the program's key and prompt.
+The server, `keyreel wrap` and the file links share this table. `keyreel wrap` refuses hosts below fal's domains that
+are missing here: passed on, they would get the program's key and prompt.
 """
 
 PREFIXES = {
@@ -10,11 +10,26 @@ PREFIXES = {
     "ws.fal.run": "/run",
     "rest.fal.ai": "",
     "rest.alpha.fal.ai": "",
+    "api.fal.ai": "/platform",
+    "fal.media": "",
     "v3.fal.media": "",
     "v3b.fal.media": "",
 }
 """Prefixes are needed because the same path means different things on different hosts: `POST /fal-ai/...` submits a
 request on `queue.fal.run` but waits for the output on `fal.run`."""
 
-FILE_HOSTS = frozenset({"v3.fal.media", "v3b.fal.media"})
+QUEUE = "https://queue.fal.run"
+MEDIA = "https://v3.fal.media"
+"""The addresses in answers to programs that know only fal."""
+
+FILE_HOSTS = frozenset({"fal.media", "v3.fal.media", "v3b.fal.media"})
 """Hosts that serve files."""
+
+DOMAINS = ("fal.run", "fal.ai", "fal.media")
+"""All hosts at or below these are fal's."""
+
+
+def is_fals(host: str) -> bool:
+    """Whether a host name, without a port, is fal's. The table need not know it."""
+    name = host.lower().rstrip(".")
+    return any(name == domain or name.endswith(f".{domain}") for domain in DOMAINS)

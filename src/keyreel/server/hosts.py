@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from keyreel.fal.hosts import PREFIXES
 from keyreel.server.errors import Json
+from keyreel.server.origins import mark
 from keyreel.server.proxy import PATH as PROXY_PATH
 from keyreel.server.proxy import Target, target_of
 
@@ -34,7 +35,8 @@ class HostDispatch:
             await self._proxy(scope, receive, send)
         else:
             host = Headers(scope=scope).get("host", "").partition(":")[0].lower()
-            await self.app(_rewritten(scope, PREFIXES.get(host, ""), scope["raw_path"]), receive, send)
+            named = mark(scope) if host in PREFIXES else scope
+            await self.app(_rewritten(named, PREFIXES.get(host, ""), scope["raw_path"]), receive, send)
 
     async def _proxy(self, scope: Scope, receive: Receive, send: Send) -> None:
         target = target_of(Headers(scope=scope))

@@ -5,25 +5,26 @@ from datetime import UTC, datetime
 from typing import Any
 
 from keyreel.fal.outcomes import Failure, JsonObject
+from keyreel.server.origins import Origins
 from keyreel.store.records import LogEntry, State, Status
 
 _SOURCE = "USER"
 """fal's word for lines that come from the application, not from the platform."""
 
 
-def queue_urls(public_url: str, endpoint_id: str, request_id: str) -> JsonObject:
+def queue_urls(queue: str, endpoint_id: str, request_id: str) -> JsonObject:
     """Returns a request's URLs. As on fal, they name the application without the endpoint's path."""
     owner, alias, *_ = endpoint_id.split("/")
-    url = f"{public_url}/queue/{owner}/{alias}/requests/{request_id}"
+    url = f"{queue}/{owner}/{alias}/requests/{request_id}"
     return {"response_url": url, "status_url": f"{url}/status", "cancel_url": f"{url}/cancel"}
 
 
-def status_view(public_url: str, status: Status, lines: Sequence[LogEntry] | None) -> JsonObject:
+def status_view(origins: Origins, status: Status, lines: Sequence[LogEntry] | None) -> JsonObject:
     """Returns the status as JSON. When the client wants no log, `lines` is None and the field `logs` is null."""
     common = {
         "status": status.state,
         "request_id": status.id,
-        **queue_urls(public_url, status.endpoint, status.id),
+        **queue_urls(origins.queue, status.endpoint, status.id),
     }
     logs = None if lines is None else [_log_view(line) for line in lines]
     match status.state:
@@ -31,7 +32,7 @@ def status_view(public_url: str, status: Status, lines: Sequence[LogEntry] | Non
             return common | {"queue_position": status.position}
         case State.IN_PROGRESS:
             # `progress` is Keyreel's own; fal's clients ignore it.
-            return common | {"logs": logs, "metrics": {}, "progress": status.progress}
+            return common | {"logs": logs, "metrics": {}, "progress": origins.name(status.progress)}
         case State.COMPLETED:
             return common | {"logs": logs, "metrics": {"inference_time": _inference_time(status)}} | _error(status)
 

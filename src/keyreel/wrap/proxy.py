@@ -1,83 +1,90 @@
-"""A CONNECT proxy that redirects fal's hosts to a Keyreel server and lets everything else through."""
+"""A CONNECT proxy that leads fal's hosts to the stand-in and lets everything else through."""
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from keyreel.errors import KeyreelError
-from keyreel.fal.hosts import PREFIXES
+from keyreel.fal.hosts import is_fals
+from keyreel.wrap.calls import Calls
 
 CHUNK = 64 * 1024
 MAX_HEAD = 64 * 1024
 
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """`server` is where Keyreel listens. `identity` is the TLS context with the certificate for fal's hosts.
+    """`standin` is the port of the server that answers for fal's hosts, over TLS.
 
     `upstream` is the proxy that the environment names, if any. Connections to other hosts go through it.
     """
 
-    server: SplitResult
-    identity: ssl.SSLContext
+    standin: int
+    calls: Calls
     upstream: SplitResult | None = None
+    _open: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = field(default_factory=dict)
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[int]:
         """Listens on a port of the loopback interface during the block, and yields the port."""
-        listener = await asyncio.start_server(self._serve, "127.0.0.1", limit=MAX_HEAD)
-        async with listener:
+        listener = await asyncio.start_server(self._accept, "127.0.0.1", limit=MAX_HEAD)
+        try:
             yield listener.sockets[0].getsockname()[1]
+        finally:
+            listener.close()
+            await self._end()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _end(self) -> None:
+        """Cuts what is still open. A cancelled task would leave a traceback behind."""
+        for writer in [each for writers in self._open.values() for each in writers]:
+            writer.transport.abort()
+        await asyncio.gather(*self._open)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers = [writer]
+        task = asyncio.create_task(self._serve(reader, writer, writers))
+        self._open[task] = writers
+        task.add_done_callback(self._open.pop)
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, writers: list[asyncio.StreamWriter]
+    ) -> None:
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             head = await reader.readuntil(b"\r\n\r\n")
             method, target, _ = head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
-            if method != "CONNECT":
-                writer.write(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
-            elif target.removesuffix(":443") in PREFIXES:
-                await self._answer(reader, writer)
+            if method == "CONNECT":
+                remote = await self._open_tunnel(target, head, writer)
+                writers.append(remote[1])
+                await _relay((reader, writer), remote)
             else:
-                await self._pass_through(target, head, reader, writer)
+                writer.write(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
         with suppress(OSError):
             writer.close()
             await writer.wait_closed()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Terminates TLS and forwards to the server, which tells fal's hosts apart by the Host header."""
-        remote = await _connected(writer, connect(self.server))
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await writer.drain()
-        await writer.start_tls(self.identity)
-        await _relay((reader, writer), remote)
-
-    async def _pass_through(
-        self, target: str, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Opens a tunnel to the target, through the upstream proxy if there is one."""
+    async def _open_tunnel(self, target: str, head: bytes, writer: asyncio.StreamWriter) -> Connection:
+        """Connects to the stand-in for fal's hosts, else to the target, through the upstream proxy if there is one."""
+        host, _, port = target.rpartition(":")
+        if is_fals(host):
+            return await _tunnel(writer, asyncio.open_connection("127.0.0.1", self.standin))
+        self.calls.passed(host.strip("[]"))
         if self.upstream:
             proxy = asyncio.open_connection(self.upstream.hostname, self.upstream.port or 8080)
             remote = await _connected(writer, proxy)
             remote[1].write(head)
-        else:
-            host, _, port = target.rpartition(":")
-            remote = await _connected(writer, asyncio.open_connection(host.strip("[]"), int(port)))
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await _relay((reader, writer), remote)
+            return remote
+        return await _tunnel(writer, asyncio.open_connection(host.strip("[]"), int(port)))
 
 
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-async def connect(server: SplitResult) -> Connection:
-    """Connects to a Keyreel server. Raises OSError, also when the server's certificate is not trusted."""
-    secure = server.scheme == "https"
-    port = server.port or (443 if secure else 80)
-    return await asyncio.open_connection(server.hostname, port, ssl=secure or None)
+async def _tunnel(writer: asyncio.StreamWriter, connecting: Coroutine[Any, Any, Connection]) -> Connection:
+    remote = await _connected(writer, connecting)
+    writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    return remote
 
 
 async def _connected(writer: asyncio.StreamWriter, connecting: Coroutine[Any, Any, Connection]) -> Connection:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import ssl
@@ -13,17 +14,20 @@ from urllib.parse import SplitResult, urlsplit
 import certifi
 
 from keyreel.errors import KeyreelError
-from keyreel.fal.hosts import PREFIXES
+from keyreel.fal.hosts import DOMAINS
 from keyreel.net.certificates import join_bundles, make_authority, make_bundle
-from keyreel.wrap.proxy import Proxy, connect
+from keyreel.wrap.calls import Calls
+from keyreel.wrap.identity import make_identity
+from keyreel.wrap.proxy import Proxy
+from keyreel.wrap.standin import StandIn, connect
 
 DEFAULT_AUTHORITIES = Path(certifi.where())
-PRELOAD = Path(__file__).parent / "preload.mjs"
+HOOKS = Path(__file__).parent / "hooks"
 NOT_FOUND = 127
 """The exit status of a shell for a command that it cannot find."""
 
 
-async def run_wrapped(server: SplitResult, command: Sequence[str], environment: Mapping[str, str]) -> int:
+async def run_wrapped(server: SplitResult, command: Sequence[str], environment: Mapping[str, str], calls: Calls) -> int:
     """Runs the program and returns its exit status. Certificates and proxy exist only while it runs.
 
     Raises KeyreelError when the server cannot be reached: otherwise the program would retry for a minute.
@@ -32,11 +36,12 @@ async def run_wrapped(server: SplitResult, command: Sequence[str], environment: 
     with tempfile.TemporaryDirectory(prefix="keyreel-wrap-") as name:
         folder = Path(name)
         authority = make_authority(folder)
-        certificate = authority.issue(folder, tuple(PREFIXES))
-        identity = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        identity.load_cert_chain(certificate.certificate, certificate.key)
-        async with Proxy(server, identity, _upstream(environment)).listening() as port:
-            changes = _redirecting_variables(server, port, authority.certificate, environment)
+        identity = make_identity(authority, folder)
+        async with (
+            StandIn(server, identity, calls).listening() as standin,
+            Proxy(standin, calls, _upstream(environment)).listening() as proxy,
+        ):
+            changes = _redirecting_variables(standin, proxy, authority.certificate, environment)
             return await _run(command, dict(environment) | changes)
 
 
@@ -74,23 +79,21 @@ def _forward_signal(process: asyncio.subprocess.Process, number: signal.Signals)
         process.send_signal(number)
 
 
-def _redirecting_variables(
-    server: SplitResult, port: int, authority: Path, environment: Mapping[str, str]
-) -> dict[str, str]:
+def _redirecting_variables(standin: int, port: int, authority: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the environment variables that redirect calls to fal."""
     bundle = make_bundle(authority, Path(environment.get("SSL_CERT_FILE") or DEFAULT_AUTHORITIES))
     proxy = f"http://127.0.0.1:{port}"
-    options = f"{environment.get('NODE_OPTIONS', '')} --import {PRELOAD.as_uri()}"
+    options = f"{environment.get('NODE_OPTIONS', '')} --require {json.dumps(str(HOOKS / 'preload.cjs'))}"
+    path = [str(HOOKS / "python"), *filter(None, [environment.get("PYTHONPATH")])]
     return {
         **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), proxy),
         # These replace a program's own list of authorities, so the bundle contains the usual ones, too.
         **dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), str(bundle)),
-        # Node adds this bundle to its own list. Its calls go to the server, whose certificate may be one that only
-        # SSL_CERT_FILE trusts.
+        # Node adds this bundle to its own list.
         "NODE_EXTRA_CA_CERTS": str(_node_bundle(bundle, environment)),
         "NODE_OPTIONS": options.strip(),
-        "KEYREEL_SERVER": server.geturl(),
-        "KEYREEL_FAL_HOSTS": json.dumps(PREFIXES),
+        "PYTHONPATH": os.pathsep.join(path),
+        "KEYREEL_WRAP": json.dumps({"port": standin, "domains": DOMAINS, "authority": str(authority)}),
     }
 
 

@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+from keyreel.server.origins import Origins
 from keyreel.server.routes.queue import read_result
 from keyreel.store.records import State
 from tests.server.live import APP, ENDPOINT, LiveServer
@@ -98,7 +99,8 @@ def test_the_result_does_not_wait_for_the_snapshot(http: httpx.Client, server: L
     assert old.state is State.IN_PROGRESS
     server.release()
     finish(http, running)
-    assert server.call(read_result(old, server.services)).status_code == 200
+    own = Origins(f"{server.url}/queue", server.services.links, server.url)
+    assert server.call(read_result(old, server.services, own)).status_code == 200
 
 
 @pytest.mark.parametrize("prefix", ["", "/queue"])

@@ -12,6 +12,7 @@ from keyreel.fal.outcomes import Failure, JsonObject
 from keyreel.server.dependencies import CurrentKey, CurrentServices, Services
 from keyreel.server.errors import REQUEST_ID, Json, RequestNotFoundError, failure_response
 from keyreel.server.options import Options, read_body
+from keyreel.server.origins import CurrentOrigins, Origins
 from keyreel.server.submit import submit_request
 from keyreel.server.views import queue_urls, status_view
 from keyreel.store.records import Cancellation, Key, LogEntry, State, Status
@@ -46,7 +47,13 @@ async def name_request(status: CurrentRequest, response: Response) -> None:
 
 
 async def submit(
-    request: Request, owner: str, alias: str, key: CurrentKey, services: CurrentServices, path: str = ""
+    request: Request,
+    owner: str,
+    alias: str,
+    key: CurrentKey,
+    services: CurrentServices,
+    origins: CurrentOrigins,
+    path: str = "",
 ) -> Json:
     """Queues a request. As on fal, its fields are validated when it runs, so that webhooks also report errors."""
     endpoint = services.endpoints.find(owner, alias, path)
@@ -59,26 +66,30 @@ async def submit(
         "gateway_request_id": submitted.id,
         # A repeated submit may have left the queue already.
         "queue_position": submitted.position or 0,
-        **queue_urls(services.links.base_url, endpoint.id, submitted.id),
+        **queue_urls(origins.queue, endpoint.id, submitted.id),
     }
     return Json(answer, headers={REQUEST_ID: submitted.id})
 
 
-async def read_status(status: CurrentRequest, services: CurrentServices, logs: str = "0") -> Json:
+async def read_status(
+    status: CurrentRequest, services: CurrentServices, origins: CurrentOrigins, logs: str = "0"
+) -> Json:
     """Answers 200 when the request is completed, whether it succeeded or failed, and 202 before."""
-    view = status_view(services.links.base_url, status, await _lines(services, status, logs))
+    view = status_view(origins, status, await _lines(services, status, logs))
     return Json(view, 200 if status.state is State.COMPLETED else 202, {REQUEST_ID: status.id})
 
 
 async def stream_status(
-    found: CurrentRequest, services: CurrentServices, logs: str = "0"
+    found: CurrentRequest, services: CurrentServices, origins: CurrentOrigins, logs: str = "0"
 ) -> AsyncIterator[ServerSentEvent]:
     """Sends the status whenever it changes, with the new log lines, until the request is completed."""
-    async for _, view in follow(services, found.id, logs):
+    async for _, view in follow(services, origins, found.id, logs):
         yield ServerSentEvent(data=view)
 
 
-async def follow(services: Services, request_id: str, logs: str) -> AsyncIterator[tuple[Status, JsonObject]]:
+async def follow(
+    services: Services, origins: Origins, request_id: str, logs: str
+) -> AsyncIterator[tuple[Status, JsonObject]]:
     """Yields the status and its view whenever it changes, until the request is completed."""
     shown, last = None, 0
     while True:
@@ -88,7 +99,7 @@ async def follow(services: Services, request_id: str, logs: str) -> AsyncIterato
             return
         if status != shown:
             lines = await _lines(services, status, logs, after=last)
-            yield status, status_view(services.links.base_url, status, lines)
+            yield status, status_view(origins, status, lines)
             # The status of a queued request contains no log, so the lines of an earlier attempt are still to be sent.
             last = lines[-1].number if lines and status.state is not State.IN_QUEUE else last
             shown = status
@@ -97,9 +108,9 @@ async def follow(services: Services, request_id: str, logs: str) -> AsyncIterato
         await changed.wait()
 
 
-async def read_result(status: CurrentRequest, services: CurrentServices) -> Json:
+async def read_result(status: CurrentRequest, services: CurrentServices, origins: CurrentOrigins) -> Json:
     """Returns the output or the error, from the database: while it is away, the snapshot tells what it last knew."""
-    return result_response(await services.store.requests.status(status.id) or status)
+    return result_response(await services.store.requests.status(status.id) or status, origins)
 
 
 async def cancel(status: CurrentRequest, services: CurrentServices) -> Json:
@@ -113,7 +124,7 @@ async def refuse_cancel() -> None:
     raise HTTPException(405, "Cancel a request with PUT.", {"Allow": "PUT"})
 
 
-def result_response(status: Status) -> Json:
+def result_response(status: Status, origins: Origins) -> Json:
     """Returns the output without an envelope, or the request's error. Each call gives the same response."""
     headers = {REQUEST_ID: status.id}
     match status.outcome:
@@ -122,7 +133,7 @@ def result_response(status: Status) -> Json:
         case Failure() as failure:
             return failure_response(failure, headers)
         case success:
-            return Json(success.output, headers=headers | {"x-fal-billable-units": "0"})
+            return Json(origins.name(success.output), headers=headers | {"x-fal-billable-units": "0"})
 
 
 def _may_see(key: Key, status: Status) -> bool:

@@ -14,6 +14,7 @@ from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
 from keyreel.server.dependencies import CurrentKey, CurrentServices
 from keyreel.server.errors import REQUEST_ID, Json, PlatformError
 from keyreel.server.options import Options, read_body
+from keyreel.server.origins import CurrentOrigins
 from keyreel.server.routes.queue import follow, result_response
 from keyreel.server.submit import submit_request
 from keyreel.store.records import Status, Submitted
@@ -40,7 +41,7 @@ async def name_request(submitted: ValidRequest, response: Response) -> None:
     response.headers[REQUEST_ID] = submitted.id
 
 
-async def run(request: Request, submitted: ValidRequest, services: CurrentServices) -> Json:
+async def run(request: Request, submitted: ValidRequest, services: CurrentServices, origins: CurrentOrigins) -> Json:
     """Runs a request and waits for it. Cancels it when the client disconnects: nobody else knows its id."""
     completed = asyncio.create_task(services.snapshot.completed(submitted.id))
     disconnected = asyncio.create_task(_disconnected(request))
@@ -48,7 +49,7 @@ async def run(request: Request, submitted: ValidRequest, services: CurrentServic
         await asyncio.wait({completed, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         if not completed.done():
             raise PlatformError("The client disconnected.", "client_disconnected")
-        return result_response(completed.result())
+        return result_response(completed.result(), origins)
     finally:
         disconnected.cancel()
         if not completed.done():
@@ -56,14 +57,16 @@ async def run(request: Request, submitted: ValidRequest, services: CurrentServic
             await services.store.queue.cancel(submitted.id)
 
 
-async def stream(submitted: ValidRequest, services: CurrentServices) -> AsyncIterator[ServerSentEvent]:
+async def stream(
+    submitted: ValidRequest, services: CurrentServices, origins: CurrentOrigins
+) -> AsyncIterator[ServerSentEvent]:
     """Runs a request and sends its status whenever it changes. The last event is the output, or the error.
 
     Cancels the request when the client disconnects.
     """
     try:
-        async for status, view in follow(services, submitted.id, logs="1"):
-            yield ServerSentEvent(data=_last_event(status, view) if status.outcome else view)
+        async for status, view in follow(services, origins, submitted.id, logs="1"):
+            yield ServerSentEvent(data=origins.name(_last_event(status, view)) if status.outcome else view)
     finally:
         # A client that goes away cancels this generator, too. A completed request stays as it is.
         with anyio.CancelScope(shield=True):

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from keyreel.files.links import FileRef, safe_name
 from keyreel.server.dependencies import CurrentKey, CurrentServices, Services, require_key
 from keyreel.server.lifecycle import Lifecycle, parse_lifecycle
+from keyreel.server.origins import CurrentOrigins
 from keyreel.server.uploads import MAX_PARTS, Part, discard, join, receive, receive_part
 from keyreel.store.records import File, NewFile
 
@@ -126,18 +127,18 @@ OpenUpload = Annotated[File, Depends(multipart_upload)]
 @router.post("/storage/upload/initiate", summary="Get an upload URL")
 @router.post("/storage/upload/initiate-multipart", summary="Get a URL for an upload in parts")
 async def initiate(
-    upload: NewUpload, key: CurrentKey, services: CurrentServices, lifecycle: FileLifecycle
+    upload: NewUpload, key: CurrentKey, services: CurrentServices, origins: CurrentOrigins, lifecycle: FileLifecycle
 ) -> UploadURLs:
     file = await _add(services, key.id, upload.file_name, upload.content_type, lifecycle)
-    return UploadURLs(
-        upload_url=services.links.upload_url(file, UPLOAD_LIFETIME), file_url=services.links.file_url(file)
-    )
+    return UploadURLs(upload_url=origins.links.upload_url(file, UPLOAD_LIFETIME), file_url=origins.links.file_url(file))
 
 
 @router.put("/storage/uploads/{token}", summary="Upload a file")
-async def put_file(request: Request, file: SignedUpload, services: CurrentServices) -> dict[str, str]:
+async def put_file(
+    request: Request, file: SignedUpload, services: CurrentServices, origins: CurrentOrigins
+) -> dict[str, str]:
     await receive(request, services, file)
-    return {"file_url": services.links.file_url(file)}
+    return {"file_url": origins.links.file_url(file)}
 
 
 @router.put("/storage/uploads/{token}/{number}", summary="Upload a part")
@@ -146,21 +147,23 @@ async def put_signed_part(request: Request, number: PartNumber, file: SignedUplo
 
 
 @router.post("/storage/uploads/{token}/complete", summary="Complete an upload in parts")
-async def complete_signed(parts: Parts, file: SignedUpload, services: CurrentServices) -> dict[str, str]:
+async def complete_signed(
+    parts: Parts, file: SignedUpload, services: CurrentServices, origins: CurrentOrigins
+) -> dict[str, str]:
     await join(services, file, parts.parts)
-    return {"file_url": services.links.file_url(file)}
+    return {"file_url": origins.links.file_url(file)}
 
 
 @router.post("/storage/auth/token", summary="Get an upload token")
-async def upload_token(key: CurrentKey, services: CurrentServices) -> UploadToken:
+async def upload_token(key: CurrentKey, services: CurrentServices, origins: CurrentOrigins) -> UploadToken:
     token = services.links.issue_upload_token(key.id, UPLOAD_LIFETIME)
     expires = datetime.fromtimestamp(services.links.clock() + UPLOAD_LIFETIME, UTC)
-    return UploadToken(token=token, base_url=services.links.base_url, expires_at=expires)
+    return UploadToken(token=token, base_url=origins.links.base_url, expires_at=expires)
 
 
 @router.post("/files/upload", summary="Upload a file with an upload token")
 async def upload_file(
-    request: Request, key_id: Uploader, services: CurrentServices, lifecycle: FileLifecycle
+    request: Request, key_id: Uploader, services: CurrentServices, origins: CurrentOrigins, lifecycle: FileLifecycle
 ) -> Uploaded:
     file = await _add_from_headers(request, services, key_id, lifecycle)
     try:
@@ -168,15 +171,15 @@ async def upload_file(
     except BaseException:
         await discard(services, file)
         raise
-    return Uploaded(access_url=services.links.file_url(file))
+    return Uploaded(access_url=origins.links.file_url(file))
 
 
 @router.post("/files/upload/multipart", summary="Start an upload in parts")
 async def begin_multipart(
-    request: Request, key_id: Uploader, services: CurrentServices, lifecycle: FileLifecycle
+    request: Request, key_id: Uploader, services: CurrentServices, origins: CurrentOrigins, lifecycle: FileLifecycle
 ) -> MultipartUpload:
     file = await _add_from_headers(request, services, key_id, lifecycle)
-    return MultipartUpload(access_url=services.links.file_url(file), uploadId=file.id)
+    return MultipartUpload(access_url=origins.links.file_url(file), uploadId=file.id)
 
 
 @router.put("/files/{token}/{name}/multipart/{upload_id}/{number}", summary="Upload a part")
@@ -186,9 +189,11 @@ async def put_part(request: Request, number: PartNumber, file: OpenUpload, servi
 
 
 @router.post("/files/{token}/{name}/multipart/{upload_id}/complete", summary="Complete an upload in parts")
-async def complete_multipart(parts: Parts, file: OpenUpload, services: CurrentServices) -> Uploaded:
+async def complete_multipart(
+    parts: Parts, file: OpenUpload, services: CurrentServices, origins: CurrentOrigins
+) -> Uploaded:
     await join(services, file, parts.parts)
-    return Uploaded(access_url=services.links.file_url(file))
+    return Uploaded(access_url=origins.links.file_url(file))
 
 
 @router.post("/tokens", summary="Get a temporary token")
