@@ -42,6 +42,10 @@ async def make_job(folder: Path, **fields: Any) -> Job:
         ({"target_fps": 12.5}, tuple(range(0, 50, 2))),
         ({"target_fps": 50, "max_num_frames": 4}, (0, 0, 1, 1)),
         ({"max_num_frames": 1441}, tuple(range(50))),
+        ({"skip_frames": 41}, tuple(range(41, 50))),
+        ({"skip_frames": 10, "max_num_frames": 3, "reverse": True}, (12, 11, 10)),
+        ({"skip_frames": 20, "target_fps": 12.5}, tuple(range(40, 50, 2))),
+        ({"skip_frames": 50}, ()),
     ],
 )
 def test_frames_of_a_clip_are_selected(fields: dict[str, Any], frames: tuple[int, ...]) -> None:
@@ -77,3 +81,14 @@ async def test_constant_rate_factor_compresses_pictures(tmp_path: Path) -> None:
     rough = (await make_job(tmp_path, images=images, constant_rate_factor=40)).conditions[0].pixels
     assert rough.shape == (1, 480, 480, 3)
     assert np.abs(rough[0].astype(int) - noise).mean() > 10
+
+
+async def test_the_focus_decides_what_is_cut_off(tmp_path: Path) -> None:
+    wide = np.zeros((480, 960, 3), np.uint8)
+    wide[:, 480:] = 255
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    write_video(tmp_path / "a.mp4", [wide] * 9)
+    images = [{"image_url": "a.png", "focus_x": x, "start_frame_number": frame} for frame, x in ((0, 0), (1, 1))]
+    videos = [{"video_url": "a.mp4", "focus_x": 1, "start_frame_number": 8}]
+    conditions = (await make_job(tmp_path, images=images, videos=videos, aspect_ratio="1:1")).conditions
+    assert [round(each.pixels.mean()) for each in conditions] == [0, 255, 255]

@@ -129,6 +129,10 @@ def test_display_matrix_is_applied(tmp_path: Path, degrees: int, mirrored: bool)
     assert info.size == Size(shown.shape[1], shown.shape[0])
     (first,) = read(path, 1, info.size)
     assert corners(first) == corners(shown)
+    left = read_clip(path, Size(16, info.size.height), [0], LIMITS, LOC, (0, 0.5))[0]
+    low = read_clip(path, Size(info.size.width, 12), [0], LIMITS, LOC, (0.5, 1))[0]
+    assert corners(left) == corners(shown[:, : shown.shape[1] // 4])
+    assert corners(low) == corners(shown[-shown.shape[0] // 4 :])
 
 
 def test_non_square_pixels_are_corrected(tmp_path: Path) -> None:

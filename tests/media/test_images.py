@@ -81,6 +81,21 @@ def test_exif_orientation_is_applied(tmp_path: Path, format: str, orientation: i
     path = save(tmp_path / "a", stored, format, exif=exif)
     assert image_size(path, LIMITS, LOC) == SIZE
     assert corners(read(path)) == [RED, GREEN, BLUE, WHITE]
+    narrow, low = Size(16, 48), Size(64, 12)
+    parts = [(narrow, (0, 0.5)), (narrow, (1, 0.5)), (low, (0.5, 0)), (low, (0.5, 1))]
+    assert [corners(read_image(path, size, LIMITS, LOC, focus)) for size, focus in parts] == [
+        [RED, RED, BLUE, BLUE],
+        [GREEN, GREEN, WHITE, WHITE],
+        [RED, GREEN, RED, GREEN],
+        [BLUE, WHITE, BLUE, WHITE],
+    ]
+
+
+def test_the_crop_has_its_centre_at_the_focus_as_far_as_the_picture_goes(tmp_path: Path) -> None:
+    pixels = np.repeat(np.arange(100, dtype=np.uint8)[None, :, None], 20, axis=0).repeat(3, axis=2)
+    path = save(tmp_path / "a.png", pixels)
+    shown = [read_image(path, Size(20, 20), LIMITS, LOC, (x, 0.5))[0, :, 0] for x in (0, 0.05, 0.3, 0.5, 0.98)]
+    assert [(row[0], row[-1]) for row in shown] == [(0, 19), (0, 19), (20, 39), (40, 59), (80, 99)]
 
 
 def test_broken_exif_is_ignored(tmp_path: Path) -> None:

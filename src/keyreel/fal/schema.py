@@ -26,6 +26,7 @@ from keyreel.video.recipes import Published, RecipeChoice, TwoPasses
 T = TypeVar("T")
 
 Strength = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 EXAMPLE_PROMPTS = (
     "a red circle moving from left to right on a blue background",
@@ -68,7 +69,22 @@ class LoRA(Schema):
     scale: float = Field(default=1.0, description="Strength of the LoRA. 0 disables it.")
 
 
-class ImageCondition(Schema):
+class Cropped(Schema):
+    """What is cropped to the video's aspect ratio."""
+
+    focus_x: Share = Field(
+        default=0.5,
+        description="Point that stays nearest to the centre when the sides are cut off, as a share of the width from "
+        "the left. Keyreel extension.",
+    )
+    focus_y: Share = Field(
+        default=0.5,
+        description="The same when top and bottom are cut off, as a share of the height from the top. Keyreel "
+        "extension.",
+    )
+
+
+class ImageCondition(Cropped):
     """A picture that the video shows at one frame."""
 
     image_url: str = Field(description="URL or data URI of the picture.")
@@ -76,7 +92,7 @@ class ImageCondition(Schema):
     strength: Strength = Field(default=1.0, description="How closely the frame follows the picture.")
 
 
-class VideoCondition(Schema):
+class VideoCondition(Cropped):
     """A clip that the video follows, starting at one frame."""
 
     video_url: str = Field(description="URL or data URI of the clip.")
@@ -89,6 +105,12 @@ class VideoCondition(Schema):
         default=None, ge=1, description="Maximum number of frames to use, counted from the start of the clip."
     )
     reverse: bool = Field(default=False, description="Use the frames in reverse order.")
+    skip_frames: int = Field(
+        default=0,
+        ge=0,
+        description="Number of frames to leave out at the start of the clip, before `max_num_frames` are counted. "
+        "Keyreel extension.",
+    )
 
 
 class Passes(Schema):

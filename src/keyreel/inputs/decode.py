@@ -9,7 +9,7 @@ from typing import Any
 from keyreel.errors import Loc, gather
 from keyreel.fal.schema import ImageCondition, Request, VideoCondition
 from keyreel.media.clips import ClipInfo, clip_info, read_clip
-from keyreel.media.images import image_size, read_image
+from keyreel.media.images import Point, image_size, read_image
 from keyreel.media.limits import Limits
 from keyreel.media.mp4 import compress
 from keyreel.video.canvas import Grid, Size, drawn_frames, latent_shape, output_size, pass_sizes
@@ -22,13 +22,14 @@ Files = Mapping[Loc, InputFile]
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A measured picture or clip. frames: numbers of the clip's frames to use, in order."""
+    """A measured picture or clip. frames: numbers of the clip's frames to use, in order. focus: see `cover`."""
 
     file: InputFile
     loc: Loc
     size: Size
     span: Span
     strength: float
+    focus: Point
     frames: tuple[int, ...] = ()
 
 
@@ -72,7 +73,7 @@ def taken_frames(info: ClipInfo, video: VideoCondition) -> tuple[int, ...]:
     if video.target_fps:
         count = max(1, round(info.seconds * video.target_fps))
         frames = [index * info.frames // count for index in range(count)]
-    frames = frames[: video.max_num_frames]
+    frames = frames[video.skip_frames :][: video.max_num_frames]
     return tuple(reversed(frames) if video.reverse else frames)
 
 
@@ -89,14 +90,15 @@ def _sources(request: Request, files: Files, limits: Limits) -> Iterator[Corouti
 
 def _image(image: ImageCondition, file: InputFile, loc: Loc, limits: Limits) -> _Source:
     size = image_size(file.path, limits, loc)
-    return _Source(file, loc, size, Span(loc[:-1], image.start_frame_number, 1, is_clip=False), image.strength)
+    span = Span(loc[:-1], image.start_frame_number, 1, is_clip=False)
+    return _Source(file, loc, size, span, image.strength, (image.focus_x, image.focus_y))
 
 
 def _clip(video: VideoCondition, file: InputFile, loc: Loc, limits: Limits) -> _Source:
     info = clip_info(file.path, limits, loc)
     frames = taken_frames(info, video)
     span = Span(loc[:-1], video.start_frame_number, len(frames), is_clip=True)
-    return _Source(file, loc, info.size, span, video.strength, frames)
+    return _Source(file, loc, info.size, span, video.strength, (video.focus_x, video.focus_y), frames)
 
 
 def _adapters(request: Request, files: Files) -> Iterator[AdapterFile]:
@@ -113,9 +115,9 @@ def _first_size(sources: Sequence[_Source]) -> Size | None:
 
 def _read(source: _Source, span: Span, size: Size, limits: Limits, rate_factor: int) -> Condition:
     if span.is_clip:
-        pixels = read_clip(source.file.path, size, source.frames[: span.count], limits, source.loc)
+        pixels = read_clip(source.file.path, size, source.frames[: span.count], limits, source.loc, source.focus)
     else:
-        pixels = read_image(source.file.path, size, limits, source.loc)[None]
+        pixels = read_image(source.file.path, size, limits, source.loc, source.focus)[None]
     return Condition(compress(pixels, rate_factor) if rate_factor else pixels, span.start, source.strength)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from keyreel.errors import Loc, RequestError
-from keyreel.media.images import cover
+from keyreel.media.images import CENTRE, Point, cover
 from keyreel.media.limits import Limits
 from keyreel.video.canvas import Size
 
@@ -71,10 +71,12 @@ def clip_info(path: Path, limits: Limits, loc: Loc) -> ClipInfo:
         return ClipInfo(_display_size(first, _pixel_aspect(stream)), count, seconds)
 
 
-def read_clip(path: Path, size: Size, frames: Sequence[int], limits: Limits, loc: Loc) -> NDArray[np.uint8]:
+def read_clip(
+    path: Path, size: Size, frames: Sequence[int], limits: Limits, loc: Loc, focus: Point = CENTRE
+) -> NDArray[np.uint8]:
     """Returns the frames with the given numbers, which count from 0 in display order: (frames, height, width, 3), RGB.
 
-    Each frame is cropped centrally and scaled when it is decoded. Raises RequestError if one is missing.
+    Each frame is cropped and scaled when it is decoded; focus: see `cover`. Raises RequestError if one is missing.
     """
     clip = np.empty((len(frames), size.height, size.width, 3), np.uint8)
     wanted, count = np.array(frames), max(frames) + 1
@@ -83,7 +85,7 @@ def read_clip(path: Path, size: Size, frames: Sequence[int], limits: Limits, loc
         aspect = _pixel_aspect(stream)
         for number, frame in enumerate(islice(_frames(container, stream), count)):
             if (matches := wanted == number).any():
-                clip[matches] = _pixels(frame, aspect, size)
+                clip[matches] = _pixels(frame, aspect, size, focus)
             found = number + 1
     if found < count:
         raise _damaged(loc, f"Only {found} of the clip's {count} frames can be read.")
@@ -148,13 +150,15 @@ def _frames(container: InputContainer, stream: av.VideoStream) -> Iterator[av.Vi
             yield from stream.codec_context.decode(None)
 
 
-def _pixels(frame: av.VideoFrame, pixel_aspect: float, size: Size) -> NDArray[np.uint8]:
+def _pixels(frame: av.VideoFrame, pixel_aspect: float, size: Size, focus: Point) -> NDArray[np.uint8]:
     """Returns a frame upright, cropped and scaled: (height, width, 3)."""
     a, b, c, d = _orientation(frame)
     turned = abs(b) > abs(a)
     rgb = Image.fromarray(rgb_pixels(frame))
-    fitted = np.asarray(cover(rgb, Size(size.height, size.width) if turned else size, pixel_aspect))
     x, y = (c, b) if turned else (a, d)
+    stored = (1 - focus[0] if x < 0 else focus[0], 1 - focus[1] if y < 0 else focus[1])
+    stored = stored[::-1] if turned else stored
+    fitted = np.asarray(cover(rgb, Size(size.height, size.width) if turned else size, pixel_aspect, stored))
     if turned:
         fitted = fitted.swapaxes(0, 1)
     return fitted[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]

@@ -18,6 +18,10 @@ from keyreel.video.canvas import Size
 
 _OPENING = Lock()
 
+Point = tuple[float, float]
+"""x and y as shares of a picture's width and height as displayed, from the top left corner."""
+CENTRE: Point = (0.5, 0.5)
+
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif")
 SIGNATURE = re.compile(rb"\x89PNG|\xff\xd8\xff|RIFF....WEBP|....ftypavi[fs]|GIF8", re.DOTALL)
@@ -31,6 +35,16 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """The transposition that turns a picture upright, by EXIF orientation."""
+STORED = {
+    2: lambda x, y: (1 - x, y),
+    3: lambda x, y: (1 - x, 1 - y),
+    4: lambda x, y: (x, 1 - y),
+    5: lambda x, y: (y, x),
+    6: lambda x, y: (y, 1 - x),
+    7: lambda x, y: (1 - y, 1 - x),
+    8: lambda x, y: (1 - y, x),
+}
+"""Where a point of the upright picture is in the stored one, by EXIF orientation."""
 SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -41,28 +55,31 @@ def image_size(path: Path, limits: Limits, loc: Loc) -> Size:
         return _swap(size) if _orientation(image) >= 5 else size
 
 
-def read_image(path: Path, size: Size, limits: Limits, loc: Loc) -> NDArray[np.uint8]:
-    """Returns the picture as displayed, cropped centrally and scaled: (height, width, 3), sRGB. Raises RequestError.
+def read_image(path: Path, size: Size, limits: Limits, loc: Loc, focus: Point = CENTRE) -> NDArray[np.uint8]:
+    """Returns the picture as displayed, cropped and scaled: (height, width, 3), sRGB. Raises RequestError.
 
-    Of an animation it returns the first picture.
+    Of an animation it returns the first picture. focus: see `cover`.
     """
     with _open(path, limits, loc) as image:
         orientation = _orientation(image)
-        fitted = cover(_rgb(image), _swap(size) if orientation >= 5 else size)
+        stored = STORED[orientation](*focus) if orientation in STORED else focus
+        fitted = cover(_rgb(image), _swap(size) if orientation >= 5 else size, focus=stored)
         if orientation in UPRIGHT:
             fitted = fitted.transpose(UPRIGHT[orientation])
         return np.array(fitted)
 
 
-def cover(image: Image.Image, size: Size, pixel_aspect: float = 1.0) -> Image.Image:
-    """Returns the image cropped centrally to the aspect ratio of `size`, then scaled. Nothing is stretched or padded.
+def cover(image: Image.Image, size: Size, pixel_aspect: float = 1.0, focus: Point = CENTRE) -> Image.Image:
+    """Returns the image cropped to the aspect ratio of `size`, then scaled. Nothing is stretched or padded.
 
     pixel_aspect: the width of a pixel over its height. It differs from 1 in some clips.
+    focus: the point of the image that comes as near to the centre of the crop as the image's edges allow.
     """
     scale = max(size.width / (image.width * pixel_aspect), size.height / image.height)
     width = min(image.width, size.width / (scale * pixel_aspect))
     height = min(image.height, size.height / scale)
-    left, top = (image.width - width) / 2, (image.height - height) / 2
+    left = max(0.0, min(focus[0] * image.width - width / 2, image.width - width))
+    top = max(0.0, min(focus[1] * image.height - height / 2, image.height - height))
     box = (left, top, min(image.width, left + width), min(image.height, top + height))
     return image.resize((size.width, size.height), Image.Resampling.LANCZOS, box)
 

@@ -2,7 +2,7 @@
 
 import gzip
 import mimetypes
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from keyreel.checkpoints.catalogue import LTXV_GRID
 from keyreel.fal.endpoints import MULTICONDITIONING
+from keyreel.media.limits import Limits
 from keyreel.server.dependencies import CurrentKey, CurrentServices, Services
 from keyreel.server.errors import Json
 from keyreel.server.sessions import LIFETIME, begin_session, delete_cookie, find_session
@@ -94,7 +95,7 @@ async def sign_out(request: Request, services: CurrentServices) -> Response:
 
 @router.get("/api/playground")
 async def facts(key: CurrentKey, services: CurrentServices) -> Json:
-    """Returns what the page cannot know: the caller, and the sizes in pixels and frames. Bounds are in OpenAPI."""
+    """Returns what the page cannot know: the caller, sizes in pixels and frames, limits of files. Bounds are in OpenAPI."""
     sizes: dict[str, dict[str, Any]] = {}
     for (resolution, aspect), size in SIZES.items():
         sizes.setdefault(resolution, {})[aspect] = [size.width, size.height]
@@ -107,6 +108,7 @@ async def facts(key: CurrentKey, services: CurrentServices) -> Json:
             "sizes": sizes,
             "temporal": LTXV_GRID.temporal,
             "retention": services.settings.retention,
+            "limits": asdict(Limits.from_settings(services.settings)),
         }
     )
 
