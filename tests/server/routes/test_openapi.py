@@ -53,3 +53,12 @@ def test_every_endpoint_is_described(http: httpx.Client, endpoint: Endpoint) -> 
 def test_the_public_key_of_webhooks_is_published(http: httpx.Client) -> None:
     keys = http.get("/.well-known/jwks.json", headers={"Host": "rest.fal.ai"}).json()["keys"]
     assert keys[0]["crv"] == "Ed25519"
+
+
+def test_the_document_is_compressed_for_those_who_can_read_it(http: httpx.Client) -> None:
+    url = f"/api/openapi/queue/openapi.json?endpoint_id={ENDPOINT}"
+    plain, short = [http.get(url, headers={"Accept-Encoding": encoding}) for encoding in ("identity", "gzip")]
+    assert [answer.headers.get("Content-Encoding") for answer in (plain, short)] == [None, "gzip"]
+    assert all("Accept-Encoding" in answer.headers["Vary"] for answer in (plain, short))
+    assert plain.json() == short.json()
+    assert int(short.headers["Content-Length"]) < 0.3 * int(plain.headers["Content-Length"])

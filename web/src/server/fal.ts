@@ -1,25 +1,36 @@
-/** fal's own client, connected through this server's proxy route. */
+/** fal's own client, connected through this server's proxy route. It loads when it is first needed. */
 
-import { createFalClient } from "@fal-ai/client";
 import { address } from "./http";
 
 type OnProgress = (share: number) => void;
+type Client = ReturnType<typeof import("@fal-ai/client").createFalClient>;
 
 const uploads = new Map<unknown, OnProgress>();
+let loading: Promise<Client> | null = null;
 
-export const fal = createFalClient({
-  proxyUrl: address("api/fal/proxy"),
-  fetch: (input, init) => {
-    const onProgress = uploads.get(init?.body);
-    return onProgress && init ? put(urlOf(input), init, onProgress) : fetch(input, init);
-  },
-});
+export function fal(): Promise<Client> {
+  return (loading ??= load().catch((error: unknown) => {
+    loading = null;
+    throw error;
+  }));
+}
+
+async function load(): Promise<Client> {
+  const { createFalClient } = await import("@fal-ai/client");
+  return createFalClient({
+    proxyUrl: address("api/fal/proxy"),
+    fetch: (input, init) => {
+      const onProgress = uploads.get(init?.body);
+      return onProgress && init ? put(urlOf(input), init, onProgress) : fetch(input, init);
+    },
+  });
+}
 
 /** Returns the URL of the uploaded file. `onProgress` is not called if the client uploads the file in parts. */
 export async function upload(file: Blob, onProgress: OnProgress): Promise<string> {
   uploads.set(file, onProgress);
   try {
-    return await fal.storage.upload(file);
+    return await (await fal()).storage.upload(file);
   } finally {
     uploads.delete(file);
   }

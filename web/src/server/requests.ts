@@ -81,8 +81,10 @@ effect(() => {
 });
 
 export async function refresh(): Promise<void> {
+  const asked = session.value;
   try {
     const newest = await getJson<VideoRequest[]>(`api/requests?limit=${PAGE_SIZE}`);
+    if (session.value !== asked) return; // the answer is for the user before
     batch(() => {
       const oldest = newest.at(-1)?.seq ?? 0;
       const older = newest.length < PAGE_SIZE ? [] : requests.value.filter((each) => each.seq < oldest);
@@ -125,13 +127,13 @@ export function follow(): () => void {
 
 /** Returns the id of the new request. */
 export async function submit(endpoint: string, input: Input): Promise<string> {
-  const { request_id } = await fal.queue.submit(endpoint, { input });
+  const { request_id } = await (await fal()).queue.submit(endpoint, { input });
   await refresh();
   return request_id;
 }
 
 export async function cancel(endpoint: string, id: string): Promise<void> {
-  await fal.queue.cancel(endpoint, { requestId: id });
+  await (await fal()).queue.cancel(endpoint, { requestId: id });
   await refresh();
 }
 

@@ -45,7 +45,7 @@ async function followUntilDone(endpoint: string, id: string, signal: AbortSignal
 
 async function readStream(endpoint: string, id: string, signal: AbortSignal): Promise<boolean> {
   let lines: readonly Line[] = [];
-  const updates = await fal.queue.streamStatus(endpoint, { requestId: id, logs: true, abortSignal: signal });
+  const updates = await (await fal()).queue.streamStatus(endpoint, { requestId: id, logs: true, abortSignal: signal });
   // The loop below throws the same error. Without this line it would also be an unhandled rejection.
   updates.done().catch(() => null);
   for await (const update of updates as AsyncIterable<Update>) {
