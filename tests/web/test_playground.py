@@ -275,6 +275,11 @@ def test_history_entries_can_be_filtered_and_deleted(page: Page) -> None:
     expect(history.get_by_role("listitem")).to_have_count(1)
     history.get_by_role("listitem").hover()
     history.get_by_role("button", name="Delete: alpha fox").click()
+    page.get_by_role("dialog").get_by_role("button", name="Keep").click()
+    expect(history.get_by_role("listitem")).to_have_count(1)
+    history.get_by_role("button", name="Delete: alpha fox").click()
+    assert serious_issues(page) == []
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(history.get_by_text("Nothing in the history has these words.")).to_be_visible()
     page.reload()
     expect(page.get_by_role("link", name="beta fox")).to_be_visible()
@@ -350,6 +355,7 @@ def test_an_administrator_manages_requests_webhooks_and_keys(visitor: BrowserCon
         httpx.get(f"{server.url}/api/requests", headers={"Authorization": f"Key {key}"}, trust_env=False).json() == []
     )
     page.get_by_role("row", name=re.compile("studio")).get_by_role("button", name="Revoke").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     expect(page.get_by_role("row", name=re.compile("studio.*revoked"))).to_be_visible()
 
 

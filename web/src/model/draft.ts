@@ -1,46 +1,121 @@
-/** The draft: the request that the user is composing. The browser stores it, so a reload loses nothing. */
+/** The draft: the request that the user is composing, with its steps, which can be undone. */
 
-import { batch, computed, effect, signal } from "@preact/signals";
+import { batch, computed, signal } from "@preact/signals";
 import type { Input } from "../server/requests";
 import type { Facts } from "../server/session";
 import { type Shape, outputShape } from "./canvas";
+import type { Point } from "./crop";
 import { type Refusal, currentProblems } from "./errors";
-import { type Kind, type Placed, type Rules, objection, refit } from "./timeline";
+import { type History, begin, record, redone, undone } from "./history";
+import { type Laid, type Wish, layOut } from "./layout";
+import { type Kind, type Rules, objection } from "./timeline";
+import { sizes } from "./sizes";
+import { dropActions } from "./toast";
+import { uploads } from "./uploads";
 
-/** A picture or clip on the timeline. `url` is null until the upload ends; `local` is an object URL of the file. */
-export interface Item extends Placed {
-  readonly limit: number | null;
+/** A picture or clip as the user wants it. */
+export interface Entry extends Wish {
+  /** The link; null if the file is one that this tab uploads. */
   readonly url: string | null;
-  readonly local: string | null;
+  readonly upload: string | null;
   readonly strength: number;
+  /** In pixels; 0 if unknown. */
   readonly width: number;
   readonly height: number;
   /** False if `length` is an estimate. */
   readonly exact: boolean;
+  /** How many frames at the start of the clip are left out. They do not count as `length`. */
+  readonly skip: number;
+  /** The point of the picture that stays in view when it is cropped. */
+  readonly focus: Point;
+}
+
+interface Sent {
   readonly uploaded: number;
   readonly failed: string | null;
 }
 
-export interface Lora {
+/** A picture or clip on the timeline. `local` is an object URL of the file. */
+export type Item = Entry & Laid & Sent & { readonly local: string | null };
+
+export interface LoraEntry {
   readonly id: string;
   readonly path: string;
   readonly weight_name: string | null;
   readonly scale: number;
   readonly label: string | null;
-  readonly uploaded: number;
-  readonly failed: string | null;
+  readonly upload: string | null;
 }
 
-const STORED = "keyreel.draft";
-/** Fields that are not in `values`. */
-const LISTS = new Set(["images", "videos", "loras"]);
+export type Lora = LoraEntry & Sent;
 
-export const values = signal<Readonly<Record<string, unknown>>>({});
-export const items = signal<readonly Item[]>([]);
-export const loras = signal<readonly Lora[]>([]);
+export interface Draft {
+  readonly values: Readonly<Record<string, unknown>>;
+  readonly entries: readonly Entry[];
+  readonly loras: readonly LoraEntry[];
+  /** Whether the items move when the length of the video changes. */
+  readonly scales: boolean;
+}
+
+/** An item while it is dragged: where it would be if the user dropped it now. */
+export interface Drag {
+  readonly id: string;
+  readonly part: Partial<Entry>;
+}
+
+/** The likely shape of a picture or clip of unknown size. */
+const USUAL = { width: 16, height: 9 };
+export const EMPTY: Draft = { values: {}, entries: [], loras: [], scales: false };
+
+const history = signal<History<Draft>>(begin(EMPTY));
+export const facts = signal<Facts | null>(null);
 export const selected = signal<string | null>(null);
 export const refusal = signal<Refusal | null>(null);
-export const facts = signal<Facts | null>(null);
+export const drag = signal<Drag | null>(null);
+
+export const draft = computed(() => history.value.present);
+export const canUndo = computed(() => history.value.past.length > 0);
+export const canRedo = computed(() => history.value.future.length > 0);
+export const values = computed(() => draft.value.values);
+
+/** Starts a new history. */
+export function open(known: Facts, present: Draft): void {
+  batch(() => {
+    facts.value = known;
+    history.value = begin(present);
+    selected.value = null;
+  });
+}
+
+/** Changes the draft. `control` names the control that the user changes; null if the change is a whole step. */
+export function commit(part: Partial<Draft>, control: string | null = null): void {
+  batch(() => {
+    dropActions();
+    history.value = record(history.value, { ...draft.value, ...part }, control, performance.now());
+  });
+}
+
+/** Completes the last step. This is no step of the user. */
+export function amend(part: Partial<Draft>): void {
+  history.value = { ...history.value, present: { ...draft.value, ...part } };
+}
+
+export function undo(): void {
+  travel(undone(history.value));
+}
+
+export function redo(): void {
+  travel(redone(history.value));
+}
+
+function travel(to: History<Draft> | null): void {
+  if (!to) return;
+  batch(() => {
+    dropActions();
+    drag.value = null;
+    history.value = to;
+  });
+}
 
 /** The chosen value of a field, or its default in the schema. */
 // eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the type depends on the schema
@@ -49,13 +124,10 @@ export function value<T>(name: string): T {
 }
 
 export function setValue(name: string, chosen: unknown): void {
-  batch(() => {
-    const before = rules.value;
-    const isDefault = chosen === facts.value?.schema.fields[name]?.default || chosen === null;
-    const { [name]: _, ...others } = values.value;
-    values.value = isDefault ? others : { ...others, [name]: chosen };
-    if (name === "number_of_frames") items.value = refit(items.value, before, rules.value);
-  });
+  if (value(name) === chosen) return;
+  const isDefault = chosen === facts.value?.schema.fields[name]?.default || chosen === null;
+  const { [name]: _, ...others } = values.value;
+  commit({ values: isDefault ? others : { ...others, [name]: chosen } }, name);
 }
 
 export const rules = computed<Rules>(() => ({
@@ -63,15 +135,38 @@ export const rules = computed<Rules>(() => ({
   temporal: facts.value?.temporal ?? 1,
 }));
 
+/** The items where they are now; while one is dragged, where it would be. */
+export const items = computed<readonly Item[]>(() => {
+  const { entries, scales } = draft.value;
+  const moved = drag.value;
+  const wanted = moved ? entries.map((entry) => (entry.id === moved.id ? { ...entry, ...moved.part } : entry)) : entries;
+  return layOut(wanted, rules.value, scales).map((entry) => ({ ...entry, ...sizes.value.get(entry.url ?? ""), ...fileOf(entry) }));
+});
+
+export const loras = computed<readonly Lora[]>(() =>
+  draft.value.loras.map((entry) => {
+    const { url, uploaded, failed } = fileOf({ ...entry, url: entry.path });
+    return { ...entry, path: url ?? "", uploaded, failed };
+  }),
+);
+
+function fileOf(entry: { url: string | null; upload: string | null }): Sent & { url: string | null; local: string | null } {
+  const found = entry.upload === null ? undefined : uploads.value.get(entry.upload);
+  if (!found) return { url: entry.url, local: null, uploaded: 1, failed: null };
+  return { url: found.url, local: found.local, uploaded: found.progress, failed: found.failed };
+}
+
 /** The condition with the lowest start frame. At the same frame, a picture comes before a clip. */
 const firstCondition = computed(() => {
   const order = (item: Item) => item.start * 2 + (item.kind === "video" ? 1 : 0);
   return [...items.value].sort((a, b) => order(a) - order(b))[0] ?? null;
 });
 
-export const shape = computed<Shape | null>(() =>
-  facts.value ? outputShape(facts.value.sizes, value("resolution"), value("aspect_ratio"), firstCondition.value) : null,
-);
+export const shape = computed<Shape | null>(() => {
+  const first = firstCondition.value;
+  const size = first && (first.width ? first : USUAL);
+  return facts.value ? outputShape(facts.value.sizes, value("resolution"), value("aspect_ratio"), size) : null;
+});
 
 /** The input of the request, without fields that have their default value. */
 export const input = computed<Input>(() => {
@@ -85,11 +180,14 @@ export const input = computed<Input>(() => {
 });
 
 function conditions(kind: Kind, source: string): Input[] {
-  return ordered(kind).map((item) => ({
-    [source]: item.url ?? "",
-    start_frame_number: item.start,
-    ...(item.limit === null ? {} : { max_num_frames: item.limit }),
-    ...(item.strength === 1 ? {} : { strength: item.strength }),
+  return ordered(kind).map(({ url, start, skip, limit, strength, focus }) => ({
+    [source]: url ?? "",
+    start_frame_number: start,
+    ...(skip ? { skip_frames: skip } : {}),
+    ...(limit === null ? {} : { max_num_frames: limit }),
+    ...(strength === 1 ? {} : { strength }),
+    ...(focus.x === 0.5 ? {} : { focus_x: focus.x }),
+    ...(focus.y === 0.5 ? {} : { focus_y: focus.y }),
   }));
 }
 
@@ -105,103 +203,20 @@ export function itemProblem(item: Item): string | null {
   const list = item.kind === "image" ? "images" : "videos";
   const path = `${list}.${ordered(item.kind).findIndex((each) => each.id === item.id)}`;
   const reported = [...problems.value].find(([place]) => place === path || place.startsWith(`${path}.`));
-  const others = items.value.filter((each) => each.id !== item.id);
-  return reported?.[1] ?? objection(item, others, rules.value);
+  return reported?.[1] ?? objection(item, othersOf(item.id), rules.value);
+}
+
+export function othersOf(id: string): Item[] {
+  return items.value.filter((each) => each.id !== id);
 }
 
 /** Why the request cannot be sent yet; null if it can. */
 export const obstacle = computed<string | null>(() => {
   if (!String(value("prompt") ?? "").trim()) return "Write a prompt.";
   const pending = [...items.value, ...loras.value];
-  if (pending.some((each) => each.uploaded < 1 && !each.failed)) return "Still uploading.";
-  if (pending.some((each) => each.failed)) return "A file could not be uploaded. Replace or remove it.";
+  if (pending.some((each) => each.failed)) return "A file could not be uploaded. Upload it again, replace it or remove it.";
+  if (pending.some((each) => each.uploaded < 1)) return "Still uploading.";
   if (loras.value.some((each) => !each.path.trim())) return "Enter the LoRA's link or repository, or remove it.";
-  const others = (item: Item) => items.value.filter((each) => each.id !== item.id);
-  if (items.value.some((item) => objection(item, others(item), rules.value))) return "Move the marked items on the timeline.";
+  if (items.value.some((item) => objection(item, othersOf(item.id), rules.value))) return "Move the marked items on the timeline.";
   return null;
 });
-
-/** Whether the user can shorten the item: a clip of known length, if the endpoint accepts `max_num_frames`. */
-export function isTrimmable(item: Item): boolean {
-  return item.kind === "video" && item.exact && !!facts.value?.schema.video.max_num_frames;
-}
-
-export function change(id: string, part: Partial<Item>): void {
-  items.value = items.value.map((item) => (item.id === id ? { ...item, ...part } : item));
-}
-
-export function remove(id: string): void {
-  items.value = items.value.filter((item) => item.id !== id);
-  if (selected.value === id) selected.value = null;
-}
-
-export function changeLora(id: string, part: Partial<Lora>): void {
-  loras.value = loras.value.map((lora) => (lora.id === id ? { ...lora, ...part } : lora));
-}
-
-/** Replaces the draft with an earlier request. */
-export function editRequest(given: Input, seed: number | null): void {
-  batch(() => {
-    const plain = Object.entries(given).filter(([name]) => !LISTS.has(name));
-    values.value = Object.fromEntries(plain);
-    if (seed !== null) setValue("seed", seed);
-    items.value = [...readItems(given.images, "image", "image_url"), ...readItems(given.videos, "video", "video_url")];
-    loras.value = ((given.loras ?? []) as Partial<Lora>[]).map((lora) => newLora(lora));
-    selected.value = null;
-  });
-}
-
-function readItems(list: unknown, kind: Kind, source: string): Item[] {
-  return ((list ?? []) as Record<string, unknown>[]).map((each) =>
-    newItem(kind, nameOf(String(each[source])), {
-      url: String(each[source]),
-      uploaded: 1,
-      start: Number(each.start_frame_number ?? 0),
-      strength: Number(each.strength ?? 1),
-      limit: typeof each.max_num_frames === "number" ? each.max_num_frames : null,
-      // The page cannot count the frames of a clip that it knows only by its URL. This is the minimum.
-      length: kind === "image" ? 1 : Number(each.max_num_frames ?? (facts.value?.temporal ?? 0) + 1),
-      exact: kind === "image",
-    }),
-  );
-}
-
-export function newItem(kind: Kind, name: string, part: Partial<Item> = {}): Item {
-  const id = crypto.randomUUID();
-  const blank = { url: null, local: null, limit: null, strength: 1, width: 16, height: 9, exact: true, uploaded: 0, failed: null };
-  return { id, kind, name, start: 0, length: 1, ...blank, ...part };
-}
-
-export function newLora(part: Partial<Lora> = {}): Lora {
-  const scale = Number(facts.value?.schema.lora.scale?.default ?? 1);
-  const blank = { path: "", weight_name: null, scale, label: null, uploaded: 1, failed: null };
-  return { id: crypto.randomUUID(), ...blank, ...part };
-}
-
-export function nameOf(url: string): string {
-  return decodeURIComponent(url.split(/[?#]/)[0]?.split("/").filter(Boolean).pop() ?? url);
-}
-
-/** Restores the stored draft, then stores every change until the returned function is called. */
-export function keepDraft(known: Facts): () => void {
-  facts.value = known;
-  try {
-    restore(JSON.parse(localStorage.getItem(STORED) ?? "{}") as Record<string, unknown>);
-  } catch {
-    localStorage.removeItem(STORED);
-  }
-  return effect(() => {
-    const uploaded = items.value.filter((item) => item.url).map((item) => ({ ...item, local: null }));
-    const kept = { values: values.value, items: uploaded, loras: loras.value };
-    localStorage.setItem(STORED, JSON.stringify(kept));
-  });
-}
-
-function restore(kept: Record<string, unknown>): void {
-  batch(() => {
-    values.value = (kept.values ?? {}) as Record<string, unknown>;
-    // An item that an earlier version of the page stored may lack newer properties.
-    items.value = ((kept.items ?? []) as Item[]).map((item) => newItem(item.kind, item.name, item));
-    loras.value = ((kept.loras ?? []) as Lora[]).filter((lora) => lora.uploaded === 1);
-  });
-}

@@ -1,90 +1,140 @@
-/** Adds files and links to the timeline or to the LoRAs, and uploads the files. */
+/** Adds files and links to the timeline or to the LoRAs. */
 
-import { upload } from "../server/fal";
-import { change, changeLora, isTrimmable, type Item, items, loras, nameOf, newItem, newLora, rules, selected } from "./draft";
+import { tooManyBytes, unusable } from "./accept";
+import { placeAt, placeFree, settleIn, spread } from "./arrange";
+import { type Entry, type Item, facts, items, rules } from "./draft";
+import { UNDO, add, addLora, change, scene } from "./edits";
+import { nameOf, newEntry, newLora } from "./entries";
+import { plural } from "./format";
 import { inspect, kindOf } from "./media";
-import { type Kind, freeStart, roomFor, settle } from "./timeline";
+import { type Kind, fixedFrames } from "./timeline";
 import { say } from "./toast";
+import { startUpload } from "./uploads";
 
-/** `frame` is where the user dropped the files on the timeline; if it is null, each file goes to a free place. */
-export async function addFiles(files: Iterable<File>, frame: number | null = null): Promise<void> {
-  for (const file of files) {
-    const kind = kindOf(file.type, file.name);
-    if (kind) await addMedia(file, file.name, kind, frame);
-    else if (file.name.endsWith(".safetensors")) void addLoraFile(file);
-    else say(`${file.name} is not a picture, a clip or a LoRA (.safetensors).`);
-  }
+interface Examined {
+  readonly file: File;
+  readonly local: string;
+  readonly entry: Entry;
 }
 
-export async function addMedia(file: Blob, name: string, kind: Kind, frame: number | null): Promise<void> {
-  const local = URL.createObjectURL(file);
-  try {
-    const media = await inspect(file, local, kind);
-    const item = place(newItem(kind, name, { ...media, local }), frame);
-    if (item) await send(item, file);
-    else say(noRoom(name));
-  } catch {
-    say(`${name} cannot be read as a ${kind === "image" ? "picture" : "clip"}.`);
-  }
+/**
+ * Adds all files at once, in their order, and uploads them side by side. `frame` is where the user dropped them on the
+ * timeline; if it is null, they go to free places. Files that cannot be used are named and do not stop the others.
+ */
+export async function addFiles(files: Iterable<File>, frame: number | null = null): Promise<void> {
+  const all = [...files];
+  all.filter(isLora).forEach(addLoraFile);
+  const examined = await Promise.all(all.filter((file) => !isLora(file)).map((file) => examine(file)));
+  addExamined(examined.filter((each) => each !== null), frame);
 }
 
 /** Adds a picture or clip that needs no upload. */
-export function addUrl(url: string, kind: Kind, part: Partial<Item> = {}): void {
-  const item = newItem(kind, nameOf(url), { url, uploaded: 1, ...part });
-  if (!place(item, null)) say(noRoom(item.name));
+export function addUrl(url: string, kind: Kind, part: Partial<Entry> = {}): void {
+  const entry = newEntry(kind, nameOf(url), { url, ...part });
+  const placed = placeFree(entry, scene());
+  if (placed) {
+    add([placed]);
+    report([placed]);
+  } else say(noRoom(entry.name));
 }
 
 export async function replaceMedia(item: Item, file: File): Promise<void> {
-  const kind = kindOf(file.type, file.name);
-  if (kind !== item.kind) {
+  const examined = await examine(file);
+  if (!examined) return;
+  const { entry, local } = examined;
+  if (entry.kind !== item.kind) {
     say(`Choose a ${item.kind === "image" ? "picture" : "clip"} to replace it.`);
     return;
   }
-  const local = URL.createObjectURL(file);
-  try {
-    const media = await inspect(file, local, kind);
-    change(item.id, { ...media, name: file.name, local, url: null, uploaded: 0, failed: null });
-    await send(item, file);
-  } catch {
-    say(`${file.name} cannot be read.`);
-  }
+  const { name, width, height, length, exact } = entry;
+  change(item.id, { name, width, height, length, exact, url: null, skip: 0, upload: startUpload(file, local) });
 }
 
-export async function addLoraFile(file: File): Promise<void> {
-  const lora = newLora({ label: file.name, uploaded: 0 });
-  loras.value = [...loras.value, lora];
-  try {
-    const path = await upload(file, (share) => changeLora(lora.id, { uploaded: Math.min(share, 0.99) }));
-    changeLora(lora.id, { path, uploaded: 1 });
-  } catch {
-    changeLora(lora.id, { failed: "The upload failed." });
+export function addLoraFile(file: File): void {
+  const problem = facts.value && tooManyBytes(file.name, file.size, "lora", facts.value.limits);
+  if (problem) say(problem);
+  else addLora(newLora({ label: file.name, upload: startUpload(file) }));
+}
+
+function isLora(file: File): boolean {
+  return file.name.endsWith(".safetensors");
+}
+
+/** Reads a picture or clip. If it cannot be used, says why and returns null. */
+async function examine(file: File): Promise<Examined | null> {
+  const { name } = file;
+  const kind = kindOf(file.type, name);
+  if (!kind) return refuse(`${name} is not a picture, a clip or a LoRA (.safetensors).`);
+  const limits = facts.value?.limits;
+  const tooLarge = limits && tooManyBytes(name, file.size, kind, limits);
+  if (tooLarge) return refuse(tooLarge);
+  const local = URL.createObjectURL(file);
+  const media = await inspect(file, local, kind).catch(() => null);
+  if (!media) return refuse(`${name} cannot be read as a ${kind === "image" ? "picture" : "clip"}.`);
+  const problem = limits && unusable(name, media, limits, rules.value.temporal);
+  if (problem) return refuse(problem);
+  const { width, height, exact } = media;
+  // An estimate may be too low: the server counts.
+  const length = media.kind === "video" ? Math.max(media.length, rules.value.temporal + 1) : 1;
+  return { file, local, entry: newEntry(media.kind, name, { width, height, length, exact }) };
+}
+
+function refuse(problem: string): null {
+  say(problem);
+  return null;
+}
+
+function addExamined(examined: readonly Examined[], frame: number | null): void {
+  const [first] = examined;
+  const reason = first && examined.length === 1 && frame !== null ? settleIn(first.entry, frame, scene())?.reason : null;
+  const placed = place(examined.map(({ entry }) => entry), frame);
+  if (!placed.length) return;
+  const uploading = placed.map((entry) => {
+    const found = examined.find((each) => each.entry.id === entry.id);
+    return found ? { ...entry, upload: startUpload(found.file, found.local) } : entry;
+  });
+  add(uploading);
+  report(uploading, reason ?? null);
+}
+
+/** The entries with their places. Names those for which there is no room. */
+function place(entries: readonly Entry[], frame: number | null): Entry[] {
+  const together = entries.length > 1 ? spread(entries, frame, scene()) : null;
+  if (together) return together;
+  const placed: Entry[] = [];
+  for (const entry of entries) {
+    const now = sceneWith(placed);
+    const found = (frame === null ? null : placeAt(entry, frame, now)) ?? placeFree(entry, now);
+    if (found) placed.push(found);
+    else say(noRoom(entry.name));
   }
+  return placed;
+}
+
+function sceneWith(placed: readonly Entry[]): ReturnType<typeof scene> {
+  const now = scene();
+  return { ...now, items: [...now.items, ...placed.map((entry) => ({ ...entry, start: entry.wanted, notice: null }))] };
 }
 
 function noRoom(name: string): string {
   return `There is no room for ${name} on the timeline.`;
 }
 
-/** Puts the item on the timeline and trims a clip if it has to. Returns null if there is no room. */
-function place(item: Item, frame: number | null): Item | null {
-  const others = items.value;
-  const start = frame === null ? freeStart(item, others, rules.value) : settle(item, frame, others, rules.value)?.start;
-  // A clip that is too short goes on the timeline anyway, where it shows its problem.
-  const isShort = item.kind === "video" && item.length <= rules.value.temporal;
-  const room = start == null && isTrimmable(item) ? roomFor(item, others, rules.value) : null;
-  if (start == null && !room && !isShort) return null;
-  const there = { ...item, start: start ?? 0, ...room };
-  items.value = [...others, there];
-  selected.value = there.id;
-  return there;
+/** Says where several items are, why one is not where it was dropped, and which clips are shortened. */
+function report(placed: readonly Entry[], reason: string | null = null): void {
+  const shown = items.value.filter((item) => placed.some((entry) => entry.id === item.id));
+  const frames = shown.map((item) => item.start);
+  const where = shown.length > 1 ? [`${plural(shown.length, "item")} in order, at frames ${listed(frames)}.`] : [];
+  const moved = reason ? [`${placed[0]?.name ?? ""} is at frame ${frames[0] ?? 0}. ${reason}`] : [];
+  const cut = shown.filter(isCut).map((item) => `${item.name} uses its first ${fixedFrames(item, rules.value)} of ${item.length} frames.`);
+  const text = [...where, ...moved, ...cut].join(" ");
+  if (text) say(text, UNDO);
 }
 
-async function send(item: Item, file: Blob): Promise<void> {
-  try {
-    const named = file instanceof File ? file : new File([file], item.name, { type: file.type });
-    const url = await upload(named, (share) => change(item.id, { uploaded: Math.min(share, 0.99) }));
-    change(item.id, { url, uploaded: 1 });
-  } catch {
-    change(item.id, { failed: `${item.name} could not be uploaded.` });
-  }
+function isCut(item: Item): boolean {
+  return item.kind === "video" && item.length - fixedFrames(item, rules.value) >= rules.value.temporal;
+}
+
+function listed(frames: readonly number[]): string {
+  return `${frames.slice(0, -1).join(", ")} and ${frames.at(-1) ?? 0}`;
 }

@@ -4,10 +4,7 @@ import {
   type Placed,
   generatedFrames,
   fixedFrames,
-  freeStart,
   objection,
-  refit,
-  roomFor,
   rows,
   settle,
   trim,
@@ -58,8 +55,8 @@ describe("objection", () => {
   it.each([
     [item("image", 89), "last frame is 88"],
     [item("video", 4, 30), "multiples of 8"],
-    [item("video", 0, 8), "8 frames; at least 9"],
-    [item("video", 88, 30), "only 1 frame of the clip"],
+    [item("video", 0, 8), "video0 has 8 frames; a clip needs at least 9"],
+    [item("video", 88, 30), "Only 1 frame of video88 fit here"],
   ])("rejects %o", (wrong, reason) => expect(objection(wrong, [], RULES)).toContain(reason));
   it("names the item in the way", () => {
     const clip = item("video", 0, 25);
@@ -88,32 +85,6 @@ describe("settle", () => {
   });
 });
 
-describe("freeStart", () => {
-  it("takes the first frame, the last, then the middle", () => {
-    const placed: Placed[] = [];
-    for (const expected of [0, 88, 44, 22]) {
-      const next = item("image", 0, 1, `n${expected}`);
-      const start = freeStart(next, placed, RULES);
-      expect(start).toBe(expected);
-      placed.push({ ...next, start: expected });
-    }
-  });
-  it("puts a clip into the widest gap", () => {
-    const start = freeStart(item("video", 0, 17), [item("image", 0), item("image", 88)], RULES);
-    expect(start).toBe(8);
-  });
-});
-
-describe("refit", () => {
-  it("keeps the last picture last and the others inside", () => {
-    const items = [item("image", 0), item("image", 88), item("video", 64, 17)];
-    const shorter = refit(items, RULES, { frames: 41, temporal: 8 });
-    expect(shorter.map((each) => each.start)).toEqual([0, 40, 16]);
-    const longer = refit(items, RULES, { frames: 121, temporal: 8 });
-    expect(longer.map((each) => each.start)).toEqual([0, 120, 64]);
-  });
-});
-
 describe("rows and ticks", () => {
   it("puts overlapping boxes into different rows", () => {
     const found = rows([
@@ -131,16 +102,6 @@ describe("rows and ticks", () => {
     expect(ticks(RULES, 800, 40)).toEqual([0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88]);
     expect(ticks(RULES, 300, 40)).toEqual([0, 16, 32, 48, 64, 80]);
   });
-});
-
-describe("roomFor", () => {
-  it("trims a clip to the longest gap", () =>
-    expect(roomFor(item("video", 0, 89), [item("image", 0), item("image", 30), item("image", 88)], RULES)).toEqual({
-      start: 32,
-      limit: 49,
-    }));
-  it("returns null if every gap is too short", () =>
-    expect(roomFor(item("video", 0, 17), [0, 8, 16].map((start) => item("image", start)), { ...RULES, frames: 17 })).toBeNull());
 });
 
 describe("trim", () => {

@@ -49,16 +49,15 @@ export function objection(item: Placed, others: readonly Placed[], rules: Rules)
   return outside(item, rules) ?? badClip(item, rules) ?? overlap(item, others, rules);
 }
 
-/** The valid start nearest to `wanted`; null if there is none. */
-export function settle(item: Placed, wanted: number, others: readonly Placed[], rules: Rules): Settled | null {
+/** The valid start nearest to `wanted` that `accepts` agrees to; null if there is none. */
+export function settle(item: Placed, wanted: number, others: readonly Placed[], rules: Rules, accepts: (start: number) => boolean = () => true): Settled | null {
   const aim = Math.max(0, Math.min(rules.frames - 1, Math.round(wanted)));
   const reason = objection({ ...item, start: aim }, others, rules);
-  if (!reason) return { start: aim, reason: null };
+  const isValid = (start: number) => start >= 0 && start < rules.frames && !objection({ ...item, start }, others, rules) && accepts(start);
+  if (isValid(aim)) return { start: aim, reason: null };
   for (let distance = 1; distance < rules.frames; distance++) {
-    for (const start of [aim - distance, aim + distance]) {
-      const isValid = start >= 0 && start < rules.frames && !objection({ ...item, start }, others, rules);
-      if (isValid) return { start, reason };
-    }
+    const start = [aim - distance, aim + distance].find(isValid);
+    if (start !== undefined) return { start, reason: reason ?? "Other items need the frame." };
   }
   return null;
 }
@@ -75,46 +74,10 @@ export function trim(item: Placed, wanted: number, others: readonly Placed[], ru
   return null;
 }
 
-/** The start and the greatest possible length for a clip that must be trimmed to fit; null if it fits nowhere. */
-export function roomFor(item: Placed, others: readonly Placed[], rules: Rules): { start: number; limit: number } | null {
-  const step = rules.temporal;
-  for (let limit = fixedFrames({ ...item, start: 0 }, rules); limit > step; limit -= step) {
-    for (let start = 0; start + limit <= generatedFrames(rules); start += step) {
-      if (!objection({ ...item, start, limit }, others, rules)) return { start, limit };
-    }
-  }
-  return null;
-}
-
-function tooLong(item: Placed, limit: number, longest: number, others: readonly Placed[], rules: Rules): string {
+/** Why the clip can have no more than `limit` frames at its place. `longest` is what it could have without the others. */
+export function tooLong(item: Placed, limit: number, longest: number, others: readonly Placed[], rules: Rules): string {
   if (limit < longest) return objection({ ...item, limit: limit + rules.temporal }, others, rules) ?? "";
   return item.start + longest >= generatedFrames(rules) ? "The video ends here." : `The clip has ${item.length} frames.`;
-}
-
-/**
- * The start for a new item that the user has not placed. A picture goes to the first frame, else to the last, else to
- * the middle of the widest gap. A clip goes to the first frame, else into the widest gap. Null if there is no room.
- */
-export function freeStart(item: Placed, others: readonly Placed[], rules: Rules): number | null {
-  const last = rules.frames - 1;
-  for (const start of item.kind === "image" ? [0, last] : [0]) {
-    if (!objection({ ...item, start }, others, rules)) return start;
-  }
-  const [from, to] = widestGap(others, rules);
-  const wanted = item.kind === "image" ? (from + to) / 2 : from;
-  return settle(item, wanted, others, rules)?.start ?? null;
-}
-
-/** Adapts the items to a new video length. A picture on the last frame stays on the last frame; others stay inside. */
-export function refit<T extends Placed>(items: readonly T[], before: Rules, after: Rules): T[] {
-  const done: T[] = [];
-  for (const item of items) {
-    const isLast = item.kind === "image" && item.start === before.frames - 1;
-    const wanted = isLast ? after.frames - 1 : item.start;
-    const start = settle(item, wanted, done, after)?.start ?? item.start;
-    done.push({ ...item, start });
-  }
-  return done;
 }
 
 /** Assigns each box to a row so that no two boxes overlap. `left` and `right` are in pixels. */
@@ -144,10 +107,10 @@ function outside(item: Placed, { frames }: Rules): string | null {
 function badClip(item: Placed, rules: Rules): string | null {
   if (item.kind === "image") return null;
   const shortest = rules.temporal + 1;
-  if (item.length < shortest) return `The clip has ${item.length} frames; at least ${shortest} are needed.`;
+  if (item.length < shortest) return `${item.name} has ${plural(item.length, "frame")}; a clip needs at least ${shortest}.`;
   if (item.start % rules.temporal) return `Clips start at multiples of ${rules.temporal}.`;
   const fixed = fixedFrames(item, rules);
-  return fixed < shortest ? `There is room for only ${plural(fixed, "frame")} of the clip here; at least ${shortest} are needed.` : null;
+  return fixed < shortest ? `Only ${plural(fixed, "frame")} of ${item.name} fit here; a clip needs at least ${shortest}.` : null;
 }
 
 function overlap(item: Placed, others: readonly Placed[], rules: Rules): string | null {
@@ -158,15 +121,4 @@ function overlap(item: Placed, others: readonly Placed[], rules: Rules): string 
     if (first <= last) return `${first === last ? `Frame ${first} is` : `Frames ${first} to ${last} are`} taken by ${other.name}.`;
   }
   return null;
-}
-
-function widestGap(others: readonly Placed[], rules: Rules): [number, number] {
-  let widest: [number, number] = [0, 0];
-  let from = 0;
-  const spans = others.map((item) => [item.start, item.start + fixedFrames(item, rules)] as const);
-  for (const [start, end] of [...spans.sort((a, b) => a[0] - b[0]), [rules.frames, rules.frames] as const]) {
-    if (start - 1 - from > widest[1] - widest[0]) widest = [from, start - 1];
-    from = Math.max(from, end);
-  }
-  return widest;
 }

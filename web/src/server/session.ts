@@ -7,6 +7,15 @@ import { type Schema, readSchema } from "./schema";
 /** Width and height in pixels, by resolution and aspect ratio. */
 export type Sizes = Record<string, Record<string, [number, number]>>;
 
+/** What the server accepts at most: bytes per file, pixels per picture or frame, seconds per clip. */
+export interface FileLimits {
+  readonly image_bytes: number;
+  readonly video_bytes: number;
+  readonly lora_bytes: number;
+  readonly pixels: number;
+  readonly video_seconds: number;
+}
+
 /** What the server tells a signed-in page about itself, its endpoint and the key. */
 export interface Facts {
   readonly version: string;
@@ -16,6 +25,7 @@ export interface Facts {
   readonly sizes: Sizes;
   readonly temporal: number;
   readonly retention: number;
+  readonly limits: FileLimits;
   readonly schema: Schema;
 }
 

@@ -1,16 +1,31 @@
+import { useSignal } from "@preact/signals";
+import type { ComponentType } from "preact";
 import { useEffect } from "preact/hooks";
 import { route } from "../model/route";
-import { toast } from "../model/toast";
+import { type Toast, dismiss, say, toasts } from "../model/toast";
 import { follow, trouble } from "../server/requests";
 import { type Facts, session } from "../server/session";
 import { CodeDialog } from "./Code";
-import { Compare } from "./Compare";
+import { ConfirmDialog } from "./Confirm";
+import { Button } from "./controls";
 import { Create } from "./Create";
 import { DropZone } from "./DropZone";
 import { Header } from "./Header";
-import { Operate } from "./Operate";
 import { SharedVideo, Visitor } from "./Shared";
 import { SignIn } from "./SignIn";
+
+const Operate = lazy(() => import("./Operate").then((found) => found.Operate));
+const Compare = lazy(() => import("./Compare").then((found) => found.Compare));
+
+/** A view that is loaded when it is first opened. */
+function lazy<P extends object>(load: () => Promise<ComponentType<P>>): ComponentType<P> {
+  return (props: P) => {
+    const found = useSignal<{ View: ComponentType<P> } | null>(null);
+    useEffect(() => void load().then((View) => (found.value = { View }), () => say("This view could not be loaded. Reload the page.")), []);
+    const View = found.value?.View;
+    return View ? <View {...props} /> : <main class="opening" aria-busy="true" aria-label="Loading" />;
+  };
+}
 
 export function App() {
   const current = session.value;
@@ -32,11 +47,31 @@ function Playground({ facts }: { facts: Facts }) {
       <View facts={facts} />
       <DropZone />
       <CodeDialog facts={facts} />
+      <ConfirmDialog />
       <div class="toasts" role="status">
         {trouble.value && <p class="toast bad">{trouble.value} Trying again.</p>}
-        {toast.value && <p class="toast">{toast.value}</p>}
+        {toasts.value.map((toast) => (
+          <Message key={toast.id} toast={toast} />
+        ))}
       </div>
     </>
+  );
+}
+
+function Message({ toast: { id, text, action } }: { toast: Toast }) {
+  const run = () => {
+    dismiss(id);
+    action?.run();
+  };
+  return (
+    <p class="toast">
+      {text}
+      {action && (
+        <Button kind="quiet" onClick={run}>
+          {action.label}
+        </Button>
+      )}
+    </p>
   );
 }
 

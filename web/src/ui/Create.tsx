@@ -1,5 +1,4 @@
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
 import { input, obstacle, refusal, rules, shape, value } from "../model/draft";
 import { seconds } from "../model/format";
 import { go } from "../model/route";
@@ -12,6 +11,7 @@ import { History } from "./History";
 import { Loras } from "./Loras";
 import { Prompt } from "./Prompt";
 import { Settings } from "./Settings";
+import { useShortcuts } from "./shortcuts";
 import { Timeline } from "./Timeline";
 import { Viewer } from "./Viewer";
 
@@ -30,7 +30,7 @@ export function Create({ facts, id }: { facts: Facts; id: string | null }) {
       sending.value = false;
     }
   };
-  useShortcut(generate);
+  useShortcuts(generate);
   return (
     <main class="create">
       <h1 class="hidden">Create a video</h1>
@@ -73,15 +73,4 @@ function Summary() {
       {frames} frames · {seconds(frames / value<number>("frame_rate"))}
     </>
   );
-}
-
-/** Ctrl+Enter or Cmd+Enter, anywhere on the page. */
-function useShortcut(generate: () => Promise<void>): void {
-  useEffect(() => {
-    const onKey = (event: KeyboardEvent) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) void generate();
-    };
-    addEventListener("keydown", onKey);
-    return () => removeEventListener("keydown", onKey);
-  });
 }

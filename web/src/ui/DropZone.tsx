@@ -2,7 +2,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { addUrl, addFiles } from "../model/intake";
 import { kindOf } from "../model/media";
-import { frameUnder } from "./Track";
+import { dropFrame, frameUnder } from "./Track";
 
 /** Accepts files that are dropped or pasted anywhere on the page. */
 export function DropZone() {
@@ -12,10 +12,14 @@ export function DropZone() {
       if (event.dataTransfer?.types.includes("Files")) depth.value += 1;
     };
     const leave = () => (depth.value = Math.max(0, depth.value - 1));
-    const over = (event: DragEvent) => event.preventDefault();
+    const over = (event: DragEvent) => {
+      event.preventDefault();
+      dropFrame.value = depth.value > 0 ? frameUnder(event) : null;
+    };
     const drop = (event: DragEvent) => {
       event.preventDefault();
       depth.value = 0;
+      dropFrame.value = null;
       void addFiles([...(event.dataTransfer?.files ?? [])], frameUnder(event));
     };
     const listeners = { dragenter: enter, dragleave: leave, dragover: over, drop, paste };
@@ -24,7 +28,9 @@ export function DropZone() {
       for (const [name, listener] of Object.entries(listeners)) removeEventListener(name, listener as EventListener);
     };
   }, [depth]);
-  return depth.value > 0 ? <div class="dropping">Drop pictures, clips or LoRAs</div> : null;
+  if (!depth.value) return null;
+  const frame = dropFrame.value;
+  return <div class="dropping">{frame === null ? "Drop pictures, clips or LoRAs" : `Drop from frame ${frame} on`}</div>;
 }
 
 function paste(event: ClipboardEvent): void {

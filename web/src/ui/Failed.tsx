@@ -1,7 +1,8 @@
-import { editRequest } from "../model/draft";
+import { editRequest } from "../model/entries";
 import { go } from "../model/route";
-import { deleteRequest, type VideoRequest, promptOf } from "../server/requests";
+import { type VideoRequest, promptOf } from "../server/requests";
 import { Button } from "./controls";
+import { deleteVideo } from "./History";
 
 export function Failed({ request }: { request: VideoRequest }) {
   const isCancelled = request.error_type === "client_cancelled";
@@ -27,7 +28,7 @@ export function Failed({ request }: { request: VideoRequest }) {
         <Button icon="edit" onClick={() => editRequest(request.input, null)}>
           Edit this request
         </Button>
-        <Button kind="danger" icon="trash" onClick={() => deleteRequest(request.id).then(() => go("#/"))}>
+        <Button kind="danger" icon="trash" onClick={async () => (await deleteVideo(request)) && go("#/")}>
           Delete
         </Button>
       </div>

@@ -4,6 +4,7 @@ import { ago, plural } from "../model/format";
 import { go } from "../model/route";
 import { say } from "../model/toast";
 import { deleteRequest, loadMore, type VideoRequest, requests, mayHaveMore, promptOf } from "../server/requests";
+import { confirm } from "./Confirm";
 import { Button } from "./controls";
 import { Icon } from "./icons";
 
@@ -14,6 +15,21 @@ const NEAR = "300px";
 export function startComparing(id: string): void {
   comparing.value = id;
   document.querySelector(".history")?.scrollIntoView({ behavior: "smooth", block: "nearest" });
+}
+
+/** Asks first: nobody can restore a video. Returns whether it is deleted. */
+export async function deleteVideo(request: VideoRequest): Promise<boolean> {
+  const [what, text] = request.output
+    ? ["video", "The video and its share link will be gone for good."]
+    : ["request", "It disappears from the history for good."];
+  if (!(await confirm(`Delete this ${what}?`, text, "Delete"))) return false;
+  return deleteRequest(request.id).then(
+    () => true,
+    (error: unknown) => {
+      say((error as Error).message);
+      return false;
+    },
+  );
 }
 
 export function History({ current }: { current: string | null }) {
@@ -69,7 +85,7 @@ function Card({ request, isCurrent }: { request: VideoRequest; isCurrent: boolea
         <span class="note">{ago(request.created)}</span>
       </a>
       {request.state === "COMPLETED" && (
-        <Button kind="quiet" icon="trash" label={`Delete: ${prompt}`} onClick={() => deleteRequest(request.id).catch((error: unknown) => say((error as Error).message))} />
+        <Button kind="quiet" icon="trash" label={`Delete: ${prompt}`} onClick={() => deleteVideo(request)} />
       )}
     </li>
   );

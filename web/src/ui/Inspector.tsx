@@ -1,11 +1,12 @@
 import { useSignal } from "@preact/signals";
-import { change, facts, isTrimmable, type Item, itemProblem, remove, rules, value } from "../model/draft";
+import { facts, type Item, itemProblem, rules, value } from "../model/draft";
+import { change, isTrimmable, move, remove, resize } from "../model/edits";
 import { seconds } from "../model/format";
 import { replaceMedia } from "../model/intake";
 import { fixedFrames } from "../model/timeline";
+import { retryUpload } from "../model/uploads";
 import { Button, Field, FileButton, Slider } from "./controls";
-import { Thumb } from "./Thumb";
-import { move, resize } from "./TrackItem";
+import { CropEditor } from "./Crop";
 
 /** Edits the item that is selected on the timeline. */
 export function Inspector({ item }: { item: Item }) {
@@ -15,7 +16,7 @@ export function Inspector({ item }: { item: Item }) {
   const place = (frame: number) => (reason.value = move(item, frame));
   return (
     <div class="inspector" role="group" aria-label={`Selected: ${item.name}`}>
-      <Thumb item={item} />
+      <CropEditor item={item} />
       <div class="inspector-name">
         <p class="file-name" title={item.name}>
           {item.name}
@@ -48,9 +49,10 @@ export function Inspector({ item }: { item: Item }) {
         min={schema?.strength?.minimum ?? 0}
         max={schema?.strength?.maximum ?? 1}
         step={0.05}
-        onChange={(strength) => change(item.id, { strength })}
+        onChange={(strength) => change(item.id, { strength }, "strength")}
       />
       <div class="inspector-buttons">
+        {item.failed && item.upload && <Button onClick={() => retryUpload(item.upload ?? "")}>Upload again</Button>}
         <FileButton label="Replace" icon="swap" accept={item.kind === "image" ? "image/*" : "video/*"} onFiles={([file]) => file && void replaceMedia(item, file)} />
         <Button kind="danger" icon="trash" onClick={() => remove(item.id)}>
           Remove
@@ -65,7 +67,7 @@ export function Inspector({ item }: { item: Item }) {
 /** Shows the problem with the item. If the item is on another server, the user can edit its link. */
 function Source({ item }: { item: Item }) {
   const problem = itemProblem(item);
-  if (item.local || (item.url && !/^https?:/.test(item.url)) || item.url?.includes("/files/")) {
+  if (item.upload || (item.url && !/^https?:/.test(item.url)) || item.url?.includes("/files/")) {
     return problem ? (
       <p class="problem" role="alert">
         {problem}
@@ -80,7 +82,7 @@ function Source({ item }: { item: Item }) {
           type="url"
           value={item.url ?? ""}
           aria-describedby={describedBy}
-          onInput={(event) => change(item.id, { url: event.currentTarget.value })}
+          onInput={(event) => change(item.id, { url: event.currentTarget.value }, "url")}
         />
       )}
     </Field>
@@ -88,8 +90,9 @@ function Source({ item }: { item: Item }) {
 }
 
 function describe(item: Item): string {
-  if (item.kind === "image") return item.local ? `Picture, ${item.width} × ${item.height}` : "Picture";
+  if (item.kind === "image") return item.width ? `Picture, ${item.width} × ${item.height}` : "Picture";
   const fixed = fixedFrames(item, rules.value);
   if (!item.exact) return `Clip, at least ${fixed} frames`;
+  if (item.skip) return `Clip, ${fixed} frames from frame ${item.skip} on`;
   return fixed < item.length ? `Clip, the first ${fixed} of ${item.length} frames` : `Clip, ${fixed} frames`;
 }

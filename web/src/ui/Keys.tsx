@@ -3,6 +3,7 @@ import { ago } from "../model/format";
 import { describeLimits, LIMIT_NAMES, type Limits, NO_LIMITS } from "../model/limits";
 import { say } from "../model/toast";
 import { call } from "../server/http";
+import { confirm } from "./Confirm";
 import { Button, Field, NumberInput, Switch } from "./controls";
 import { Table } from "./Table";
 
@@ -21,7 +22,10 @@ interface KeysProps {
 }
 
 export function Keys({ keys, own, changed }: KeysProps) {
-  const revoke = (id: string) => void call("DELETE", `keys/${id}`).then(changed, (error: unknown) => say((error as Error).message));
+  const revoke = async (id: string) => {
+    if (!(await confirm("Revoke this key?", "Programs and people who use it are refused from now on.", "Revoke"))) return;
+    await call("DELETE", `keys/${id}`).then(changed, (error: unknown) => say((error as Error).message));
+  };
   return (
     <div class="keys">
       <Table title="Keys" columns={["Name", "ID", "Role", "Limits", "Created", ""]} empty="There are no keys." count={keys.length}>

@@ -1,6 +1,8 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { changeLora, type Lora, loras, newLora, problems } from "../model/draft";
+import { type Lora, loras, problems } from "../model/draft";
+import { addLora, changeLora, presetFile, removeLora } from "../model/edits";
+import { newLora } from "../model/entries";
 import { addLoraFile } from "../model/intake";
 import { getJson } from "../server/http";
 import { Button, Field, FileButton, Select, Slider } from "./controls";
@@ -12,13 +14,12 @@ const REPOSITORY = /^\w[\w.-]*\/\w[\w.-]*$/;
 const USUAL_SCALES = { min: -1, max: 2, step: 0.05 };
 
 export function Loras() {
-  const add = () => (loras.value = [...loras.value, newLora()]);
   return (
     <section class="card loras" aria-labelledby="loras-title">
       <div class="card-head">
         <h2 id="loras-title">LoRAs</h2>
-        <FileButton label="File" icon="add" accept=".safetensors" multiple onFiles={(files) => files.forEach((file) => void addLoraFile(file))} />
-        <Button icon="link" onClick={add}>
+        <FileButton label="File" icon="add" accept=".safetensors" multiple onFiles={(files) => files.forEach(addLoraFile)} />
+        <Button icon="link" onClick={() => addLora(newLora())}>
           Link or hub
         </Button>
       </div>
@@ -50,16 +51,16 @@ function LoraRow({ lora, index }: { lora: Lora; index: number }) {
                 placeholder="owner/name or https://…"
                 value={lora.path}
                 aria-describedby={describedBy}
-                onInput={(event) => changeLora(lora.id, { path: event.currentTarget.value.trim() })}
+                onInput={(event) => changeLora(lora.id, { path: event.currentTarget.value.trim() }, "path")}
               />
             )}
           </Field>
         )}
-        <Button kind="quiet" icon="trash" label={`Remove LoRA ${index + 1}`} onClick={() => (loras.value = loras.value.filter((each) => each.id !== lora.id))} />
+        <Button kind="quiet" icon="trash" label={`Remove LoRA ${index + 1}`} onClick={() => removeLora(lora.id)} />
       </div>
       {lora.label && (lora.failed ?? problem("path")) && <p class="problem">{lora.failed ?? problem("path")}</p>}
       {!lora.label && <Files lora={lora} problem={problem("weight_name")} />}
-      <Slider label="Scale" {...USUAL_SCALES} value={lora.scale} problem={problem("scale")} onChange={(scale) => changeLora(lora.id, { scale })} />
+      <Slider label="Scale" {...USUAL_SCALES} value={lora.scale} problem={problem("scale")} onChange={(scale) => changeLora(lora.id, { scale }, "scale")} />
     </div>
   );
 }
@@ -79,7 +80,7 @@ function Files({ lora, problem }: { lora: Lora; problem: string | undefined }) {
         (found) => {
           if (isOver) return;
           names.value = found;
-          if (!found.includes(lora.weight_name ?? "")) changeLora(id, { weight_name: found[0] ?? null });
+          if (!found.includes(lora.weight_name ?? "")) presetFile(id, found[0] ?? null);
         },
         (error: unknown) => !isOver && (trouble.value = (error as Error).message),
       );

@@ -1,18 +1,17 @@
-import { useRef } from "preact/hooks";
-import { facts as known, rules, editRequest } from "../model/draft";
+import { editRequest } from "../model/entries";
 import { ago, bytes, seconds } from "../model/format";
-import { addMedia, addUrl } from "../model/intake";
-import { grab } from "../model/media";
+import { extend, frameCount, frameRate, pinClip, pinFrame, pinLastFrame } from "../model/pins";
+import { type Film, film } from "../model/player";
 import { go } from "../model/route";
 import { say } from "../model/toast";
-import { deleteRequest, type VideoRequest, submit } from "../server/requests";
+import { type VideoRequest, submit } from "../server/requests";
 import type { Facts } from "../server/session";
 import { Button } from "./controls";
-import { startComparing } from "./History";
+import { deleteVideo, startComparing } from "./History";
 import { Icon } from "./icons";
+import { Player } from "./Player";
 
 export function Result({ facts, request }: { facts: Facts; request: VideoRequest }) {
-  const video = useRef<HTMLVideoElement>(null);
   const output = request.output;
   if (!output) return null;
   const { url } = output.video;
@@ -22,9 +21,20 @@ export function Result({ facts, request }: { facts: Facts; request: VideoRequest
   };
   return (
     <>
-      <div class="screen">
-        <video ref={video} src={url} autoPlay loop muted playsInline controls aria-label={output.prompt} crossOrigin="anonymous" />
-      </div>
+      <Player url={url} label={output.prompt} frames={frameCount(request)} rate={frameRate(request)}>
+        <Button icon="frame" onClick={() => withFilm(pinFrame)}>
+          Pin this frame
+        </Button>
+        <Button icon="last" onClick={() => withFilm(pinLastFrame)}>
+          Pin last frame
+        </Button>
+        <Button icon="clip" onClick={() => pinClip(request, url)}>
+          Pin the clip
+        </Button>
+        <Button icon="extend" onClick={() => extend(request, url)}>
+          Extend
+        </Button>
+      </Player>
       <p class="said">{output.prompt}</p>
       <Facts request={request} />
       <div class="actions">
@@ -34,12 +44,6 @@ export function Result({ facts, request }: { facts: Facts; request: VideoRequest
         <Button icon="vary" onClick={vary}>
           Vary
         </Button>
-        <Button icon="frame" onClick={() => pinFrame(video.current, request)}>
-          Pin this frame
-        </Button>
-        <Button icon="clip" onClick={() => addUrl(url, "video", { name: `clip-${output.seed}.mp4`, length: frameCount(request) })}>
-          Pin the clip
-        </Button>
         <Button icon="compare" onClick={() => startComparing(request.id)}>
           Compare
         </Button>
@@ -48,7 +52,7 @@ export function Result({ facts, request }: { facts: Facts; request: VideoRequest
         </Button>
         <span class="spring" />
         <Button kind="quiet" icon="link" label="Copy a link to share it" onClick={() => copyLink(request)} />
-        <Button kind="quiet" icon="trash" label="Delete" onClick={() => deleteRequest(request.id).then(() => go("#/"))} />
+        <Button kind="quiet" icon="trash" label="Delete" onClick={async () => (await deleteVideo(request)) && go("#/")} />
       </div>
     </>
   );
@@ -82,20 +86,8 @@ function Facts({ request }: { request: VideoRequest }) {
   );
 }
 
-/** Adds the current frame to the timeline as a picture. */
-async function pinFrame(video: HTMLVideoElement | null, request: VideoRequest): Promise<void> {
-  if (!video?.videoWidth) return;
-  video.pause();
-  const frame = Math.min(frameCount(request) - 1, Math.floor(video.currentTime * frameRate(request)));
-  await addMedia(await grab(video), `frame-${frame}.png`, "image", null);
-}
-
-function frameCount(request: VideoRequest): number {
-  return Number(request.input.number_of_frames ?? known.value?.schema.fields.number_of_frames?.default ?? rules.value.frames);
-}
-
-function frameRate(request: VideoRequest): number {
-  return Number(request.input.frame_rate ?? known.value?.schema.fields.frame_rate?.default ?? 1);
+function withFilm(work: (loaded: Film) => Promise<void>): void {
+  if (film.value?.video.videoWidth) void work(film.value).catch((error: unknown) => say((error as Error).message));
 }
 
 function copyLink({ share }: VideoRequest): void {

@@ -1,4 +1,3 @@
-import { useSignal } from "@preact/signals";
 import { ratioOf } from "../model/canvas";
 import { problems, rules, setValue, shape, value } from "../model/draft";
 import { seconds } from "../model/format";
@@ -128,17 +127,15 @@ function Seed({ facts }: { facts: Facts }) {
 }
 
 function NegativePrompt() {
-  const edited = useSignal<string | null>(null);
   return (
     <Field label="Negative prompt" problem={problems.value.get("negative_prompt")}>
       {({ id, describedBy }) => (
         <textarea
           id={id}
           rows={2}
-          value={edited.value ?? value<string>("negative_prompt")}
+          value={value<string>("negative_prompt")}
           aria-describedby={describedBy}
-          onInput={(event) => setValue("negative_prompt", (edited.value = event.currentTarget.value))}
-          onBlur={() => (edited.value = null)}
+          onInput={(event) => setValue("negative_prompt", event.currentTarget.value)}
         />
       )}
     </Field>

@@ -1,9 +1,10 @@
 import type { Item } from "../model/draft";
+import { learnSize } from "../model/sizes";
 import { Icon } from "./icons";
 
 /** A picture or a frame of a clip. A file on another server gets an icon: the page connects only to its own server. */
-export function Thumb({ item }: { item: Pick<Item, "kind" | "local" | "url"> }) {
-  const source = item.local ?? (item.url && isOurs(item.url) ? item.url : null);
+export function Thumb({ item }: { item: Pick<Item, "kind" | "name" | "local" | "url"> }) {
+  const source = sourceOf(item);
   if (!source) {
     return (
       <span class="thumb away">
@@ -11,8 +12,24 @@ export function Thumb({ item }: { item: Pick<Item, "kind" | "local" | "url"> }) 
       </span>
     );
   }
-  if (item.kind === "image") return <img class="thumb" src={source} alt="" draggable={false} />;
-  return <video class="thumb" src={`${source}#t=0.001`} muted playsInline preload="metadata" />;
+  const isGif = item.name.toLowerCase().endsWith(".gif");
+  if (item.kind === "image" || isGif) {
+    return <img class="thumb" src={source} alt="" draggable={false} onLoad={({ currentTarget: { naturalWidth, naturalHeight } }) => learnSize(source, naturalWidth, naturalHeight)} />;
+  }
+  return (
+    <video
+      class="thumb"
+      src={`${source}#t=0.001`}
+      muted
+      playsInline
+      preload="metadata"
+      onLoadedMetadata={({ currentTarget: { videoWidth, videoHeight } }) => learnSize(source, videoWidth, videoHeight)}
+    />
+  );
+}
+
+export function sourceOf({ local, url }: Pick<Item, "local" | "url">): string | null {
+  return local ?? (url && isOurs(url) ? url : null);
 }
 
 function isOurs(url: string): boolean {

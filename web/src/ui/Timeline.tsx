@@ -1,5 +1,5 @@
 import { useSignal } from "@preact/signals";
-import { items, rules, selected, value } from "../model/draft";
+import { canRedo, canUndo, commit, draft, items, redo, rules, selected, undo, value } from "../model/draft";
 import { plural, seconds } from "../model/format";
 import { addUrl, addFiles } from "../model/intake";
 import { kindOf } from "../model/media";
@@ -14,6 +14,7 @@ export function Timeline() {
   const asksUrl = useSignal(false);
   const chosen = items.value.find((item) => item.id === selected.value);
   const { frames } = rules.value;
+  const { scales } = draft.value;
   return (
     <section class="card timeline" aria-labelledby="timeline-title">
       <div class="card-head">
@@ -21,13 +22,31 @@ export function Timeline() {
         <span class="note">
           {plural(frames, "frame")}, {seconds(frames / value<number>("frame_rate"))}
         </span>
-        <FileButton label="Pictures or clips" icon="add" accept={ACCEPTED} multiple onFiles={(files) => addFiles(files)} />
+        <Button kind="quiet" icon="undo" label="Undo (Ctrl+Z)" disabled={!canUndo.value} onClick={undo} />
+        <Button kind="quiet" icon="redo" label="Redo (Shift+Ctrl+Z)" disabled={!canRedo.value} onClick={redo} />
+        <Button icon="scale" label="Scale with length: when you change the number of frames, everything keeps its share of the video" pressed={scales} onClick={() => commit({ scales: !scales })} />
         <Button icon="link" label="Add by link" pressed={asksUrl.value} onClick={() => (asksUrl.value = !asksUrl.value)} />
+        <FileButton label="Pictures or clips" icon="add" accept={ACCEPTED} multiple onFiles={(files) => addFiles(files)} />
       </div>
       {asksUrl.value && <AddByUrl done={() => (asksUrl.value = false)} />}
       <Track placeholder="Drop pictures and clips here, at the frame where they should appear" />
+      <Notices />
       {chosen && <Inspector key={chosen.id} item={chosen} />}
     </section>
+  );
+}
+
+/** What is not where the user put it, and why. */
+function Notices() {
+  const moved = items.value.filter((item) => item.notice);
+  return (
+    <ul class="notices" role="status">
+      {moved.map((item) => (
+        <li key={item.id} class="hint">
+          <strong>{item.name}</strong> {item.notice}
+        </li>
+      ))}
+    </ul>
   );
 }
 

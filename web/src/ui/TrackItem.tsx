@@ -1,7 +1,8 @@
-import { useSignal } from "@preact/signals";
-import { useRef } from "preact/hooks";
-import { change, isTrimmable, type Item, itemProblem, items, remove, rules, selected } from "../model/draft";
-import { fixedFrames, settle, trim } from "../model/timeline";
+import { type Item, itemProblem, rules, selected } from "../model/draft";
+import { isTrimmable, move, nudge, remove } from "../model/edits";
+import { fixedFrames } from "../model/timeline";
+import { CroppedThumb } from "./Crop";
+import { showMove, showResize, useDrag } from "./drag";
 import { Icon } from "./icons";
 import { Thumb } from "./Thumb";
 
@@ -16,15 +17,18 @@ interface Props {
 }
 
 export function TrackItem({ item, left, top, width, pin, cell }: Props) {
-  const drag = useDrag(cell, item.start, (frame) => move(item, frame), item.id);
-  const edge = useDrag(cell, fixedFrames(item, rules.value), (frames) => resize(item, frames), item.id);
-  const reason = drag.reason ?? edge.reason;
+  const used = fixedFrames(item, rules.value);
+  const drag = useDrag(cell, item.start, (frame) => showMove(item, frame), item.id);
+  const edge = useDrag(cell, used, (frames) => showResize(item, frames), item.id);
   const problem = itemProblem(item);
-  const classes = ["item", item.kind, selected.value === item.id ? "selected" : "", problem ? "wrong" : "", drag.active || edge.active ? "dragging" : ""];
-  const what = item.kind === "image" ? "picture" : `clip of ${fixedFrames(item, rules.value)} frames`;
+  const isSelected = selected.value === item.id;
+  const classes = ["item", item.kind, isSelected ? "selected" : "", problem ? "wrong" : "", item.notice ? "moved" : "", drag.aim || edge.aim ? "dragging" : ""];
+  const what = item.kind === "image" ? "picture" : `clip of ${used} frames`;
+  const ghost = drag.aim ? { left: left + (drag.aim.frames - item.start) * cell, width } : edge.aim && { left, width: Math.max(8, edge.aim.frames * cell) };
   return (
     <>
-      <i class={`stem ${selected.value === item.id ? "selected" : ""}`} style={{ left: `${pin}px`, height: `${top - 18}px` }} />
+      <i class={`stem ${isSelected ? "selected" : ""}`} style={{ left: `${pin}px`, height: `${top - 18}px` }} />
+      {ghost && <i class="ghost" style={{ left: `${ghost.left}px`, top: `${top}px`, width: `${ghost.width}px` }} />}
       <div
         class={classes.join(" ")}
         style={{ left: `${left}px`, top: `${top}px`, width: `${width}px` }}
@@ -34,90 +38,41 @@ export function TrackItem({ item, left, top, width, pin, cell }: Props) {
         aria-valuemin={0}
         aria-valuemax={rules.value.frames - 1}
         aria-valuenow={item.start}
-        aria-valuetext={`frame ${item.start}${problem ? `, ${problem}` : ""}`}
+        aria-valuetext={["frame " + String(item.start), problem, item.notice].filter(Boolean).join(", ")}
+        title={item.notice ?? undefined}
         onFocus={() => (selected.value = item.id)}
         onKeyDown={(event) => onKey(event, item)}
         {...drag.handlers}
       >
-        <Thumb item={item} />
+        {item.kind === "image" ? <CroppedThumb item={item} /> : <Thumb item={item} />}
         {item.kind === "video" && (
           <span class="clip-label">
             <Icon name="clip" size={14} /> {item.exact ? "" : "about "}
-            {fixedFrames(item, rules.value)} frames
+            {used} frames
           </span>
         )}
         <span class="frame-label">{item.start}</span>
         {item.uploaded < 1 && !item.failed && <progress value={item.uploaded} aria-label={`Upload of ${item.name}`} />}
         {isTrimmable(item) && <span class="edge" title="Drag to use fewer frames" {...edge.handlers} />}
-        {reason && <span class="reason">{reason}</span>}
+        {drag.aim && <Bubble fact={`Frame ${item.start}`} reason={drag.aim.reason} />}
+        {edge.aim && <Bubble fact={`${used} frames`} reason={edge.aim.reason} />}
       </div>
     </>
   );
 }
 
-/** Changes `value` by dragging. `set` applies the nearest valid value and returns why it is not the wanted one. */
-function useDrag(cell: number, value: number, set: (wanted: number) => string | null, id: string) {
-  const origin = useRef<{ x: number; value: number } | null>(null);
-  const active = useSignal(false);
-  const reason = useSignal<string | null>(null);
-  const end = () => {
-    origin.current = null;
-    active.value = false;
-    reason.value = null;
-  };
-  const handlers = {
-    onPointerDown: (event: PointerEvent) => {
-      if (event.button !== 0) return;
-      event.stopPropagation();
-      (event.currentTarget as HTMLElement).setPointerCapture(event.pointerId);
-      origin.current = { x: event.clientX, value };
-      selected.value = id;
-    },
-    onPointerMove: (event: PointerEvent) => {
-      if (!origin.current) return;
-      const moved = event.clientX - origin.current.x;
-      if (Math.abs(moved) > 3) active.value = true;
-      if (active.value) reason.value = set(origin.current.value + moved / cell);
-    },
-    onPointerUp: end,
-    onPointerCancel: end,
-    onLostPointerCapture: end,
-  };
-  return { handlers, active: active.value, reason: reason.value };
-}
-
-/** Moves the item to the valid frame nearest to `wanted`. Returns why it is another frame; null if it is not. */
-export function move(item: Item, wanted: number): string | null {
-  const others = items.value.filter((each) => each.id !== item.id);
-  const settled = settle(item, wanted, others, rules.value);
-  if (!settled) return "There is no room for it.";
-  change(item.id, { start: settled.start });
-  return settled.reason;
-}
-
-/** Trims the clip. Returns why it is shorter than `wanted`; null if it is not. */
-export function resize(item: Item, wanted: number): string | null {
-  const others = items.value.filter((each) => each.id !== item.id);
-  const trimmed = trim(item, wanted, others, rules.value);
-  if (!trimmed) return "There is no room for it.";
-  const isWhole = trimmed.limit === fixedFrames({ ...item, limit: null }, rules.value);
-  change(item.id, { limit: isWhole ? null : trimmed.limit });
-  return trimmed.reason;
-}
-
-/** Moves the item to the next valid frame in the direction of `by`. */
-function nudge(item: Item, by: number): void {
-  const others = items.value.filter((each) => each.id !== item.id);
-  for (let wanted = item.start + by; wanted >= 0 && wanted < rules.value.frames; wanted += Math.sign(by)) {
-    const settled = settle(item, wanted, others, rules.value);
-    if (settled && (settled.start - item.start) * by > 0) {
-      change(item.id, { start: settled.start });
-      return;
-    }
-  }
+/** What would be so if the user let go now, and why it is not what the pointer asks for. */
+function Bubble({ fact, reason }: { fact: string; reason: string | null }) {
+  return (
+    <span class="reason">
+      <strong>{fact}</strong>
+      {reason && <span>{reason}</span>}
+    </span>
+  );
 }
 
 function onKey(event: KeyboardEvent, item: Item): void {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
   const step = event.shiftKey || item.kind === "video" ? rules.value.temporal : 1;
   const moves: Record<string, () => unknown> = {
     ArrowLeft: () => nudge(item, -step),

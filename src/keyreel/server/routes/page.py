@@ -2,7 +2,7 @@
 
 import gzip
 import mimetypes
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +14,10 @@ from starlette.responses import Response
 
 from keyreel.checkpoints.catalogue import LTXV_GRID
 from keyreel.fal.endpoints import MULTICONDITIONING
-from keyreel.media.limits import Limits
 from keyreel.server.dependencies import CurrentKey, CurrentServices, Services
 from keyreel.server.errors import Json
 from keyreel.server.sessions import LIFETIME, begin_session, delete_cookie, find_session
+from keyreel.settings import Settings
 from keyreel.version import __version__
 from keyreel.video.canvas import SIZES
 
@@ -95,7 +95,7 @@ async def sign_out(request: Request, services: CurrentServices) -> Response:
 
 @router.get("/api/playground")
 async def facts(key: CurrentKey, services: CurrentServices) -> Json:
-    """Returns what the page cannot know: the caller, sizes in pixels and frames, limits of files. Bounds are in OpenAPI."""
+    """Returns what the page cannot know: the caller, sizes in pixels and frames, and limits. Bounds are in OpenAPI."""
     sizes: dict[str, dict[str, Any]] = {}
     for (resolution, aspect), size in SIZES.items():
         sizes.setdefault(resolution, {})[aspect] = [size.width, size.height]
@@ -108,9 +108,19 @@ async def facts(key: CurrentKey, services: CurrentServices) -> Json:
             "sizes": sizes,
             "temporal": LTXV_GRID.temporal,
             "retention": services.settings.retention,
-            "limits": asdict(Limits.from_settings(services.settings)),
+            "limits": _file_limits(services.settings),
         }
     )
+
+
+def _file_limits(settings: Settings) -> dict[str, float]:
+    return {
+        "image_bytes": settings.max_image_bytes,
+        "video_bytes": settings.max_video_bytes,
+        "lora_bytes": settings.max_lora_bytes,
+        "pixels": settings.max_pixels,
+        "video_seconds": settings.max_video_seconds,
+    }
 
 
 @cache

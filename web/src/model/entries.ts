@@ -1,0 +1,90 @@
+/** Makes the draft's entries: new ones, those of an earlier request, and those that the browser stored. */
+
+import { effect } from "@preact/signals";
+import type { Input } from "../server/requests";
+import type { Facts } from "../server/session";
+import { CENTRE } from "./crop";
+import { type Draft, EMPTY, type Entry, type LoraEntry, commit, draft, facts, items, loras, open, selected } from "./draft";
+import { UNDO } from "./edits";
+import type { Kind } from "./timeline";
+import { say } from "./toast";
+
+const STORED = "keyreel.draft";
+/** Fields that are not in `values`. */
+const LISTS = new Set(["images", "videos", "loras"]);
+
+export function newEntry(kind: Kind, name: string, part: Partial<Entry> = {}): Entry {
+  const blank = { url: null, upload: null, limit: null, strength: 1, width: 0, height: 0, exact: true, skip: 0, focus: CENTRE };
+  return { id: crypto.randomUUID(), kind, name, wanted: 0, of: 0, length: 1, ...blank, ...part };
+}
+
+export function newLora(part: Partial<LoraEntry> = {}): LoraEntry {
+  const scale = Number(facts.value?.schema.lora.scale?.default ?? 1);
+  return { id: crypto.randomUUID(), path: "", weight_name: null, scale, label: null, upload: null, ...part };
+}
+
+export function nameOf(url: string): string {
+  return decodeURIComponent(url.split(/[?#]/)[0]?.split("/").filter(Boolean).pop() ?? url);
+}
+
+/** Replaces the draft with an earlier request. */
+export function editRequest(given: Input, seed: number | null): void {
+  const plain = Object.entries(given).filter(([name]) => !LISTS.has(name));
+  const frames = Number(given.number_of_frames ?? facts.value?.schema.fields.number_of_frames?.default);
+  commit({
+    values: { ...Object.fromEntries(plain), ...(seed === null ? {} : { seed }) },
+    entries: [...readEntries(given.images, "image", "image_url", frames), ...readEntries(given.videos, "video", "video_url", frames)],
+    loras: ((given.loras ?? []) as Partial<LoraEntry>[]).map((lora) => newLora(lora)),
+  });
+  selected.value = null;
+  say("The settings of this video replace the draft.", UNDO);
+}
+
+function readEntries(list: unknown, kind: Kind, source: string, frames: number): Entry[] {
+  return ((list ?? []) as Record<string, unknown>[]).map((each) =>
+    newEntry(kind, nameOf(String(each[source])), {
+      url: String(each[source]),
+      wanted: Number(each.start_frame_number ?? 0),
+      of: frames,
+      strength: Number(each.strength ?? 1),
+      skip: Number(each.skip_frames ?? 0),
+      focus: { x: Number(each.focus_x ?? 0.5), y: Number(each.focus_y ?? 0.5) },
+      limit: typeof each.max_num_frames === "number" ? each.max_num_frames : null,
+      // The page cannot count the frames of a clip that it knows only by its URL. This is the minimum.
+      length: kind === "image" ? 1 : Number(each.max_num_frames ?? (facts.value?.temporal ?? 0) + 1),
+      exact: kind === "image",
+    }),
+  );
+}
+
+/** Restores the stored draft, then stores every change until the returned function is called. A reload loses nothing. */
+export function keepDraft(known: Facts): () => void {
+  open(known, EMPTY);
+  try {
+    open(known, restored(JSON.parse(localStorage.getItem(STORED) ?? "{}") as Record<string, unknown>));
+  } catch {
+    localStorage.removeItem(STORED);
+  }
+  return effect(() => {
+    const { values, scales, entries } = draft.value;
+    const urls = new Map(items.value.map((item) => [item.id, item.url]));
+    const kept = {
+      values,
+      scales,
+      entries: entries.map((entry) => ({ ...entry, url: urls.get(entry.id), upload: null })).filter((entry) => entry.url),
+      loras: loras.value.filter((lora) => lora.uploaded === 1).map((lora) => ({ ...lora, upload: null })),
+    };
+    localStorage.setItem(STORED, JSON.stringify(kept));
+  });
+}
+
+function restored(kept: Record<string, unknown>): Draft {
+  // A draft that an earlier version of the page stored has `items`, which may lack newer properties.
+  const entries = (kept.entries ?? kept.items ?? []) as (Partial<Entry> & { kind: Kind; name: string; start?: number })[];
+  return {
+    values: (kept.values ?? {}) as Draft["values"],
+    scales: kept.scales === true,
+    entries: entries.map((entry) => newEntry(entry.kind, entry.name, { ...entry, wanted: entry.wanted ?? entry.start ?? 0 })),
+    loras: ((kept.loras ?? []) as LoraEntry[]).map((lora) => newLora(lora)),
+  };
+}
