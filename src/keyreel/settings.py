@@ -74,7 +74,9 @@ class Settings(BaseSettings):
         "one. Without it, the host's name, on PostgreSQL with a random suffix.",
     )
     grace: float = Field(
-        default=20.0, ge=0, description="Seconds that a stopping worker gives the request on its device to finish."
+        default=20.0,
+        ge=0,
+        description="Seconds that a stopping worker gives the requests on its device, or being checked, to finish.",
     )
     checkpoint_every: float = Field(
         default=5.0,

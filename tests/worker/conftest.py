@@ -20,11 +20,12 @@ from keyreel.settings import Settings
 from keyreel.store import Store, open_store
 from keyreel.store.records import NewRequest, Priority, State, Status
 from keyreel.worker.context import WorkerContext
-from keyreel.worker.process import DECODE_PROCESS
+from keyreel.worker.process import DECODE_PROCESS, GUARD_PROCESS
 from keyreel.worker.supervisor import supervise
 from tests.worker.site import Site, open_site
 
 FAKE_ENGINE_PROCESS = (sys.executable, "-m", "tests.worker.fake_engine_process")
+FAKE_GUARD_PROCESS = (sys.executable, "-m", "tests.worker.fake_guard_process")
 FAKE_DECODE_PROCESS = (sys.executable, "-m", "tests.worker.fake_decode_process")
 SMALL: dict[str, Any] = {
     "prompt": "a red circle",
@@ -122,6 +123,7 @@ class Bench:
         device: str = "cpu",
         engine_process: Sequence[str] = FAKE_ENGINE_PROCESS,
         decode_process: Sequence[str] = DECODE_PROCESS,
+        guard_process: Sequence[str] = GUARD_PROCESS,
         stop: asyncio.Event | None = None,
         **changes: Any,
     ) -> AsyncIterator[None]:
@@ -136,6 +138,7 @@ class Bench:
                 stop=stop,
                 engine_process=engine_process,
                 decode_process=decode_process,
+                guard_process=guard_process,
             )
         )
         try:

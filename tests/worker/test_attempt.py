@@ -129,3 +129,14 @@ async def test_the_first_interruption_counts() -> None:
     assert await attempt.wait_for_interruption() is Interruption.CANCELLED
     with pytest.raises(InterruptedAttemptError):
         attempt.raise_if_interrupted()
+
+
+async def test_a_preemption_that_came_too_late_is_forgotten_and_others_count() -> None:
+    attempt, _ = new_attempt()
+    attempt.interrupt(Interruption.PREEMPTED)
+    attempt.forget_preemption()
+    attempt.raise_if_interrupted()
+    attempt.interrupt(Interruption.CANCELLED)
+    attempt.forget_preemption()
+    with pytest.raises(InterruptedAttemptError, match="CANCELLED"):
+        attempt.raise_if_interrupted()

@@ -3,21 +3,33 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from keyreel.errors import ModelError
 from keyreel.media.mp4 import read_metadata
+from keyreel.store import Topic
 from keyreel.store.database import Database
 from keyreel.store.records import State, Status
+from keyreel.worker import supervisor
 from keyreel.worker.process import ENGINE_PROCESS
 from keyreel.worker.supervisor import supervise
-from tests.worker.conftest import FAKE_DECODE_PROCESS, FAKE_ENGINE_PROCESS, SEED, Bench, Gate, steps_done
+from tests.worker.conftest import (
+    FAKE_DECODE_PROCESS,
+    FAKE_ENGINE_PROCESS,
+    FAKE_GUARD_PROCESS,
+    PATIENCE,
+    SEED,
+    Bench,
+    Gate,
+    steps_done,
+)
 from tests.worker.faces import FACES
 from tests.worker.processes import children
 from tests.worker.site import open_site, picture
@@ -105,6 +117,38 @@ async def test_a_draining_worker_without_grace_hands_back_every_request(each_ben
         assert (await each_bench.wait_until(running, lambda _: True)).state is State.IN_QUEUE
 
 
+@asynccontextmanager
+async def checking(bench: Bench, check: Gate, grace: float) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Yields a request whose finished video is being checked, and the event that stops the worker."""
+    stop, settings = asyncio.Event(), bench.settings(**FACES)
+    async with bench.worker(stop=stop, settings=settings, guard_process=FAKE_GUARD_PROCESS, grace=grace):
+        request = await bench.submit(check.prompt.replace("gate=", "check="), enable_safety_checker=True)
+        async with asyncio.timeout(PATIENCE):
+            while (await bench.log(request)).count("Checking the content") < 2:
+                await bench.store.database.changes.any.wait()
+        yield request, stop
+
+
+async def test_a_draining_worker_gives_a_check_of_a_finished_video_its_grace(bench: Bench, gate: Gate) -> None:
+    async with checking(bench, gate, grace=PATIENCE) as (request, stop):
+        stop.set()
+        gate.open()
+        await bench.output(request)
+
+
+async def test_a_draining_worker_does_not_wait_longer_than_its_grace_for_a_check(bench: Bench, gate: Gate) -> None:
+    async with checking(bench, gate, grace=0.0) as (request, stop):
+        stop.set()
+        status = await bench.wait_until(request, lambda status: status.state is not State.IN_PROGRESS)
+        assert (status.state, status.attempt) == (State.IN_QUEUE, 1)
+
+
+async def test_a_request_can_be_cancelled_while_its_video_is_checked(bench: Bench, gate: Gate) -> None:
+    async with checking(bench, gate, grace=PATIENCE) as (request, _):
+        await bench.store.queue.cancel(request)
+        assert (await bench.failure(request)).type == "client_cancelled"
+
+
 def is_waiting_or_at(step: int, status: Status) -> bool:
     return status.state is State.IN_QUEUE or steps_done(status) >= step
 
@@ -126,6 +170,34 @@ async def test_a_worker_that_starts_while_the_database_is_away_waits(
     async with bench.worker():
         await bench.output(await bench.submit())
     assert not failures
+
+
+@pytest.mark.slow
+async def test_a_worker_outlives_a_database_without_free_connections(
+    each_bench: Bench, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = each_bench.store.database
+    pools: list[Any] = [engine.sync_engine.pool for engine in (database._writer, database._reader)]
+    for pool in pools:
+        monkeypatch.setattr(pool, "_timeout", 0.05)
+    monkeypatch.setattr(supervisor, "REPORT_INTERVAL", 0.1)
+    expected = {"claim_failed", "heartbeat_failed", "presence_not_reported"}
+    with capture_logs() as log:
+        async with each_bench.worker(), AsyncExitStack() as stack:
+            running = await each_bench.submit(gate.prompt, number_of_steps=2)
+            gate.open()
+            await each_bench.wait_for_step(running, 1)
+            for pool, connections in zip(pools, (database._writer, database._reader), strict=True):
+                for _ in range(pool.size()):
+                    await stack.enter_async_context(connections.connect())
+            async with asyncio.timeout(PATIENCE):
+                while not expected <= {entry["event"] for entry in log}:
+                    database.changes.announce(Topic.QUEUED)
+                    await asyncio.sleep(0.02)
+            await stack.aclose()
+            gate.open()
+            await each_bench.output(running)
+            await each_bench.output(await each_bench.submit())
 
 
 async def test_a_model_that_cannot_be_loaded_raises_an_error(bench: Bench) -> None:

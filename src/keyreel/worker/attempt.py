@@ -57,17 +57,20 @@ class Attempt:
     """The lease of one request, with its log, its timing and its interruption.
 
     The lease is renewed only within the block of `heartbeats`. The first interruption counts; later ones are ignored.
+
+    ended: set when nothing of the attempt runs any more.
     """
 
     def __init__(self, store: Store, lease: Lease, clock: Callable[[], float] = time.monotonic) -> None:
         self.lease = lease
         self.report = Report()
         self.stopwatch = Stopwatch()
+        self.ended = asyncio.Event()
         self._store = store
         self._clock = clock
         self._renewed = clock()
         self._heartbeat_lock = asyncio.Lock()
-        self._interruption: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
+        self._interruption = _undecided()
 
     @property
     def id(self) -> str:
@@ -76,6 +79,11 @@ class Attempt:
     def interrupt(self, why: Interruption) -> None:
         if not self._interruption.done():
             self._interruption.set_result(why)
+
+    def forget_preemption(self) -> None:
+        """Ignores a preemption that came too late: the device is free already."""
+        if self._interruption.done() and self._interruption.result() is Interruption.PREEMPTED:
+            self._interruption = _undecided()
 
     def record(self, event: Stage | Step | Notice) -> None:
         self.report.record(event)
@@ -172,3 +180,7 @@ class Attempt:
             await wait_for_any(done, cancelled)
             if cancelled.is_set():
                 await self.heartbeat()
+
+
+def _undecided() -> asyncio.Future[Interruption]:
+    return asyncio.get_running_loop().create_future()

@@ -1,6 +1,7 @@
 """Runs requests on one engine process: prepares the next request while the device is busy with the current one."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -78,8 +79,9 @@ class Session:
         self._folder = folder
         self._stop = stop
         self._device: DeviceLock[Attempt] = DeviceLock()
-        self._device_idle = asyncio.Event()
         self._attempts: set[Attempt] = set()
+        self._begun: set[Attempt] = set()
+        """Those that have, or had, the device."""
 
     async def serve(self) -> None:
         """Runs requests until the session is closed and every request is finished or handed back."""
@@ -127,13 +129,17 @@ class Session:
         return may_claim and await self._context.store.queue.has_work(self._context.pool, at_least)
 
     async def _release_on_close(self) -> None:
-        """Hands back requests that are not on the device. The one that is has some time to finish."""
+        """Hands back requests that have not had the device. The others have some time to finish."""
         await wait_for_any(self._stop, self._engine.gone)
-        for attempt in self._attempts - {self._device.holder}:
+        for attempt in self._attempts - self._begun:
             attempt.interrupt(Interruption.RELEASED)
-        if running := self._device.holder:
-            await wait_for_any(self._device_idle, timeout=self._context.grace)
-            running.interrupt(Interruption.RELEASED)
+        begun = self._attempts & self._begun
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._context.grace):
+                for attempt in begun:
+                    await attempt.ended.wait()
+        for attempt in begun:
+            attempt.interrupt(Interruption.RELEASED)
 
     async def _run_attempt(self, lease: Lease, may_claim_next: asyncio.Event) -> None:
         """Runs one attempt. It never raises, so that a failure cannot affect other requests."""
@@ -159,7 +165,9 @@ class Session:
             finally:
                 attempt.stopwatch.close()
                 may_claim_next.set()
+                attempt.ended.set()
                 self._attempts.discard(attempt)
+                self._begun.discard(attempt)
 
     async def _make_or_fail(self, attempt: Attempt, may_claim_next: asyncio.Event) -> None:
         """Makes the video or records why that failed."""
@@ -193,7 +201,7 @@ class Session:
                     await attempt.enter_device()
                     await self._run_on_device(attempt, run, previews, checkpoints)
                 finally:
-                    self._leave_device()
+                    self._device.release()
                     await attempt.leave_device()
                 await self._check_and_sign(attempt, request, run)
                 used = request.model_copy(update={"prompt": spooled.prepared.job.prompt})
@@ -226,7 +234,8 @@ class Session:
         """Has the video checked and signed, while the device works on the next request."""
         if self._guard.checks_video(request):
             attempt.record(Stage("check"))
-            await self._guard.check_video(run.video)
+            attempt.forget_preemption()
+            await attempt.unless_interrupted(self._guard.check_video(run.video))
         if self._marker:
             await asyncio.to_thread(self._marker.mark, run.video, run.metadata)
 
@@ -255,11 +264,7 @@ class Session:
                 running.report.write("Stopping for a request of higher priority; it will continue later")
                 running.interrupt(Interruption.PREEMPTED)
         await attempt.unless_interrupted(self._device.acquire(attempt, priority))
-        self._device_idle.clear()
-
-    def _leave_device(self) -> None:
-        self._device_idle.set()
-        self._device.release()
+        self._begun.add(attempt)
 
     async def _run_on_device(self, attempt: Attempt, run: Run, previews: Previews, checkpoints: Checkpoints) -> None:
         """Returns when the video is written. Raises InterruptedAttemptError, RequestError or RetryableError."""
