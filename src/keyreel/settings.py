@@ -96,7 +96,10 @@ class Settings(BaseSettings):
     )
     retention: float = Field(default=DAY, gt=0, description="Seconds for which the outcome of a request can be read.")
     input_lifetime: float = Field(
-        default=30 * DAY, gt=0, description="Seconds for which a file that came as a data URI is kept."
+        default=30 * DAY,
+        gt=0,
+        description="Seconds for which a file that came as a data URI is kept, at most. "
+        "It is deleted with the last request that uses it.",
     )
     output_lifetime: float | None = Field(
         default=None,

@@ -53,3 +53,22 @@ def test_data_uris_of_a_request_that_is_not_queued_are_deleted(
     stored = server.call(server.services.store.browse.usage())
     http.post(f"/queue/{ENDPOINT}", json={**again, **images}, headers=headers)
     assert server.call(server.services.store.browse.usage()) == stored
+
+
+def test_a_deleted_request_takes_its_data_uris_along_and_leaves_uploads(http: httpx.Client) -> None:
+    upload = http.post("/storage/upload/initiate", json={"content_type": "image/png", "file_name": "a.png"}).json()
+    http.put(upload["upload_url"], content=b"a picture")
+    kept = http.post(f"/queue/{ENDPOINT}", json={"images": [{"image_url": upload["file_url"]}]}).json()
+    submitted = http.post(f"/queue/{ENDPOINT}", json={"images": [{"image_url": PIXEL}]}).json()
+    finish(http, submitted)
+    (picture,) = http.get(f"/api/requests/{submitted['request_id']}").json()["input"]["images"]
+    # Like the page, when a request is used again.
+    again = http.post(f"/queue/{ENDPOINT}", json={"images": [picture, {"image_url": "https://example.com"}]}).json()
+    for each in (kept, again):
+        finish(http, each)
+    statuses = []
+    for each in (submitted, again, kept):
+        assert http.delete(f"/api/requests/{each['request_id']}").status_code == 204
+        statuses.append(http.get(picture["image_url"]).status_code)
+    assert statuses == [200, 410, 410]
+    assert http.get(upload["file_url"]).status_code == 200

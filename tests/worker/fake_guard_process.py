@@ -3,7 +3,7 @@
 The prompt has the word `check=PATH`. Each byte in the pipe lets one video pass.
 """
 
-import os
+from pathlib import Path
 
 from keyreel.worker.channel import Channel
 from keyreel.worker.messages import Check, Checked, GuardReady
@@ -19,8 +19,8 @@ def main() -> None:
         for prompt in order.prompts:
             pipe = next(word.removeprefix("check=") for word in prompt.split() if word.startswith("check="))
         if order.video:
-            with open(pipe, "rb", buffering=0) as gate:
-                assert os.read(gate.fileno(), 1)
+            with Path(pipe).open("rb", buffering=0) as gate:
+                assert gate.read(1)
         channel.send(Checked())
 
 

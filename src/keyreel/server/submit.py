@@ -13,6 +13,7 @@ from keyreel.errors import KeyreelError, RequestError
 from keyreel.fal.endpoints import Endpoint
 from keyreel.fal.outcomes import JsonObject
 from keyreel.fal.schema import SOURCE_FIELDS
+from keyreel.files.links import Links
 from keyreel.inputs.fetch import parse_data_uri
 from keyreel.server.dependencies import Services
 from keyreel.server.options import Body, Options
@@ -22,6 +23,8 @@ from keyreel.store.records import File, Key, NewFile, NewRequest, Submitted
 
 SHORT_RETENTION = 3600.0
 """Seconds for which an outcome can be read when the client wants nothing kept. fal has the same value."""
+_LONGEST_LINK = 4096
+"""Characters that a link to a file of ours may have. Longer texts are not searched for one."""
 _SINGLE_IMAGE = "image_url"
 """The field of the image-to-video endpoint, which takes one picture."""
 
@@ -63,6 +66,7 @@ def _new_request(services: Services, key: Key, endpoint: Endpoint, body: Body, o
         output_lifetime=_shorter(options.video.lifetime, services.settings.output_lifetime),
         output_acl=options.video.acl,
         traceparent=traces.traceparent(),
+        files=tuple(_named_files(services.links, body.input)),
     )
 
 
@@ -109,13 +113,25 @@ async def _delete(services: Services, files: list[File]) -> None:
 
 
 def _data_uris(data: JsonObject) -> Iterator[tuple[JsonObject, str]]:
-    """Yields each object with a data URI, and its field. The input is not validated yet, so any type may occur."""
-    if _is_data_uri(data.get(_SINGLE_IMAGE)):
+    """Yields each object with a data URI, and its field."""
+    return ((item, field) for item, field in _sources(data) if _is_data_uri(item[field]))
+
+
+def _named_files(links: Links, data: JsonObject) -> set[str]:
+    """Returns the ids of the files here that the input names, its data URIs among them, which are stored by now."""
+    sources = (str(item[field]) for item, field in _sources(data))
+    refs = (links.file_of(source) for source in sources if len(source) <= _LONGEST_LINK)
+    return {ref.id for ref in refs if ref}
+
+
+def _sources(data: JsonObject) -> Iterator[tuple[JsonObject, str]]:
+    """Yields each object with a source, and its field. The input is not validated yet, so any type may occur."""
+    if _SINGLE_IMAGE in data:
         yield data, _SINGLE_IMAGE
     for name, field in SOURCE_FIELDS.items():
         items = data.get(name)
         for item in items if isinstance(items, list) else ():
-            if isinstance(item, dict) and _is_data_uri(item.get(field)):
+            if isinstance(item, dict) and field in item:
                 yield item, field
 
 

@@ -20,6 +20,7 @@ from keyreel.store.beats import beat
 from keyreel.store.changes import Topic
 from keyreel.store.database import Database
 from keyreel.store.files import content_update
+from keyreel.store.inputs import discard_inputs, hold_inputs
 from keyreel.store.limits import check_queue_length, check_submit, keys_at_their_limit, runs_too_many
 from keyreel.store.records import (
     Cancellation,
@@ -196,7 +197,7 @@ class Queue:
         return answer
 
     async def forget(self, request_id: str) -> bool:
-        """Lets a completed request and its video expire now, and frees its idempotency key.
+        """Lets a completed request, its inputs and its video expire now, and frees its idempotency key.
 
         Returns False if it is not completed or does not exist.
         """
@@ -207,6 +208,7 @@ class Queue:
             if forgotten.rowcount:
                 videos = file.c.object.startswith(f"out/{request_id}/", autoescape=True)
                 await connection.execute(update(file).where(videos).values(expires_at=self._now))
+                await discard_inputs(connection, self._now, [request_id])
         return forgotten.rowcount > 0
 
     async def reap(self) -> Reaped:
@@ -255,6 +257,7 @@ class Queue:
             await check_submit(connection, new.key_id, self._now)
             request_id = str(uuid4())
             await connection.execute(insert(request).values(id=request_id, **first_row(new, self._now)))
+            await hold_inputs(connection, request_id, new)
             place_in_queue = await connection.scalar(select(position).where(request.c.id == request_id))
         self._changes.announce(Topic.QUEUED)
         if new.start_timeout is not None:
@@ -306,7 +309,9 @@ class Queue:
             return bool(await connection.scalar(select(found)))
 
     async def _delete_expired(self, connection: AsyncConnection) -> int:
-        """Deletes expired requests, except those with a pending delivery, which needs the outcome."""
+        """Deletes expired requests and their inputs, except those with a pending delivery, which needs the outcome."""
         pending = exists().where(delivery.c.request_id == request.c.id, delivery.c.state == "PENDING")
-        expired = select(request.c.seq).where(request.c.expires_at <= self._now, ~pending).limit(_SWEEP_LIMIT)
-        return (await connection.execute(delete(request).where(request.c.seq.in_(expired)))).rowcount
+        expired = select(request.c.id).where(request.c.expires_at <= self._now, ~pending).limit(_SWEEP_LIMIT)
+        ids = (await connection.execute(expired)).scalars().all()
+        await discard_inputs(connection, self._now, ids)
+        return (await connection.execute(delete(request).where(request.c.id.in_(ids)))).rowcount

@@ -87,6 +87,8 @@ class NewRequest:
     """Who may read the video; None lets everyone with the link read it."""
     traceparent: str | None = None
     """The span of the submit, in which the spans of attempts and webhooks continue."""
+    files: tuple[str, ...] = ()
+    """The ids of the files that the input names."""
 
 
 @dataclass(frozen=True, slots=True)

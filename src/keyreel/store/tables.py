@@ -144,6 +144,7 @@ api_key = Table(
     Column("max_running", Integer),
     Column("max_per_minute", Integer),
     Column("max_bytes", BigInteger),
+    Column("max_upload_bytes", BigInteger),
     Column("refilled_at", Time),
 )
 
@@ -164,6 +165,15 @@ file = Table(
     Index("file_key", "key_id", "size"),
 )
 
+request_input = Table(
+    "request_input",
+    metadata,
+    Column("request_id", CleanText, ForeignKey("request.id", ondelete="CASCADE"), primary_key=True),
+    Column("file_id", CleanText, primary_key=True),
+    Index("request_input_file", "file_id"),
+)
+"""Which requests use a file that came as a data URI. The file is deleted with the last of them."""
+
 usage = Table(
     "usage",
     metadata,
@@ -174,6 +184,7 @@ usage = Table(
     Column("cancelled", Integer, nullable=False),
     Column("device_seconds", Double, nullable=False),
     Column("bytes", BigInteger, nullable=False),
+    Column("uploaded", BigInteger, nullable=False, server_default=text("0")),
 )
 """What a key has used on a day. It stays when the requests expire."""
 
