@@ -13,6 +13,8 @@ QUEUE_WAIT = Histogram(
 )
 WEBHOOKS_PENDING = Gauge("keyreel_webhooks_pending", "Webhook deliveries that are still pending.")
 WORKERS = Gauge("keyreel_workers", "Live workers.", ["pool", "ready"])
+DISK_FREE = Gauge("keyreel_disk_free_bytes", "Free bytes on the disk of the data folder, or of the files.")
+DISK_FLOOR = Gauge("keyreel_disk_floor_bytes", "Free bytes below which uploads and new requests are refused.")
 
 STAGE_SECONDS = Histogram(
     "keyreel_stage_seconds",

@@ -101,6 +101,12 @@ class Settings(BaseSettings):
         description="Seconds for which a file that came as a data URI is kept, at most. "
         "It is deleted with the last request that uses it.",
     )
+    min_free_bytes: int = Field(
+        default=1024 * MIB,
+        ge=0,
+        description="Bytes that stay free on the server's disk: below, it refuses uploads and new requests with 507. "
+        "0 switches this off.",
+    )
     output_lifetime: float | None = Field(
         default=None,
         gt=0,

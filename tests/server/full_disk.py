@@ -106,7 +106,7 @@ def full(folder: Path, spare: int) -> Iterator[None]:
 async def storm(folder: Path, rounds: int, seed: int) -> Counter[str]:
     """Runs the rounds and checks the results. Returns counts to print."""
     run = Storm(folder, random.Random(seed))  # noqa: S311
-    async with whole_server(folder) as server:
+    async with whole_server(folder, min_free_bytes=0) as server:
         async with aiohttp.ClientSession(server.url, headers=HEADERS) as http:
             await ready(http)
             for _ in range(rounds):

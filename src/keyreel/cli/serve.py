@@ -78,7 +78,7 @@ async def _serve(settings: Settings, host: str, port: int, workers: Workers | No
         url = _url(host, listener, "https" if trust else "http")
         secret = secrets.token_hex(32)
         stop = asyncio.Event()
-        async with open_services(settings, url, secret) as services:
+        async with open_services(settings, url, secret, has_worker=workers is not None) as services:
             new_key = await ensure_key(services.store, settings.admin_key)
             local = LocalServer(url, f"{LOCAL}:{secret}", os.getpid(), str(trust.authority) if trust else None)
             with local.announced(settings.data_dir):

@@ -194,6 +194,11 @@ PLAIN_ERRORS: Mapping[int, ErrorType] = {
             "The database or the object store does not answer, or (`/health/ready`) no model is loaded.",
             "Try again later.",
         ),
+        ErrorType(
+            507,
+            "The server's disk is almost full (`KEYREEL_MIN_FREE_BYTES`): it takes no uploads and no new requests.",
+            "Delete requests with their videos, or ask the operator for room.",
+        ),
     )
 }
 """Answers without an error type, by status."""

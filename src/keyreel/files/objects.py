@@ -54,6 +54,12 @@ class Objects:
 
     store: ObjectStore
 
+    @property
+    def folder(self) -> Path | None:
+        """The local folder, or None for a bucket."""
+        prefix = self.store.prefix if isinstance(self.store, LocalStore) else None
+        return Path(prefix) if prefix else None
+
     async def put(self, path: str, source: Path | bytes | AsyncIterator[bytes], content_type: str | None = None) -> int:
         """Writes an object and returns its size in bytes.
 

@@ -9,6 +9,7 @@ from typing import Annotated, cast
 from fastapi import Depends, HTTPException
 from starlette.requests import HTTPConnection
 
+from keyreel.files.disk import Disk
 from keyreel.files.links import Links
 from keyreel.files.objects import Objects
 from keyreel.files.presigned import Presigner
@@ -34,6 +35,7 @@ class Services:
     snapshot: Snapshot
     keyring: KeyRing
     endpoints: ServedEndpoints
+    disk: Disk
     presigner: Presigner | None = None
     """None: the content of files passes through the server."""
 

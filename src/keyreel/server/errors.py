@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 
 from keyreel.errors import RequestError
 from keyreel.fal.outcomes import PLATFORM_CODES, Failure, request_failure, status_and_body
+from keyreel.files.disk import DiskLowError
 from keyreel.store import STORE_ERRORS
 from keyreel.store.records import IdempotencyError, KeyLimitError, QueueFullError, StorageLimitError
 
@@ -66,6 +67,7 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(QueueFullError, _queue_full)
     app.add_exception_handler(KeyLimitError, _key_limit)
     app.add_exception_handler(StorageLimitError, _storage_limit)
+    app.add_exception_handler(DiskLowError, _disk_low)
     app.add_exception_handler(IdempotencyError, _idempotency)
     for unavailable in STORE_ERRORS:
         app.add_exception_handler(unavailable, _unavailable)
@@ -120,6 +122,12 @@ async def _key_limit(_request: Request, error: Exception) -> Json:
 async def _storage_limit(_request: Request, error: Exception) -> Json:
     """403 as for fal's locked accounts: fal's clients do not try again."""
     return Json({"detail": str(error)}, 403)
+
+
+async def _disk_low(_request: Request, error: Exception) -> Json:
+    """507 and not 503, which fal's clients repeat at once: this lasts until somebody makes room."""
+    _log.warning("disk_low")
+    return Json({"detail": str(error)}, 507)
 
 
 async def _idempotency(_request: Request, error: Exception) -> Json:

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from keyreel.errors import KeyreelError
+from keyreel.files.disk import Disk
 from keyreel.files.links import Links
-from keyreel.files.objects import open_objects
+from keyreel.files.objects import Objects, open_objects
 from keyreel.files.presigned import open_presigner
 from keyreel.files.secrets import Purpose, derive_secret, load_secret, make_private
 from keyreel.net.addresses import AddressPolicy
@@ -44,11 +45,12 @@ def _secret(settings: Settings, purpose: Purpose) -> bytes:
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, public_url: str, local_secret: str | None = None
+    settings: Settings, public_url: str, local_secret: str | None = None, *, has_worker: bool = True
 ) -> AsyncIterator[Services]:
     """Opens the services of a server.
 
     `public_url` is the server's address, used unless the settings contain a public URL. `local_secret`: see KeyRing.
+    has_worker: whether requests run here, whose files lie in the data folder for a while.
     Raises StoreError when the database cannot be used, and KeyreelError when the settings do not fit.
     """
     endpoints = ServedEndpoints.from_settings(settings)
@@ -67,8 +69,16 @@ async def open_services(
             snapshot=Snapshot(store),
             keyring=KeyRing(store.keys, store.sessions, local_secret),
             endpoints=endpoints,
+            disk=_disk(settings, objects, has_worker),
             presigner=await open_presigner(objects, seconds) if seconds else None,
         )
+
+
+def _disk(settings: Settings, objects: Objects, has_worker: bool) -> Disk:
+    """Returns the disks that this process fills. A gateway whose database and files are elsewhere fills none."""
+    fills_none = not has_worker and settings.database_url and objects.folder is None
+    folders = tuple(dict.fromkeys(filter(None, (settings.data_dir, objects.folder))))
+    return Disk(folders, 0 if fills_none else settings.min_free_bytes)
 
 
 def check_fleet(settings: Settings) -> None:

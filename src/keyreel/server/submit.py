@@ -30,7 +30,7 @@ _SINGLE_IMAGE = "image_url"
 
 
 async def submit_request(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> Submitted:
-    """Queues a request. Raises QueueFullError, KeyLimitError, StorageLimitError or IdempotencyError."""
+    """Queues a request. Raises DiskLowError, QueueFullError, KeyLimitError, StorageLimitError or IdempotencyError."""
     with traces.span("submit", options.traceparent, SpanKind.SERVER, endpoint=endpoint.id) as span:
         submitted = await _submit(services, key, endpoint, body, options)
         span.set_attribute("keyreel.request_id", submitted.id)
@@ -38,6 +38,7 @@ async def submit_request(services: Services, key: Key, endpoint: Endpoint, body:
 
 
 async def _submit(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> Submitted:
+    services.disk.require(sum(len(item[field]) for item, field in _data_uris(body.input)))
     stored: list[File] = []
     try:
         await _store_data_uris(services, key, body.input, stored)
@@ -136,7 +137,7 @@ def _sources(data: JsonObject) -> Iterator[tuple[JsonObject, str]]:
 
 
 def _is_data_uri(value: object) -> bool:
-    return str(value)[:5].lower() == "data:"
+    return isinstance(value, str) and value[:5].lower() == "data:"
 
 
 async def _store_file(services: Services, key: Key, content_type: str, content: bytes) -> File:

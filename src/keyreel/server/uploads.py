@@ -6,6 +6,7 @@ from fastapi import HTTPException
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect, Request
 
+from keyreel.files.disk import Disk, DiskLowError
 from keyreel.files.objects import parts_folder
 from keyreel.server.dependencies import Services
 from keyreel.settings import Settings
@@ -23,7 +24,7 @@ class Part(BaseModel):
 
 async def receive(request: Request, services: Services, file: File) -> None:
     """Stores the content of `file`. A repeated upload replaces it: clients repeat uploads when a response is lost."""
-    body = _limited(request, _max_bytes(services.settings))
+    body = _limited(request, services.disk, _max_bytes(services.settings))
     await _arrived(services, file, await services.objects.put(file.object, body, file.content_type))
 
 
@@ -31,7 +32,7 @@ async def receive_part(request: Request, services: Services, file: File, number:
     """Stores one part of `file`. All its parts together may not exceed the size limit of a file."""
     path = _part_path(file, number)
     others = await services.objects.folder_size(parts_folder(file.id)) - (await services.objects.size(path) or 0)
-    await services.objects.put(path, _limited(request, _max_bytes(services.settings) - others))
+    await services.objects.put(path, _limited(request, services.disk, _max_bytes(services.settings) - others))
     return Part(partNumber=number, etag=await _etag(services, path) or "")
 
 
@@ -39,6 +40,7 @@ async def join(services: Services, file: File, parts: tuple[Part, ...]) -> None:
     """Joins the parts of `file` in the order of their numbers."""
     if file.size is not None:
         return  # a repeated call: the response to the first one was lost
+    services.disk.require(await services.objects.folder_size(parts_folder(file.id)))
     paths = [_part_path(file, part.partNumber) for part in sorted(parts, key=lambda part: part.partNumber)]
     for part in parts:
         if part.etag != await _etag(services, _part_path(file, part.partNumber)):
@@ -63,13 +65,18 @@ async def _arrived(services: Services, file: File, size: int) -> None:
         raise
 
 
-async def _limited(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    _check_size(int(request.headers.get("content-length", 0)), max_bytes)
-    received = 0
+async def _limited(request: Request, disk: Disk, max_bytes: int) -> AsyncIterator[bytes]:
+    """Yields the content. Raises DiskLowError before anything is written, or as soon as it shows without a length."""
+    declared = int(request.headers.get("content-length", 0))
+    _check_size(declared, max_bytes)
+    disk.require(declared)
+    received, room = 0, disk.room
     try:
         async for chunk in request.stream():
             received += len(chunk)
             _check_size(received, max_bytes)
+            if received > room or disk.is_low:  # what was received may not be on the disk yet
+                raise DiskLowError
             yield chunk
     except ClientDisconnect:
         raise HTTPException(400, "The connection ended before the upload was complete. Upload it again.") from None

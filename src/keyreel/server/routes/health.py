@@ -31,11 +31,12 @@ async def live() -> Json:
 async def ready(request: Request, services: CurrentServices) -> Json:
     """Answers 503 until a worker has loaded its model; a gateway, which has no workers, until its database answers.
 
-    The queue accepts requests before that; they wait.
+    The queue accepts requests before that; they wait. While the disk is too full for new requests, the status says so,
+    with 200: the others must still be able to read and to delete.
     """
     workers = await services.store.workers.alive()
     if request.app.state.is_gateway or any(worker.ready for worker in workers):
-        return Json({"status": "ok"})
+        return Json({"status": "low disk" if services.disk.is_low else "ok"})
     return Json({"status": "loading" if workers else "no worker"}, 503)
 
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.responses import Response
 
-from keyreel.metrics import QUEUE_OLDEST, QUEUE_REQUESTS, WEBHOOKS_PENDING, WORKERS
+from keyreel.metrics import DISK_FLOOR, DISK_FREE, QUEUE_OLDEST, QUEUE_REQUESTS, WEBHOOKS_PENDING, WORKERS
 from keyreel.server.dependencies import CurrentServices, Services
 
 router = APIRouter(tags=["operation"])
@@ -25,4 +25,6 @@ async def _measure(services: Services) -> None:
         QUEUE_OLDEST.labels(depth.pool, depth.state).set(depth.oldest)
     for worker in await services.store.workers.alive():
         WORKERS.labels(worker.pool, str(worker.ready).lower()).inc()
+    DISK_FREE.set(services.disk.free)
+    DISK_FLOOR.set(services.disk.floor)
     WEBHOOKS_PENDING.set(await services.store.deliveries.pending())

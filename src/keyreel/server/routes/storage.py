@@ -211,6 +211,7 @@ async def _add_from_headers(request: Request, services: Services, key_id: str, l
 
 
 async def _add(services: Services, key_id: str, name: str, content_type: str, lifecycle: Lifecycle) -> File:
+    services.disk.require()
     plain_type = content_type.partition(";")[0].strip().lower()
     new = NewFile(
         key_id=key_id,
