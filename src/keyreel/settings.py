@@ -101,6 +101,24 @@ class Settings(BaseSettings):
         description="Seconds for which a file that came as a data URI is kept, at most. "
         "It is deleted with the last request that uses it.",
     )
+    default_max_requests: int = Field(
+        default=0, ge=0, description="Requests that a key may have waiting and running. 0: no limit."
+    )
+    default_max_queued: int = Field(
+        default=1000, ge=0, description="Requests that a key may have waiting. 0: no limit."
+    )
+    default_max_running: int = Field(
+        default=0, ge=0, description="Requests that a key may have running; further ones wait. 0: no limit."
+    )
+    default_max_per_minute: int = Field(
+        default=600, ge=0, description="Requests that a key may submit in a minute. 0: no limit."
+    )
+    default_max_bytes: int = Field(
+        default=100 * 1024 * MIB, ge=0, description="Total size of the files that a key may store. 0: no limit."
+    )
+    default_max_upload_bytes: int = Field(
+        default=20 * 1024 * MIB, ge=0, description="Bytes that a key may upload in a day, in UTC. 0: no limit."
+    )
     min_free_bytes: int = Field(
         default=1024 * MIB,
         ge=0,

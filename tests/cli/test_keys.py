@@ -62,7 +62,7 @@ def test_limits_are_replaced(tmp_path: Path) -> None:
     replaced = manage_keys(tmp_path, "limit", key_id, *options)
     assert replaced.stdout == f"{key_id}: queued 9, running 2, per minute 60, bytes 1000\n"
     assert "requests 3" not in manage_keys(tmp_path, "list").stdout
-    assert manage_keys(tmp_path, "limit", key_id).stdout == f"{key_id}: no limits\n"
+    assert manage_keys(tmp_path, "limit", key_id).stdout == f"{key_id}: the limits of the server\n"
     unknown = manage_keys(tmp_path, "limit", "nobody")
     assert (unknown.exit_code, unknown.stderr) == (1, "There is no such key, or it was revoked.\n")
 

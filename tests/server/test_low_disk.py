@@ -19,7 +19,7 @@ from tests.server.storage_api import Api
 def test_a_small_disk_keeps_its_floor(tmp_path: Path) -> None:
     if subprocess.run([*ON_A_SMALL_DISK, tmp_path, "true"], capture_output=True).returncode:
         pytest.skip("this system does not permit mounting a small disk")
-    command = [*ON_A_SMALL_DISK, tmp_path, sys.executable, "-m", "tests.server.low_disk", tmp_path]
+    command = [*ON_A_SMALL_DISK, str(tmp_path), sys.executable, "-m", "tests.server.low_disk", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout == "refused in time\n", done.stderr
 

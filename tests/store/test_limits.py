@@ -4,10 +4,19 @@ import pytest
 from sqlalchemy import select
 
 from keyreel.fal.outcomes import Success
-from keyreel.store import Store
+from keyreel.store import Store, open_store
 from keyreel.store.limits import stored_bytes
-from keyreel.store.records import Content, KeyLimitError, Limits, NewFile, StorageLimitError
-from tests.store.conftest import Clock
+from keyreel.store.records import (
+    DAY,
+    Content,
+    KeyLimitError,
+    Limits,
+    NewFile,
+    Quota,
+    StorageLimitError,
+    UploadTooLargeError,
+)
+from tests.store.conftest import Clock, wipe
 from tests.store.steps import claim, new_request, submit
 
 
@@ -139,3 +148,91 @@ async def test_new_limits_hold_at_once(store: Store) -> None:
     [key] = await store.keys.list()
     assert key.limits == Limits(max_queued=1)
     assert not await store.keys.set_limits("nobody", Limits())
+
+
+async def test_a_key_has_a_limit_of_bytes_uploaded_in_a_day(store: Store, clock: Clock) -> None:
+    key_id = await limited(store, max_upload_bytes=100)
+    file = await store.files.add(video(key_id, 60), upload=True)
+    await store.files.remove(file.id)  # deleting makes room, but what was sent was sent
+    pending = await store.files.add(video(key_id), upload=True)
+    refused = (
+        store.files.add(video(key_id, 41), upload=True),
+        store.files.check(pending, 41),
+        store.files.uploaded(pending, 41),
+    )
+    tomorrow = DAY - Clock.start % DAY
+    for call in refused:
+        with pytest.raises(KeyLimitError, match="upload no more than 100 bytes a day") as caught:
+            await call
+        assert caught.value.retry_after == pytest.approx(tomorrow)
+    await store.files.check(pending, 40)
+    await store.files.uploaded(pending, 40)
+    with pytest.raises(KeyLimitError):
+        await store.files.add(video(key_id), upload=True)
+    await submit(store, key_id=key_id)
+    await clock.advance(tomorrow)
+    await store.files.add(video(key_id, 100), upload=True)
+
+
+async def test_an_upload_larger_than_a_days_is_refused_for_good(store: Store) -> None:
+    key_id = await limited(store, max_upload_bytes=100)
+    with pytest.raises(UploadTooLargeError, match="no more than 100 bytes a day, and the file has 101"):
+        await store.files.add(video(key_id, 101), upload=True)
+
+
+async def test_videos_do_not_count_as_uploads(store: Store) -> None:
+    key_id = await limited(store, max_upload_bytes=100)
+    await submit(store, key_id=key_id)
+    lease, file = await claim(store), await store.files.add(video(key_id))
+    await store.queue.finish(lease, Success({}), Content(file.id, 5000))
+    await store.files.add(video(key_id, 100), upload=True)
+
+
+async def test_users_have_the_default_limits_unless_they_have_their_own(new_url: str) -> None:
+    defaults = Limits(max_queued=1, max_running=1)
+    async with open_store(new_url, Clock.now, defaults) as store:
+        await wipe(store.database)
+        plain, generous = await limited(store), await limited(store, max_queued=5, max_running=2)
+        admin = (await store.keys.create("admin", admin=True)).key.id
+        for key_id in (plain, generous, admin, "without a row"):
+            await submit(store, key_id=key_id)
+            if key_id == plain:
+                with pytest.raises(KeyLimitError, match="no more than 1 requests waiting"):
+                    await submit(store, key_id=key_id)
+            else:
+                await submit(store, key_id=key_id)
+        claimed = [(await claim(store)).key_id for _ in range(7)]
+        assert sorted(claimed) == sorted([plain, *2 * [generous, admin, "without a row"]])
+        await submit(store, key_id=plain)
+        await submit(store, key_id=admin)
+        assert (await claim(store)).key_id == admin
+        assert await store.queue.claim("worker") is None
+
+
+async def test_quotas_tell_what_is_used(new_url: str) -> None:
+    async with open_store(new_url, Clock.now, Limits(max_queued=7, max_per_minute=60)) as store:
+        await wipe(store.database)
+        clock = Clock(store.database)
+        key_id, other = await limited(store, max_per_minute=4), await limited(store)
+        for _ in range(3):
+            await submit(store, key_id=key_id)
+        await claim(store)
+        await store.files.add(video(key_id, 60), upload=True)
+        await store.files.add(video(key_id, 5))
+        expected = {
+            "max_requests": Quota(None, 3),
+            "max_queued": Quota(7, 2),
+            "max_running": Quota(None, 1),
+            "max_per_minute": Quota(4, 3),
+            "max_bytes": Quota(None, 65),
+            "max_upload_bytes": Quota(None, 60),
+        }
+        assert await store.quotas.of(key_id) == {key_id: expected}
+        await clock.advance(30)
+        everyones = await store.quotas.of()
+        assert everyones[key_id]["max_per_minute"] == Quota(4, 1)
+        assert everyones[other] == {name: Quota(quota.limit, 0) for name, quota in expected.items()} | {
+            "max_per_minute": Quota(60, 0)
+        }
+        await store.keys.revoke(other)
+        assert (await store.quotas.of()).keys() == {key_id}

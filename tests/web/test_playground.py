@@ -271,6 +271,7 @@ def test_history_entries_can_be_filtered_and_deleted(page: Page) -> None:
         expect(viewer(page).get_by_role("link", name="Download")).to_be_visible()
         expect(viewer(page).get_by_text(prompt)).to_be_visible()
     history = page.get_by_role("region", name="History")
+    expect(history.get_by_text(re.compile(r"^Your limits: Waiting: 0 of 1000, A minute: \d+ of 600, "))).to_be_visible()
     history.get_by_label("Filter the history").fill("fox alpha")
     expect(history.get_by_role("listitem")).to_have_count(1)
     history.get_by_role("listitem").hover()
@@ -344,7 +345,7 @@ def test_an_administrator_manages_requests_webhooks_and_keys(visitor: BrowserCon
     page.get_by_label("Name of a new key").fill("studio")
     page.get_by_label("Running", exact=True).fill("2")
     page.get_by_role("button", name="Make a key").click()
-    expect(page.get_by_role("row", name=re.compile("studio.*Running: 2"))).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("studio.*Running: 0 of 2"))).to_be_visible()
     use = page.get_by_role("region", name="Use in 31 days", exact=True)
     expect(use.get_by_role("row", name=re.compile("^user"))).to_have_text(re.compile(r"^user\d+\.\d\ss\d+\s[KM]?B"))
     with page.expect_download() as download:

@@ -33,6 +33,9 @@ MaxPerMinute = Annotated[
     int | None, typer.Option(min=1, max=MAX_NUMBER, help="Requests that may be submitted in a minute.")
 ]
 MaxBytes = Annotated[int | None, typer.Option(min=1, max=MAX_SIZE, help="Total size of the stored files, in bytes.")]
+MaxUploadBytes = Annotated[
+    int | None, typer.Option(min=1, max=MAX_SIZE, help="Size of what may be uploaded in a day, in bytes.")
+]
 KeyId = Annotated[str, typer.Argument(help="Id of the key, the part before the colon.")]
 DataDir = Annotated[Path | None, typer.Option(help="The server's data folder.")]
 
@@ -50,6 +53,7 @@ def create(
     max_running: MaxRunning = None,
     max_per_minute: MaxPerMinute = None,
     max_bytes: MaxBytes = None,
+    max_upload_bytes: MaxUploadBytes = None,
     data_dir: DataDir = None,
 ) -> None:
     """Create a key and print it. It cannot be shown again."""
@@ -59,6 +63,7 @@ def create(
         max_running=max_running,
         max_per_minute=max_per_minute,
         max_bytes=max_bytes,
+        max_upload_bytes=max_upload_bytes,
     )
     with _key_manager(data_dir) as manager:
         new = manager.create(name, admin, limits)
@@ -73,19 +78,21 @@ def replace_limits(
     max_running: MaxRunning = None,
     max_per_minute: MaxPerMinute = None,
     max_bytes: MaxBytes = None,
+    max_upload_bytes: MaxUploadBytes = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Replace the limits of a key. A limit that is left out is lifted."""
+    """Replace the limits of a key. For a limit that is left out, the server's default holds."""
     limits = Limits(
         max_requests=max_requests,
         max_queued=max_queued,
         max_running=max_running,
         max_per_minute=max_per_minute,
         max_bytes=max_bytes,
+        max_upload_bytes=max_upload_bytes,
     )
     with _key_manager(data_dir) as manager:
         manager.set_limits(key_id, limits)
-    typer.echo(f"{key_id}: {', '.join(_described(limits)) or 'no limits'}")
+    typer.echo(f"{key_id}: {', '.join(_described(limits)) or 'the limits of the server'}")
 
 
 @keys.command("usage")

@@ -177,7 +177,11 @@ PLAIN_ERRORS: Mapping[int, ErrorType] = {
         ErrorType(405, "This path has no such method.", "Use the method that the answer names."),
         ErrorType(409, "A request that is waiting or running cannot be deleted.", "Cancel it first."),
         ErrorType(410, "The file has expired."),
-        ErrorType(413, "The body or the upload is larger than the server allows.", "Upload files and send their URLs."),
+        ErrorType(
+            413,
+            "The body or the upload is larger than the server allows, or than the key may upload in a day.",
+            "Upload files and send their URLs.",
+        ),
         ErrorType(416, "The requested range is not in the file."),
         ErrorType(
             422, "A parameter or the body of one of Keyreel's own routes is not valid.", "Correct what `loc` names."
@@ -185,7 +189,7 @@ PLAIN_ERRORS: Mapping[int, ErrorType] = {
         ErrorType(
             429,
             "More requests are waiting than the client allows, or the key has as many requests as it may have, or has "
-            "submitted as many in a minute.",
+            "submitted as many in a minute, or has uploaded as many bytes in a day.",
             "Try again later, at the earliest after the seconds in `Retry-After`, if it is there.",
         ),
         ErrorType(500, "The server failed in a way that nobody foresaw.", "Report it, with the server's log."),

@@ -22,7 +22,13 @@ from keyreel.errors import RequestError
 from keyreel.fal.outcomes import PLATFORM_CODES, Failure, request_failure, status_and_body
 from keyreel.files.disk import DiskLowError
 from keyreel.store import STORE_ERRORS
-from keyreel.store.records import IdempotencyError, KeyLimitError, QueueFullError, StorageLimitError
+from keyreel.store.records import (
+    IdempotencyError,
+    KeyLimitError,
+    QueueFullError,
+    StorageLimitError,
+    UploadTooLargeError,
+)
 
 REQUEST_ID = "x-fal-request-id"
 ERROR_TYPE = "X-Fal-Error-Type"
@@ -67,6 +73,7 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(QueueFullError, _queue_full)
     app.add_exception_handler(KeyLimitError, _key_limit)
     app.add_exception_handler(StorageLimitError, _storage_limit)
+    app.add_exception_handler(UploadTooLargeError, _upload_too_large)
     app.add_exception_handler(DiskLowError, _disk_low)
     app.add_exception_handler(IdempotencyError, _idempotency)
     for unavailable in STORE_ERRORS:
@@ -122,6 +129,10 @@ async def _key_limit(_request: Request, error: Exception) -> Json:
 async def _storage_limit(_request: Request, error: Exception) -> Json:
     """403 as for fal's locked accounts: fal's clients do not try again."""
     return Json({"detail": str(error)}, 403)
+
+
+async def _upload_too_large(_request: Request, error: Exception) -> Json:
+    return Json({"detail": str(error)}, 413)
 
 
 async def _disk_low(_request: Request, error: Exception) -> Json:

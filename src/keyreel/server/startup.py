@@ -17,7 +17,7 @@ from keyreel.server.snapshot import Snapshot
 from keyreel.server.webhooks import Signer
 from keyreel.settings import Settings
 from keyreel.store import Store, open_store
-from keyreel.store.records import NewKey
+from keyreel.store.records import Limits, NewKey
 
 _ADMIN_KEY = "KEYREEL_ADMIN_KEY"
 _SHORTEST_SECRET = 16
@@ -27,6 +27,11 @@ _SHORTEST_SECRET = 16
 def database_url(settings: Settings) -> str:
     """Returns the URL of the database; by default a SQLite file in the data folder."""
     return settings.database_url or f"sqlite:///{settings.data_dir / 'keyreel.db'}"
+
+
+def default_limits(settings: Settings) -> Limits:
+    """Returns the limits of users' keys that have none of their own."""
+    return Limits(**{name: getattr(settings, f"default_{name}") or None for name in Limits.__slots__})
 
 
 def address_policy(settings: Settings) -> AddressPolicy:
@@ -56,7 +61,7 @@ async def open_services(
     endpoints = ServedEndpoints.from_settings(settings)
     folder = settings.data_dir
     make_private(folder)
-    async with open_store(database_url(settings)) as store:
+    async with open_store(database_url(settings), default_limits=default_limits(settings)) as store:
         await check_secret(settings, store)
         objects = open_objects(settings.object_store or folder / "files")
         seconds = settings.presign_seconds

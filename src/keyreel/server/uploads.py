@@ -1,6 +1,7 @@
 """Receives uploads, whole or in parts, into the object store."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import HTTPException
 from pydantic import BaseModel, Field
@@ -10,7 +11,7 @@ from keyreel.files.disk import Disk, DiskLowError
 from keyreel.files.objects import parts_folder
 from keyreel.server.dependencies import Services
 from keyreel.settings import Settings
-from keyreel.store.records import File, StorageLimitError
+from keyreel.store.records import File, LimitError
 
 MAX_PARTS = 10_000
 
@@ -24,6 +25,8 @@ class Part(BaseModel):
 
 async def receive(request: Request, services: Services, file: File) -> None:
     """Stores the content of `file`. A repeated upload replaces it: clients repeat uploads when a response is lost."""
+    async with _discarded_if_refused(services, file):
+        await services.store.files.check(file, int(request.headers.get("content-length", 0)))
     body = _limited(request, services.disk, _max_bytes(services.settings))
     await _arrived(services, file, await services.objects.put(file.object, body, file.content_type))
 
@@ -56,10 +59,17 @@ async def discard(services: Services, file: File) -> None:
 
 
 async def _arrived(services: Services, file: File, size: int) -> None:
-    """Records the content, or deletes it again if it is more than the key may store."""
-    try:
+    """Records the content, or deletes it again if it is more than the key may store or upload."""
+    async with _discarded_if_refused(services, file):
         await services.store.files.uploaded(file, size)
-    except StorageLimitError:
+
+
+@asynccontextmanager
+async def _discarded_if_refused(services: Services, file: File) -> AsyncIterator[None]:
+    """Deletes the file if a limit of its key refuses it."""
+    try:
+        yield
+    except LimitError:
         await services.objects.delete_folder(parts_folder(file.id))
         await discard(services, file)
         raise

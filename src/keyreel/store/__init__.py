@@ -19,6 +19,8 @@ from keyreel.store.files import Files
 from keyreel.store.installation import Installation
 from keyreel.store.keys import Keys
 from keyreel.store.queue import Queue
+from keyreel.store.quotas import Quotas
+from keyreel.store.records import NO_LIMITS, Limits
 from keyreel.store.requests import Requests
 from keyreel.store.sessions import Sessions
 from keyreel.store.usage import Usage
@@ -44,15 +46,20 @@ class Store:
     usage: Usage
     installation: Installation
     sessions: Sessions
+    quotas: Quotas
 
 
 @asynccontextmanager
-async def open_store(url: str, now: ColumnElement[float] = _DATABASE_TIME) -> AsyncIterator[Store]:
+async def open_store(
+    url: str, now: ColumnElement[float] = _DATABASE_TIME, default_limits: Limits = NO_LIMITS
+) -> AsyncIterator[Store]:
     """Opens the store at `sqlite:///file` or `postgresql://...` and migrates its tables. Raises StoreInUseError.
 
     now: the SQL expression that every statement uses as the current time.
+    default_limits: of keys that have no limits of their own, except administrators'.
     """
     async with connect(url, now) as database:
+        database.default_limits = default_limits
         yield Store(
             database,
             Queue(database),
@@ -65,4 +72,5 @@ async def open_store(url: str, now: ColumnElement[float] = _DATABASE_TIME) -> As
             Usage(database),
             Installation(database),
             Sessions(database),
+            Quotas(database),
         )

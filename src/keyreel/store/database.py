@@ -20,7 +20,7 @@ from keyreel.store.errors import STORE_ERRORS
 from keyreel.store.lockfile import exclusive_lock
 from keyreel.store.migrate import migrate
 from keyreel.store.notify import exchange_notifications
-from keyreel.store.records import StoreUnavailableError, WorkerNameTakenError
+from keyreel.store.records import NO_LIMITS, StoreUnavailableError, WorkerNameTakenError
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to connect to PostgreSQL."""
@@ -58,6 +58,8 @@ class Database:
         self._direct = direct
         self._names: set[str] = set()
         self.now = now
+        self.default_limits = NO_LIMITS
+        """What holds for keys of users that have no limits of their own."""
         self.changes = Changes()
 
     @property

@@ -10,10 +10,10 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Update, delete, insert, or_, select, update
 
 from keyreel.store.database import Database
-from keyreel.store.limits import check_storage
+from keyreel.store.limits import check_upload
 from keyreel.store.records import DAY, Content, File, NewFile
 from keyreel.store.tables import file
-from keyreel.store.usage import add_usage
+from keyreel.store.usage import add_usage, arrived
 
 PENDING = DAY
 """Seconds after which a file without content expires."""
@@ -29,8 +29,8 @@ class Files:
     async def add(self, new: NewFile, *, upload: bool = False) -> File:
         """Adds a file. Its lifetime begins now if it has a size, otherwise when its content arrives.
 
-        upload: whether a user sends it. Then it counts as use, and raises StorageLimitError when the key's files would
-        be too large in total.
+        upload: whether a user sends it. Then it counts as use, and raises LimitError when it is more than the key may
+        store or upload.
         """
         lifetime = PENDING if new.size is None else new.lifetime
         statement = insert(file).values(
@@ -47,19 +47,24 @@ class Files:
         )
         async with self._database.write() as connection:
             if upload:
-                await check_storage(connection, new.key_id, new.size or 0)
-                await add_usage(connection, self._now, new.key_id, {"bytes": new.size or 0})
+                await check_upload(self._database, connection, new.key_id, new.size or 0)
+                await add_usage(connection, self._now, new.key_id, arrived(new.size or 0))
             return File(*(await connection.execute(statement.returning(*_COLUMNS))).one())
 
     async def uploaded(self, file: File, size: int) -> None:
         """Records that the content of an upload, `size` bytes long, is in the object store.
 
-        Raises StorageLimitError when the key's files would be too large in total: delete the content again.
+        Raises LimitError when it is more than the key may store or upload: delete the content again.
         """
         async with self._database.write() as connection:
-            await check_storage(connection, file.key_id, size, replaced=file.id)
+            await check_upload(self._database, connection, file.key_id, size, replaced=file.id)
             await connection.execute(content_update(Content(file.id, size), self._now))
-            await add_usage(connection, self._now, file.key_id, {"bytes": size})
+            await add_usage(connection, self._now, file.key_id, arrived(size))
+
+    async def check(self, file: File, size: int) -> None:
+        """Raises LimitError if `size` bytes would be refused by `uploaded`, before they are sent."""
+        async with self._database.write() as connection:
+            await check_upload(self._database, connection, file.key_id, size, replaced=file.id)
 
     async def get(self, file_id: str) -> File | None:
         """Returns the file, or None if it does not exist or has expired."""

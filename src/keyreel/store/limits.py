@@ -1,16 +1,18 @@
 """The limits of keys and of the queue.
 
 A key's limits are read from its row, so that a new limit holds at once in every process. The row is also the lock under
-which calls for one key see each other. A key without a row has no limits.
+which calls for one key see each other. A limit that a user's row leaves open is the server's default; an
+administrator's is none. A key without a row has no limits.
 """
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Select, case, cast, func, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyreel.store.database import Database
 from keyreel.store.records import (
+    DAY,
     NO_LIMITS,
     KeyLimitError,
     Limits,
@@ -18,18 +20,19 @@ from keyreel.store.records import (
     QueueFullError,
     State,
     StorageLimitError,
+    UploadTooLargeError,
 )
-from keyreel.store.tables import api_key, file, request
+from keyreel.store.tables import AnyRow, api_key, file, request, usage
 
-_MINUTE = 60.0
+MINUTE = 60.0
 _ROUNDING = 0.001
 """Seconds by which sums of intervals may be wrong."""
-_COLUMNS = [api_key.c[name] for name in Limits.__slots__]
+limit_columns = (api_key.c.admin, *(api_key.c[name] for name in Limits.__slots__))
 
 
-async def check_submit(connection: AsyncConnection, key_id: str, now: ColumnElement[float]) -> None:
+async def check_submit(database: Database, connection: AsyncConnection, key_id: str) -> None:
     """Locks the key until the commit and raises KeyLimitError or StorageLimitError if it may not have a new request."""
-    limits = await _lock(connection, key_id)
+    limits = await _lock(database, connection, key_id)
     if limits.max_requests is not None or limits.max_queued is not None:
         waiting, running = [await _count(connection, key_id, state) for state in (State.IN_QUEUE, State.IN_PROGRESS)]
         if limits.max_requests is not None and waiting + running >= limits.max_requests:
@@ -38,15 +41,20 @@ async def check_submit(connection: AsyncConnection, key_id: str, now: ColumnElem
             raise KeyLimitError(f"have no more than {limits.max_queued} requests waiting")
     await _check_room(connection, key_id, limits, 0)
     if limits.max_per_minute is not None:
-        await _take_token(connection, key_id, limits.max_per_minute, now)
+        await _take_token(connection, key_id, limits.max_per_minute, database.now)
 
 
-async def check_storage(connection: AsyncConnection, key_id: str, size: int, replaced: str | None = None) -> None:
-    """Locks the key until the commit and raises StorageLimitError if it may not store `size` bytes more.
+async def check_upload(
+    database: Database, connection: AsyncConnection, key_id: str, size: int, replaced: str | None = None
+) -> None:
+    """Locks the key until the commit and raises LimitError if it may not upload `size` bytes more.
 
     replaced: the id of a file that the new content replaces.
     """
-    await _check_room(connection, key_id, await _lock(connection, key_id), size, replaced)
+    limits = await _lock(database, connection, key_id)
+    await _check_room(connection, key_id, limits, size, replaced)
+    if limits.max_upload_bytes is not None:
+        await _check_day(connection, key_id, limits.max_upload_bytes, size, database.now)
 
 
 async def check_queue_length(database: Database, connection: AsyncConnection, new: NewRequest) -> None:
@@ -60,24 +68,26 @@ async def check_queue_length(database: Database, connection: AsyncConnection, ne
         raise QueueFullError(waiting, new.max_queue_length)
 
 
-def keys_at_their_limit() -> Select[str]:
+def keys_at_their_limit(database: Database) -> Select[str]:
     """Selects the keys that run as many requests as they may, so that their other requests wait."""
+    limit = _running_limit(database)
     return (
         select(request.c.key_id)
         .join(api_key, api_key.c.id == request.c.key_id)
-        .where(request.c.state == State.IN_PROGRESS, api_key.c.max_running.is_not(None))
-        .group_by(request.c.key_id, api_key.c.max_running)
-        .having(func.count() >= api_key.c.max_running)
+        .where(request.c.state == State.IN_PROGRESS, limit.is_not(None))
+        .group_by(request.c.key_id, limit)
+        .having(func.count() >= limit)
     )
 
 
-async def runs_too_many(connection: AsyncConnection, key_id: str) -> bool:
+async def runs_too_many(database: Database, connection: AsyncConnection, key_id: str) -> bool:
     """Returns whether the key runs more requests than it may, because others were claimed at the same moment.
 
     Locks the key until the commit if it has such a limit.
     """
-    limited = (api_key.c.id == key_id) & api_key.c.max_running.is_not(None)
-    limit = await connection.scalar(select(api_key.c.max_running).where(limited).with_for_update())
+    running = _running_limit(database)
+    limited = (api_key.c.id == key_id) & running.is_not(None)
+    limit = await connection.scalar(select(running).where(limited).with_for_update())
     return limit is not None and await _count(connection, key_id, State.IN_PROGRESS) > limit
 
 
@@ -86,10 +96,46 @@ def stored_bytes(key_id: str) -> Select[int]:
     return select(func.coalesce(func.sum(file.c.size), 0)).where(file.c.key_id == key_id)
 
 
-async def _lock(connection: AsyncConnection, key_id: str) -> Limits:
-    statement = select(*_COLUMNS).where(api_key.c.id == key_id).with_for_update()
+def today(now: ColumnElement[float]) -> ColumnElement[int]:
+    """Returns the number of the day, in UTC, as in the table `usage`."""
+    return cast(now, BigInteger) // int(DAY)
+
+
+def uploaded_today(key_id: Any, now: ColumnElement[float]) -> ColumnElement[int]:
+    """Returns the bytes that the key has uploaded today."""
+    of_today = select(usage.c.uploaded).where(usage.c.key_id == key_id, usage.c.day == today(now))
+    return func.coalesce(of_today.scalar_subquery(), 0)
+
+
+def effective(row: AnyRow, defaults: Limits) -> Limits:
+    """Returns the limits that hold for the key of a row with the `limit_columns`."""
+    own = {name: getattr(row, name) for name in Limits.__slots__}
+    if row.admin:
+        return Limits(**own)
+    return Limits(**{name: getattr(defaults, name) if limit is None else limit for name, limit in own.items()})
+
+
+async def _lock(database: Database, connection: AsyncConnection, key_id: str) -> Limits:
+    statement = select(*limit_columns).where(api_key.c.id == key_id).with_for_update()
     row = (await connection.execute(statement)).one_or_none()
-    return Limits(**row._mapping) if row else NO_LIMITS
+    return effective(row, database.default_limits) if row else NO_LIMITS
+
+
+def _running_limit(database: Database) -> ColumnElement[Any]:
+    default, own = database.default_limits.max_running, api_key.c.max_running
+    return own if default is None else func.coalesce(own, case((api_key.c.admin, null()), else_=default))
+
+
+async def _check_day(
+    connection: AsyncConnection, key_id: str, limit: int, size: int, now: ColumnElement[float]
+) -> None:
+    """Raises UploadTooLargeError, or KeyLimitError with the seconds until the next day."""
+    if size > limit:
+        raise UploadTooLargeError(size, limit)
+    statement = select(uploaded_today(key_id, now), (today(now) + 1) * int(DAY) - now)
+    uploaded, wait = (await connection.execute(statement)).one()
+    if uploaded + max(size, 1) > limit:
+        raise KeyLimitError(f"upload no more than {limit:,} bytes a day", float(wait))
 
 
 async def _count(connection: AsyncConnection, key_id: str, state: State) -> int:
@@ -114,11 +160,11 @@ async def _take_token(connection: AsyncConnection, key_id: str, limit: int, now:
 
     The bucket holds `limit` tokens and gains one every 60 s / `limit`. The row has only the time when it is full again.
     """
-    interval = _MINUTE / limit
+    interval = MINUTE / limit
     refilled: ColumnElement[Any] = api_key.c.refilled_at
     taken = case((refilled > now, refilled), else_=now) + interval
-    has_token = or_(refilled.is_(None), refilled + interval <= now + _MINUTE + _ROUNDING)
+    has_token = or_(refilled.is_(None), refilled + interval <= now + MINUTE + _ROUNDING)
     statement = update(api_key).where(api_key.c.id == key_id, has_token).values(refilled_at=taken)
     if not (await connection.execute(statement)).rowcount:
-        wait = await connection.scalar(select(refilled + interval - _MINUTE - now).where(api_key.c.id == key_id))
+        wait = await connection.scalar(select(refilled + interval - MINUTE - now).where(api_key.c.id == key_id))
         raise KeyLimitError(f"submit no more than {limit} requests a minute", wait)

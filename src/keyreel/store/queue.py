@@ -104,7 +104,7 @@ class Queue:
                 row = (await connection.execute(statement)).one_or_none()
                 if row is None:
                     return None
-                if not await runs_too_many(connection, row.key_id):
+                if not await runs_too_many(self._database, connection, row.key_id):
                     break
                 # Another worker claimed for this key first. The next try leaves the key out.
                 await connection.rollback()
@@ -233,7 +233,7 @@ class Queue:
             _waiting.c.priority <= at_least,
             _waiting.c.not_before <= self._now,
             or_(_waiting.c.start_deadline.is_(None), _waiting.c.start_deadline > self._now),
-            _waiting.c.key_id.not_in(keys_at_their_limit()),
+            _waiting.c.key_id.not_in(keys_at_their_limit(self._database)),
         )
 
     async def _replay(self, new: NewRequest) -> Submitted | None:
@@ -254,7 +254,7 @@ class Queue:
     async def _insert(self, new: NewRequest) -> Submitted:
         async with self._database.write() as connection:
             await check_queue_length(self._database, connection, new)
-            await check_submit(connection, new.key_id, self._now)
+            await check_submit(self._database, connection, new.key_id)
             request_id = str(uuid4())
             await connection.execute(insert(request).values(id=request_id, **first_row(new, self._now)))
             await hold_inputs(connection, request_id, new)

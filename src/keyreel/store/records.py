@@ -216,9 +216,19 @@ class Limits:
     """Requests submitted in a minute."""
     max_bytes: int | None = None
     """Total size of the stored files: uploads, inputs and videos."""
+    max_upload_bytes: int | None = None
+    """Size of the uploads and inputs that arrive in a day, in UTC."""
 
 
 NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A limit that holds for a key, and how much of it is used. limit: None means no limit."""
+
+    limit: int | None
+    used: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,8 +346,12 @@ class QueueFullError(StoreError):
         self.limit = limit
 
 
-class KeyLimitError(StoreError):
-    """The key has as many requests as it may have. retry_after: seconds until it may have another, if known."""
+class LimitError(StoreError):
+    """A limit of the key refuses the call."""
+
+
+class KeyLimitError(LimitError):
+    """The key has, or has done, as much as it may at present. retry_after: seconds until it may have more, if known."""
 
     def __init__(self, limit: str, retry_after: float | None = None) -> None:
         when = "later" if retry_after is None else f"in {ceil(retry_after)} s"
@@ -345,7 +359,14 @@ class KeyLimitError(StoreError):
         self.retry_after = retry_after
 
 
-class StorageLimitError(StoreError):
+class UploadTooLargeError(LimitError):
+    """The upload is larger than what the key may upload in a day."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"This key may upload no more than {limit:,} bytes a day, and the file has {size:,}.")
+
+
+class StorageLimitError(LimitError):
     """The key's files are as large in total as they may be, or would be larger with a new one."""
 
     def __init__(self, stored: int, added: int, limit: int) -> None:

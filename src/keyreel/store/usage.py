@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import BigInteger, ColumnElement, cast, func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyreel.fal.outcomes import CANCELLED, Outcome, Success
 from keyreel.store.database import Database
-from keyreel.store.records import DAY, DayOfUse
+from keyreel.store.limits import today
+from keyreel.store.records import DayOfUse
 from keyreel.store.tables import api_key, file, usage
 
-_AMOUNTS = ("completed", "failed", "cancelled", "device_seconds", "bytes")
+_AMOUNTS = ("completed", "failed", "cancelled", "device_seconds", "bytes", "uploaded")
 
 
 class Usage:
@@ -51,9 +52,14 @@ async def add_usage(
     """
     inserting = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     values = dict.fromkeys(_AMOUNTS, 0) | dict(amounts)
-    new = inserting(usage).values(key_id=key_id, day=cast(now, BigInteger) // int(DAY), **values)
+    new = inserting(usage).values(key_id=key_id, day=today(now), **values)
     total = {name: usage.c[name] + new.excluded[name] for name in _AMOUNTS}
     await connection.execute(new.on_conflict_do_update(index_elements=["key_id", "day"], set_=total))
+
+
+def arrived(size: int) -> dict[str, float]:
+    """Returns the amounts of an upload."""
+    return {"bytes": size, "uploaded": size}
 
 
 def counted_as(outcome: Outcome) -> str:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -46,6 +46,7 @@ def user(server: LiveServer, **fields: Any) -> Iterator[tuple[str, httpx.Client]
 
 def test_limits_are_set_at_the_start_and_replaced_later(http: httpx.Client, server: LiveServer) -> None:
     limits = {"max_requests": 4, "max_queued": 3, "max_running": 2, "max_per_minute": 60, "max_bytes": 10**12}
+    limits["max_upload_bytes"] = 10**9
     with user(server, **limits) as (key_id, _):
         listed = http.get("/keys", headers=server.admin_headers).json()
     assert [limits | key == key for key in listed if key["id"] == key_id] == [True]
@@ -116,6 +117,55 @@ def test_usage_is_limited_to_the_days_asked_for(server: LiveServer) -> None:
             answer = own.get(f"/keys/{key_id}/usage", params={"since": str(since), "until": str(until)})
             assert len(answer.json()["days"]) == days
         assert own.get(f"/keys/{key_id}/usage", params={"since": "yesterday"}).status_code == 422
+
+
+def test_users_see_their_own_quotas_and_administrators_everyones(http: httpx.Client, server: LiveServer) -> None:
+    with user(server, max_running=3) as (key_id, own):
+        finish(own, submit(own, "a fox"))
+        quotas = own.get(f"/keys/{key_id}/limits").json()
+        assert own.get(f"/keys/{server.user.key.id}/limits").status_code == 403
+    assert quotas["max_running"] == {"limit": 3, "used": 0}
+    assert quotas["max_queued"] == {"limit": server.services.settings.default_max_queued, "used": 0}
+    assert quotas["max_requests"] == {"limit": None, "used": 0}
+    assert quotas["max_per_minute"]["used"] <= 1
+    assert http.get("/keys/limits").status_code == 403
+    everyones = http.get("/keys/limits", headers=server.admin_headers).json()
+    assert everyones[key_id]["max_running"] == quotas["max_running"]
+    assert {each["limit"] for each in everyones[server.admin.key.id].values()} == {None}
+    assert http.get("/keys/nobody/limits", headers=server.admin_headers).status_code == 404
+
+
+class TestUploads:
+    @pytest.fixture
+    async def limited(self, api: Api) -> Api:
+        """The key may upload 10 bytes a day, and has uploaded 6."""
+        await api.services.store.keys.set_limits(api.key.key.id, Limits(max_upload_bytes=10))
+        urls = await initiate(api)
+        assert (await api.client.put(urls["upload_url"], content=b"6bytes")).status_code == 200
+        return api
+
+    @pytest.mark.parametrize(("content", "code"), [(b"5byte", 429), (b"eleven byte", 413)])
+    async def test_an_upload_over_the_days_is_refused(self, limited: Api, content: bytes, code: int) -> None:
+        urls = await initiate(limited)
+        refused = await limited.client.put(urls["upload_url"], content=content)
+        assert refused.status_code == code
+        assert ("Retry-After" in refused.headers) == (code == 429)
+        assert "10 bytes a day" in refused.json()["detail"]
+        assert await limited.file(urls["file_url"]) is None
+
+    async def test_it_is_refused_before_it_is_sent(self, limited: Api) -> None:
+        async def nothing() -> AsyncIterator[bytes]:
+            raise AssertionError("the content was read")
+            yield b""  # type: ignore[unreachable] # makes this a generator
+
+        urls = await initiate(limited)
+        headers = {"Content-Length": "5"}
+        assert (await limited.client.put(urls["upload_url"], content=nothing(), headers=headers)).status_code == 429
+
+    async def test_data_uris_count(self, limited: Api) -> None:
+        images = {"prompt": "a fox", "images": [{"image_url": "data:image/png;base64,c2l4IGJ5dGU="}]}
+        refused = await limited.client.post(f"/queue/{ENDPOINT}", json=images, headers=limited.auth())
+        assert (refused.status_code, 0 < int(refused.headers["Retry-After"]) <= 86_400) == (429, True)
 
 
 class TestStorage:

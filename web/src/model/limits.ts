@@ -1,15 +1,16 @@
 import { bytes } from "./format";
 
-/** What a key may have and do; null means no limit. The names are the server's. */
+/** What a key may have and do; null means the server's default. The names are the server's. */
 export interface Limits {
   readonly max_requests: number | null;
   readonly max_queued: number | null;
   readonly max_running: number | null;
   readonly max_per_minute: number | null;
   readonly max_bytes: number | null;
+  readonly max_upload_bytes: number | null;
 }
 
-export const NO_LIMITS: Limits = { max_requests: null, max_queued: null, max_running: null, max_per_minute: null, max_bytes: null };
+export const NO_LIMITS: Limits = { max_requests: null, max_queued: null, max_running: null, max_per_minute: null, max_bytes: null, max_upload_bytes: null };
 
 export const LIMIT_NAMES: Readonly<Record<keyof Limits, string>> = {
   max_requests: "Requests at once",
@@ -17,13 +18,23 @@ export const LIMIT_NAMES: Readonly<Record<keyof Limits, string>> = {
   max_running: "Running",
   max_per_minute: "A minute",
   max_bytes: "Stored bytes",
+  max_upload_bytes: "Uploaded in a day",
 };
 
-/** Lists the limits that are set, or says that there are none. */
-export function describeLimits(limits: Limits): string {
-  const set = (Object.keys(LIMIT_NAMES) as (keyof Limits)[]).flatMap((name) => {
-    const limit = limits[name];
-    return limit === null ? [] : [`${LIMIT_NAMES[name]}: ${name === "max_bytes" ? bytes(limit) : limit}`];
+/** A limit that holds for a key, and how much of it is used. */
+export interface Quota {
+  readonly limit: number | null;
+  readonly used: number;
+}
+
+export type Quotas = Readonly<Record<keyof Limits, Quota>>;
+
+/** Lists how much is used of each limit that holds, or says that there are none. */
+export function describeQuotas(quotas: Quotas): string {
+  const limited = (Object.keys(LIMIT_NAMES) as (keyof Limits)[]).flatMap((name) => {
+    const { limit, used } = quotas[name];
+    const shown = name.endsWith("_bytes") ? bytes : String;
+    return limit === null ? [] : [`${LIMIT_NAMES[name]}: ${shown(used)} of ${shown(limit)}`];
   });
-  return set.join(", ") || "no limit";
+  return limited.join(", ") || "no limit";
 }

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { describeLimits, NO_LIMITS } from "./limits";
+import { describeQuotas, type Quota, type Quotas } from "./limits";
 import { type Day, totals } from "./usage";
 
 const day = (changes: Partial<Day>): Day => ({
@@ -22,7 +22,10 @@ test("the days of a key are summed up, and the key that used most comes first", 
   expect(sums[2]).toMatchObject({ completed: 0, stored: 8 });
 });
 
-test("only the limits that are set are described", () => {
-  expect(describeLimits(NO_LIMITS)).toBe("no limit");
-  expect(describeLimits({ ...NO_LIMITS, max_running: 2, max_bytes: 5_000_000 })).toMatch(/^Running: 2, Stored bytes: \S+ MB$/);
+test("only the limits that hold are described", () => {
+  const none: Quota = { limit: null, used: 3 };
+  const quotas: Quotas = { max_requests: none, max_queued: none, max_running: none, max_per_minute: none, max_bytes: none, max_upload_bytes: none };
+  expect(describeQuotas(quotas)).toBe("no limit");
+  const limited = { ...quotas, max_running: { limit: 2, used: 1 }, max_bytes: { limit: 5_000_000, used: 0 } };
+  expect(describeQuotas(limited)).toBe("Running: 1 of 2, Stored bytes: 0 B of 5.0 MB");
 });

@@ -7,6 +7,7 @@ import { deleteRequest, loadMore, type VideoRequest, requests, mayHaveMore, prom
 import { confirm } from "./Confirm";
 import { Button } from "./controls";
 import { Icon } from "./icons";
+import { OwnQuotas } from "./Quotas";
 
 /** The first of two videos to compare, while the user chooses the second. */
 const comparing = signal<string | null>(null);
@@ -64,6 +65,7 @@ export function History({ current }: { current: string | null }) {
         ))}
       </ul>
       {mayHaveMore.value && <Button onClick={() => loadMore().catch((error: unknown) => say((error as Error).message))}>Show older requests</Button>}
+      <OwnQuotas />
     </section>
   );
 }

@@ -1,6 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { ago } from "../model/format";
-import { describeLimits, LIMIT_NAMES, type Limits, NO_LIMITS } from "../model/limits";
+import { describeQuotas, LIMIT_NAMES, type Limits, NO_LIMITS, type Quotas } from "../model/limits";
 import { say } from "../model/toast";
 import { call } from "../server/http";
 import { confirm } from "./Confirm";
@@ -17,11 +17,12 @@ export interface Key extends Limits {
 
 interface KeysProps {
   readonly keys: readonly Key[];
+  readonly quotas: Readonly<Record<string, Quotas>>;
   readonly own: string;
   readonly changed: () => Promise<void>;
 }
 
-export function Keys({ keys, own, changed }: KeysProps) {
+export function Keys({ keys, quotas, own, changed }: KeysProps) {
   const revoke = async (id: string) => {
     if (!(await confirm("Revoke this key?", "Programs and people who use it are refused from now on.", "Revoke"))) return;
     await call("DELETE", `keys/${id}`).then(changed, (error: unknown) => say((error as Error).message));
@@ -36,7 +37,7 @@ export function Keys({ keys, own, changed }: KeysProps) {
               <code>{key.id}</code>
             </td>
             <td>{key.admin ? "administrator" : "user"}</td>
-            <td>{describeLimits(key)}</td>
+            <td><LimitsOf quotas={quotas[key.id]} /></td>
             <td>{ago(key.created)}</td>
             <td>
               {key.revoked ? "revoked" : key.id === own ? "yours" : <Button kind="danger" onClick={() => revoke(key.id)}>Revoke</Button>}
@@ -47,6 +48,11 @@ export function Keys({ keys, own, changed }: KeysProps) {
       <NewKey changed={changed} />
     </div>
   );
+}
+
+/** Revoked keys have no quotas. */
+function LimitsOf({ quotas }: { quotas: Quotas | undefined }) {
+  return <>{quotas && describeQuotas(quotas)}</>;
 }
 
 function NewKey({ changed }: { changed: () => Promise<void> }) {
@@ -75,7 +81,7 @@ function NewKey({ changed }: { changed: () => Promise<void> }) {
       {(Object.keys(LIMIT_NAMES) as (keyof Limits)[]).map((name) => (
         <Field key={name} label={LIMIT_NAMES[name]}>
           {({ id, describedBy }) => (
-            <NumberInput {...{ id, describedBy }} min={1} value={limits.value[name]} placeholder="no limit" onChange={(chosen) => (limits.value = { ...limits.value, [name]: chosen })} />
+            <NumberInput {...{ id, describedBy }} min={1} value={limits.value[name]} placeholder="default" onChange={(chosen) => (limits.value = { ...limits.value, [name]: chosen })} />
           )}
         </Field>
       ))}

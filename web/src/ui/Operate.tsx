@@ -1,6 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { bytes } from "../model/format";
+import type { Quotas } from "../model/limits";
 import type { Usage } from "../model/usage";
 import { getJson } from "../server/http";
 import type { VideoRequest } from "../server/requests";
@@ -24,14 +25,16 @@ export function Operate({ facts }: { facts: Facts }) {
   const overview = useSignal<Overview | null>(null);
   const requests = useSignal<readonly VideoRequest[]>([]);
   const keys = useSignal<readonly Key[]>([]);
+  const quotas = useSignal<Readonly<Record<string, Quotas>>>({});
   const usage = useSignal<Usage | null>(null);
   const problem = useSignal<string | null>(null);
   const poll = async () => {
     try {
-      [overview.value, requests.value, keys.value, usage.value] = await Promise.all([
+      [overview.value, requests.value, keys.value, quotas.value, usage.value] = await Promise.all([
         getJson<Overview>("api/operate"),
         getJson<VideoRequest[]>("api/operate/requests"),
         getJson<Key[]>("keys"),
+        getJson<Record<string, Quotas>>("keys/limits"),
         getJson<Usage>("keys/usage"),
       ]);
       problem.value = null;
@@ -54,7 +57,7 @@ export function Operate({ facts }: { facts: Facts }) {
           <Figures now={now} />
           <Workers workers={now.workers} />
           <AllRequests requests={requests.value} keys={keys.value} endpoint={facts.endpoint} changed={poll} />
-          <Keys keys={keys.value} own={facts.key.id} changed={poll} />
+          <Keys keys={keys.value} quotas={quotas.value} own={facts.key.id} changed={poll} />
           {usage.value && <UsageOfKeys usage={usage.value} keys={keys.value} />}
           <Webhooks calls={now.webhooks} changed={poll} />
         </>

@@ -1,5 +1,6 @@
 """Manages keys, for administrators and the command line, and tells what keys have used."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from starlette.responses import Response
 
 from keyreel.server.dependencies import AdminKey, CurrentKey, CurrentServices
 from keyreel.server.usage import SHOWN_DAYS, UsageView, read_usage
-from keyreel.store.records import MAX_NUMBER, MAX_SIZE, Key, Limits
+from keyreel.store.records import MAX_NUMBER, MAX_SIZE, Key, Limits, Quota
 
 router = APIRouter(prefix="/keys", tags=["keys"])
 
@@ -19,7 +20,7 @@ _Bytes = Annotated[int | None, Field(ge=1, le=MAX_SIZE)]
 
 
 class KeyLimits(BaseModel):
-    """Null means no limit."""
+    """Null means the server's default, and for administrators no limit."""
 
     max_requests: _Number = Field(None, description="Requests that may wait or run at once.")
     max_queued: _Number = Field(None, description="Requests that may wait at once.")
@@ -32,6 +33,7 @@ class KeyLimits(BaseModel):
         description="Total size of the stored files. A full key can neither submit nor upload; the videos of its "
         "requests are still stored.",
     )
+    max_upload_bytes: _Bytes = Field(None, description="Size of what may be uploaded in a day, data URIs included.")
 
     def limits(self) -> Limits:
         return Limits(**{name: getattr(self, name) for name in Limits.__slots__})
@@ -59,6 +61,14 @@ class NewKeyView(KeyView):
     secret: str = Field(description="Shown only once, in this response.")
 
 
+class QuotaView(BaseModel):
+    limit: int | None = Field(description="What holds for the key. Null means no limit.")
+    used: int
+
+
+Quotas = dict[str, QuotaView]
+"""By the names of the limits."""
+
 Since = Annotated[date | None, Query(description=f"The first day, in UTC. Default: {SHOWN_DAYS} days in all.")]
 Until = Annotated[date | None, Query(description="The last day, in UTC. Default: today.")]
 
@@ -71,8 +81,7 @@ async def read_one(
     key_id: str, key: CurrentKey, services: CurrentServices, since: Since = None, until: Until = None
 ) -> UsageView:
     """Returns the use of the caller's key, or of any key for administrators. Answers 403 to others."""
-    if not key.admin and key.id != key_id:
-        raise HTTPException(403, "This key can only see its own use.")
+    _check_may_see(key, key_id)
     return await read_usage(services.store.usage, key_id, since, until)
 
 
@@ -103,10 +112,26 @@ async def revoke(key_id: str, _admin: AdminKey, services: CurrentServices) -> di
 
 @router.put("/{key_id}/limits", summary="Replace the limits of a key")
 async def replace_limits(key_id: str, wanted: KeyLimits, _admin: AdminKey, services: CurrentServices) -> KeyLimits:
-    """They hold at once. A limit that is left out is lifted."""
+    """They hold at once. For a limit that is left out, the server's default holds."""
     if not await services.store.keys.set_limits(key_id, wanted.limits()):
         raise HTTPException(404, "There is no such key, or it was revoked.")
     return wanted
+
+
+@router.get("/limits", summary="Get the limits of all keys, and how much of them is used")
+async def all_quotas(_admin: AdminKey, services: CurrentServices) -> dict[str, Quotas]:
+    """By the ids of the keys, without revoked ones."""
+    return {key_id: _quotas(found) for key_id, found in (await services.store.quotas.of()).items()}
+
+
+@router.get("/{key_id}/limits", summary="Get the limits of a key, and how much of them is used")
+async def quotas_of_key(key_id: str, key: CurrentKey, services: CurrentServices) -> Quotas:
+    """Returns those of the caller's key, or of any key for administrators. Answers 403 to others."""
+    _check_may_see(key, key_id)
+    found = await services.store.quotas.of(key_id)
+    if key_id not in found:
+        raise HTTPException(404, "There is no such key, or it was revoked.")
+    return _quotas(found[key_id])
 
 
 @router.get("/usage", summary="Get what all keys have used, by day")
@@ -127,6 +152,15 @@ async def usage_of_key(usage: UsageOfOne) -> UsageView:
 @router.get("/{key_id}/usage.csv", summary="Get what a key has used, by day, as CSV", response_class=Response)
 async def usage_of_key_csv(usage: UsageOfOne) -> Response:
     return _csv(usage)
+
+
+def _check_may_see(key: Key, key_id: str) -> None:
+    if not key.admin and key.id != key_id:
+        raise HTTPException(403, "This key can only see its own use.")
+
+
+def _quotas(found: Mapping[str, Quota]) -> Quotas:
+    return {name: QuotaView(limit=quota.limit, used=quota.used) for name, quota in found.items()}
 
 
 def _csv(usage: UsageView) -> Response:
