@@ -243,6 +243,12 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(default=64 * MIB, gt=0, description="Bytes of one picture, at most.")
     max_video_bytes: int = Field(default=512 * MIB, gt=0, description="Bytes of one clip, at most.")
     max_lora_bytes: int = Field(default=4096 * MIB, gt=0, description="Bytes of one LoRA, at most.")
+    lora_cache_bytes: int = Field(
+        default=20 * 1024 * MIB,
+        ge=0,
+        description="Bytes of the LoRAs that a worker keeps in the data folder after it has downloaded them. Those not "
+        "used for longest are deleted first. 0 keeps none.",
+    )
     max_pixels: int = Field(
         default=100_000_000, gt=0, description="Pixels in one picture, or in one frame of a clip, at most."
     )

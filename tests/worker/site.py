@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,10 +13,11 @@ from PIL import Image
 
 
 class Site:
-    """Serves `files` by path. `asked` is set at the first request."""
+    """Serves `files` by path. `asked` is set at the first request. sent: the paths of the answers with a file."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.sent: list[str] = []
         self.asked = asyncio.Event()
         app = web.Application()
         app.router.add_get("/{path}", self._answer)
@@ -30,8 +32,15 @@ class Site:
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.asked.set()
-        content = self.files.get(request.match_info["path"])
-        return web.Response(status=404) if content is None else web.Response(body=content)
+        path = request.match_info["path"]
+        content = self.files.get(path)
+        if content is None:
+            return web.Response(status=404)
+        etag = f'"{zlib.crc32(content)}"'
+        if request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304)
+        self.sent.append(path)
+        return web.Response(body=content, headers={"ETag": etag})
 
 
 @asynccontextmanager

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from tenacity import wait_none
 
+from keyreel.fal.schema import LoRA
 from keyreel.files.objects import Objects, ObjectStoreError
+from keyreel.inputs.loras import find_lora
 from keyreel.media.clips import read_clip
 from keyreel.media.limits import Limits
 from keyreel.settings import Settings
@@ -73,6 +75,21 @@ async def test_a_store_that_is_away_for_a_moment_costs_no_attempt(
         file = await fetcher.fetch(url, max_bytes=10_000, loc=("images", 0, "image_url"))
     assert not FlakyObjects.failures
     assert file.name == "file.png"
+
+
+@pytest.mark.parametrize(("limit", "downloads"), [(10_000, 1), (0, 2)])
+async def test_a_worker_keeps_loras_within_its_limit(
+    shared_bench: Bench, site: Site, tmp_path: Path, limit: int, downloads: int
+) -> None:
+    settings = shared_bench.settings(lora_cache_bytes=limit)
+    context = replace(shared_bench.context, settings=settings, spool=tmp_path / "spool")
+    url = site.add("style.safetensors", b"weights")
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        async with RequestFetcher(context, "key", folder) as fetcher:
+            file = await find_lora(LoRA(path=url), fetcher, max_bytes=10_000, loc=("loras", 0, "path"))
+            assert file.path.read_bytes() == b"weights"
+            assert file.path.parent == folder
+    assert len(site.sent) == downloads
 
 
 @pytest.mark.slow

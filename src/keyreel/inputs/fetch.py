@@ -20,11 +20,13 @@ from yarl import URL
 
 from keyreel.checkpoints.hub import content_sha256
 from keyreel.errors import Loc, RequestError
+from keyreel.inputs.lora_cache import Download, LoRACache
 from keyreel.net.addresses import AddressPolicy, RefusedAddressError, guarded_session
 from keyreel.video.job import InputFile
 
 CHUNK = 1024 * 1024
 MAX_REDIRECTS = 5
+NOT_MODIFIED = 304
 REDIRECTS = {301, 302, 303, 307, 308}
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
 
@@ -34,7 +36,7 @@ class Fetcher:
 
     timeout: seconds for one file, redirects included. local_base: allows paths and file URLs; relative paths start at
     this folder, but every file that the process can read is accessible. Use it only for the user's own command line,
-    never for requests of others.
+    never for requests of others. loras: where downloaded LoRAs stay, to be used again.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Fetcher:
         local_base: Path | None = None,
         *,
         resolver: AbstractResolver | None = None,
+        loras: LoRACache | None = None,
     ) -> None:
         self._cache = cache
+        self.loras = loras
         self._policy = policy
         self._timeout = timeout
         self.local_base = local_base
@@ -61,7 +65,7 @@ class Fetcher:
         await self._session.close()
 
     async def fetch(
-        self, source: str, *, max_bytes: int, loc: Loc, headers: Mapping[str, str] | None = None
+        self, source: str, *, max_bytes: int, loc: Loc, headers: Mapping[str, str] | None = None, is_lora: bool = False
     ) -> InputFile:
         """Returns the file at a URL, data URI or path. Raises RequestError.
 
@@ -69,7 +73,8 @@ class Fetcher:
         """
         match _scheme(source):
             case "http" | "https":
-                return await self._download(source, max_bytes, loc, headers or {})
+                loras = self.loras if is_lora else None
+                return await self._download(source, max_bytes, loc, headers or {}, loras)
             case "data":
                 return await self._decode_data_uri(source, max_bytes, loc)
             case "" | "file":
@@ -77,13 +82,26 @@ class Fetcher:
             case scheme:
                 raise _failed(loc, f"{scheme}: URLs cannot be fetched. Give an HTTP URL or a data URI.")
 
-    async def _download(self, source: str, max_bytes: int, loc: Loc, headers: Mapping[str, str]) -> InputFile:
+    def lend(self, path: Path, loras: LoRACache) -> Path:
+        """Puts a file that was downloaded from the hub to `loras` beside the other files."""
+        return loras.lend_from_hub(path, self._cache)
+
+    async def _download(
+        self, source: str, max_bytes: int, loc: Loc, headers: Mapping[str, str], loras: LoRACache | None
+    ) -> InputFile:
         url = _parse_url(source, loc)
+        known = await asyncio.to_thread(loras.borrow, source, self._cache) if loras else None
+        conditions = known[0].conditions if known else {}
         try:
-            async with asyncio.timeout(self._timeout), self._follow(url, headers, loc) as response:
+            async with asyncio.timeout(self._timeout), self._follow(url, headers, loc, conditions) as response:
+                if known and response.status == NOT_MODIFIED:
+                    return _borrowed(*known, max_bytes, loc)
                 _check_size(response.content_length or 0, max_bytes, loc)
                 path, sha256 = await self._store(response.content.iter_chunked(CHUNK), max_bytes, loc)
-                return InputFile(path, sha256, _name(response), _content_type(response.headers))
+                file = InputFile(path, sha256, _name(response), _content_type(response.headers))
+                if loras:
+                    await asyncio.to_thread(loras.keep, source, file, response.headers)
+                return file
         except TimeoutError:
             raise _failed(
                 loc,
@@ -92,15 +110,21 @@ class Fetcher:
             ) from None
 
     @asynccontextmanager
-    async def _follow(self, url: URL, headers: Mapping[str, str], loc: Loc) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yields the response after all redirects. Converts its errors, and those of the block, to RequestError."""
+    async def _follow(
+        self, url: URL, headers: Mapping[str, str], loc: Loc, conditions: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yields the response after all redirects. Converts its errors, and those of the block, to RequestError.
+
+        conditions: headers for every host. Any of them may answer 304.
+        """
         origin = url.origin()
         for _ in range(MAX_REDIRECTS + 1):
-            allowed = headers if url.origin() == origin else {}
+            allowed = {**conditions, **(headers if url.origin() == origin else {})}
             with _request_errors(url, loc):
                 async with self._session.get(url, headers=allowed, allow_redirects=False) as response:
                     if response.status not in REDIRECTS:
-                        _check_status(response, loc)
+                        if not (conditions and response.status == NOT_MODIFIED):
+                            _check_status(response, loc)
                         yield response
                         return
                     url = _next_hop(url, response.headers.get("Location", ""), loc)
@@ -218,6 +242,11 @@ def _check_size(size: int, max_bytes: int, loc: Loc) -> None:
             "file_too_large",
             max_size=max_bytes,
         )
+
+
+def _borrowed(known: Download, path: Path, max_bytes: int, loc: Loc) -> InputFile:
+    _check_size(path.stat().st_size, max_bytes, loc)
+    return InputFile(path, known.sha256, known.name, known.content_type)
 
 
 def _check_not_empty(size: int, loc: Loc) -> None:

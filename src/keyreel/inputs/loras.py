@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, is_offline_mode, try_to_load_from_cache
 
 from keyreel.checkpoints import hub
 from keyreel.checkpoints.lora_keys import first_names
@@ -32,12 +32,12 @@ async def find_lora(lora: LoRA, fetcher: Fetcher, *, max_bytes: int, loc: Loc, a
     elif local := _local_path(lora.path, fetcher.local_base):
         source = str(_local_file(local, lora.weight_name, loc))
     elif hub.REPOSITORY.fullmatch(lora.path):
-        return await asyncio.to_thread(_from_hub, lora, api or HfApi(), max_bytes, loc)
+        return await asyncio.to_thread(_from_hub, lora, fetcher, api or HfApi(), max_bytes, loc)
     else:
         or_local = "" if fetcher.local_base is None else ", existing file or folder,"
         message = f"{lora.path!r} is not a URL, data URI{or_local} or hub repository (owner/name)."
         raise RequestError.at(loc, message, "file_download_error")
-    return await fetcher.fetch(source, max_bytes=max_bytes, loc=loc)
+    return await fetcher.fetch(source, max_bytes=max_bytes, loc=loc, is_lora=True)
 
 
 async def lora_names(repository: str, loc: Loc, api: HfApi | None = None) -> list[str]:
@@ -96,14 +96,31 @@ def _local_file(path: Path, weight_name: str | None, loc: Loc) -> Path:
     return path / choose_file(names, weight_name, loc=loc, source=str(path))
 
 
-def _from_hub(lora: LoRA, api: HfApi, max_bytes: int, loc: Loc) -> InputFile:
+def _from_hub(lora: LoRA, fetcher: Fetcher, api: HfApi, max_bytes: int, loc: Loc) -> InputFile:
     try:
         sizes = hub.file_sizes(lora.path, api)
         name = choose_file(sizes, lora.weight_name, loc=loc, source=lora.path)
         if sizes[name] > max_bytes:
             message = f"{name} of {lora.path} has {sizes[name]} bytes; the limit is {max_bytes}."
             raise RequestError.at(loc, message, "file_too_large", max_size=max_bytes)
-        path = Path(api.hf_hub_download(lora.path, name))
+        path, sha256 = _download(lora.path, name, fetcher, api)
     except hub.HUB_ERRORS as error:
         raise RequestError.at(loc, hub.translate_error(lora.path, error), "file_download_error") from error
-    return InputFile(path, hub.content_sha256(path), PurePosixPath(name).name)
+    return InputFile(path, sha256, PurePosixPath(name).name)
+
+
+def _download(repository: str, name: str, fetcher: Fetcher, api: HfApi) -> tuple[Path, str]:
+    """Returns a file of a repository and its SHA-256.
+
+    It is downloaded to the fetcher's LoRAs, unless the operator has it in the hub's cache.
+    """
+    loras = fetcher.loras
+    if loras is None or is_offline_mode() or isinstance(try_to_load_from_cache(repository, name), str):
+        path = Path(api.hf_hub_download(repository, name))
+        return path, hub.content_sha256(path)
+    path = Path(api.hf_hub_download(repository, name, cache_dir=loras.hub))
+    if hub.is_as_published(path) is False:
+        path.resolve().unlink()
+        path = Path(api.hf_hub_download(repository, name, cache_dir=loras.hub))
+    sha256 = hub.content_sha256(path)
+    return fetcher.lend(path, loras), sha256

@@ -12,6 +12,7 @@ from keyreel.errors import Loc, RequestError
 from keyreel.fal.schema import SOURCE_FIELDS, Request, replace_sources, with_published_steps
 from keyreel.files.links import Access, Links, access
 from keyreel.inputs.fetch import Fetcher
+from keyreel.inputs.lora_cache import LoRACache
 from keyreel.inputs.sources import fetch_inputs
 from keyreel.media.limits import Limits
 from keyreel.safety.provenance import without_secrets
@@ -41,16 +42,17 @@ class RequestFetcher(Fetcher):
     """
 
     def __init__(self, context: WorkerContext, key_id: str, folder: Path) -> None:
-        super().__init__(folder, context.policy, context.settings.fetch_timeout)
+        loras = LoRACache(context.spool.parent / "loras", context.settings.lora_cache_bytes)
+        super().__init__(folder, context.policy, context.settings.fetch_timeout, loras=loras)
         self._context = context
         self._key_id = key_id
 
     async def fetch(
-        self, source: str, *, max_bytes: int, loc: Loc, headers: Mapping[str, str] | None = None
+        self, source: str, *, max_bytes: int, loc: Loc, headers: Mapping[str, str] | None = None, is_lora: bool = False
     ) -> InputFile:
         ref = self._context.links.file_of(source)
         if ref is None:
-            return await super().fetch(source, max_bytes=max_bytes, loc=loc, headers=headers)
+            return await super().fetch(source, max_bytes=max_bytes, loc=loc, headers=headers, is_lora=is_lora)
         # A bucket or a database that is away for a moment must not cost an attempt.
         return await retry_on_store_error(lambda: self._read_stored(ref.id, max_bytes, loc))
 
