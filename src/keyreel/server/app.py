@@ -21,6 +21,7 @@ from keyreel.server.routes import (
     openapi,
     operate,
     page,
+    platform,
     queue,
     repositories,
     run,
@@ -104,7 +105,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _include(app: FastAPI) -> None:
     """The most frequent routes come first. The queue without a prefix comes last: its paths match almost any URL."""
     app.include_router(queue.router, prefix="/queue", include_in_schema=False)
-    for module in (files, storage, health, metrics, keys, openapi, page, operate, repositories):
+    for module in (files, storage, health, metrics, keys, openapi, page, operate, repositories, platform):
         app.include_router(module.router)
     app.include_router(run.router, prefix="/run")
     app.include_router(queue.router)
