@@ -11,6 +11,8 @@ from keyreel.video.recipes import UNPUBLISHED, Published, RecipeChoice, RecipeNa
 
 MIB = 1024 * 1024
 DAY = 86_400.0
+SHORTEST_SECRET = 16
+"""Characters. A shorter secret could be guessed."""
 
 BaseURL = Annotated[str, AfterValidator(lambda url: url.rstrip("/"))]
 
@@ -58,10 +60,16 @@ class Settings(BaseSettings):
     )
     secret: str | None = Field(
         default=None,
-        min_length=16,
+        min_length=SHORTEST_SECRET,
         repr=False,
         description="Secret from which the keys of links, sessions, tokens and webhooks are derived. All processes of "
         "a fleet need the same. Required with PostgreSQL; without it, the data folder holds random keys.",
+    )
+    accepted_secrets: str = Field(
+        default="",
+        repr=False,
+        description="Other secrets, comma-separated, whose links, sessions and tokens are valid, too: a former one, or "
+        "the next one while it is being introduced.",
     )
     allow_hosts: str = Field(
         default="",

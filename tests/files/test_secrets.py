@@ -18,9 +18,9 @@ def test_derived_secrets_differ_by_purpose_and_secret() -> None:
     secrets = {
         derive_secret(secret, purpose)
         for secret in ("one secret", "another secret")
-        for purpose in ("links", "webhooks", "fingerprint")
+        for purpose in ("links", "webhooks", "webhook_urls", "fingerprint")
     }
-    assert len(secrets) == 6
+    assert len(secrets) == 8
 
 
 def test_a_secret_is_created_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from keyreel.fal.outcomes import Failure, JsonObject, Outcome, Success
 from keyreel.files.secrets import load_secret
 from keyreel.net.addresses import AddressPolicy, guarded_session
 from keyreel.server import webhooks
+from keyreel.server.webhook_urls import WebhookUrls
 from keyreel.server.webhooks import Signer, deliver_forever, webhook_body
 from keyreel.store import Store
 from keyreel.store.database import Database
@@ -32,6 +33,7 @@ from tests.server.webhook_receiver import Call, receiver, verify, verify_by_jwks
 from tests.spans import recorder, span_id
 from tests.store.conftest import Clock, empty_store
 
+URLS = WebhookUrls([bytes(32)])
 OUTPUT = {"prompt": "a cat \ud83d", "seed": 7, "video": {"url": "http://127.0.0.1/files/x/v.mp4"}}
 
 
@@ -65,14 +67,14 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def signer(tmp_path: Path) -> Signer:
-    return Signer.from_secret(load_secret(tmp_path / "webhook.key"))
+    return Signer.from_secrets(load_secret(tmp_path / "webhook.key"))
 
 
 @asynccontextmanager
 async def delivering(store: Store, session: aiohttp.ClientSession, signer: Signer) -> AsyncIterator[None]:
     """Delivers webhooks during the block."""
     stop = asyncio.Event()
-    task = asyncio.create_task(deliver_forever(store, session, signer, stop))
+    task = asyncio.create_task(deliver_forever(store, session, signer, URLS, stop))
     try:
         yield
     finally:
@@ -174,9 +176,41 @@ def test_a_changed_call_is_not_verified(signer: Signer) -> None:
 
 def test_the_key_survives_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "key"
-    first, second = (Signer.from_secret(load_secret(path)) for _ in range(2))
+    first, second = (Signer.from_secrets(load_secret(path)) for _ in range(2))
     assert first.jwks() == second.jwks()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_call_by_another_secret_is_verified_by_the_published_keys(
+    store: Store, session: aiohttp.ClientSession
+) -> None:
+    """While the secret is being replaced, a receiver may ask a process that signs with another one."""
+    old, new = b"o" * 32, b"n" * 32
+    async with receiver() as server, delivering(store, session, Signer.from_secrets(new, old)):
+        await complete(store, server.url)
+        call = await server.next()
+        await recorded(store)
+    assert verify_by_jwks(call, Signer.from_secrets(old, new).jwks())
+    assert not verify_by_jwks(call, Signer.from_secrets(old).jwks())
+
+
+async def test_an_encrypted_url_is_called(store: Store, session: aiohttp.ClientSession, signer: Signer) -> None:
+    async with receiver() as server, delivering(store, session, signer):
+        await complete(store, URLS.seal(server.url))
+        await server.next()
+        assert (await recorded(store))["state"] == "DELIVERED"
+
+
+async def test_a_url_that_cannot_be_decrypted_is_tried_again(
+    store: Store, session: aiohttp.ClientSession, signer: Signer
+) -> None:
+    async with delivering(store, session, signer):
+        await complete(store, WebhookUrls([b"1" * 32]).seal("http://127.0.0.1:9/hook"))
+        row = await recorded(store)
+    assert (row["state"], row["error"]) == (
+        "PENDING",
+        "The URL was encrypted with a secret that this server no longer has.",
+    )
 
 
 @pytest.mark.slow
@@ -184,7 +218,7 @@ async def test_a_failed_call_is_repeated_with_a_new_signature(
     store: Store, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     hours = iter(range(100))
-    signer = Signer(Signer.from_secret(load_secret(tmp_path / "key")).key, clock=lambda: 3600 * next(hours))
+    signer = Signer(Signer.from_secrets(load_secret(tmp_path / "key")).key, clock=lambda: 3600 * next(hours))
     async with receiver(500, 404, 200) as server, delivering(store, session, signer):
         await complete(store, server.url)
         first = await server.next()

@@ -56,16 +56,23 @@ class Access(Enum):
 class Links:
     """Makes and verifies links and tokens.
 
-    public_url: the address that clients use. secret: see keyreel.files.secrets.
+    public_url: the address that clients use. secret: see keyreel.files.secrets. accepted: secrets that do not sign, but
+    whose links and tokens are valid, too.
     """
 
     public_url: str
     secret: bytes = field(repr=False)
+    accepted: tuple[bytes, ...] = field(default=(), repr=False)
     clock: Callable[[], float] = time.time
 
     @property
     def base_url(self) -> str:
         return self.public_url.rstrip("/")
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """Returns every secret whose links and tokens are valid."""
+        return self.secret, *self.accepted
 
     def file_url(self, file: File) -> str:
         return f"{self.base_url}/files/{self.file_token(file)}/{quote(safe_name(file.name))}"
@@ -91,12 +98,13 @@ class Links:
     def upload_url(self, file: File, lifetime: float) -> str:
         """Returns a URL that accepts the file's content for `lifetime` seconds, without other credentials."""
         token, expires = self.file_token(file), int(self.clock() + lifetime)
-        signature = self._upload_signature(token, expires)
+        signature = _upload_signature(self.secret, token, expires)
         return f"{self.base_url}/storage/uploads/{token}?expires={expires}&signature={signature}"
 
     def open_upload(self, token: str, expires: int, signature: str) -> FileRef | None:
         """Returns the file that may be uploaded, or None when the URL is invalid or has expired."""
-        valid = hmac.compare_digest(self._upload_signature(token, expires).encode(), signature.encode())
+        signatures = (_upload_signature(secret, token, expires) for secret in self.secrets)
+        valid = any(hmac.compare_digest(each.encode(), signature.encode()) for each in signatures)
         return self.open_file_token(token) if valid and self.clock() < expires else None
 
     def issue_token(self, key_id: str, apps: tuple[str, ...], lifetime: float) -> str:
@@ -138,9 +146,6 @@ class Links:
             raise ValueError("another server")
         return url.raw_path.removeprefix(base.raw_path.rstrip("/"))
 
-    def _upload_signature(self, token: str, expires: int) -> str:
-        return self._mac("put", f"{token} {expires}".encode()).hex()
-
     def _seal_claims(self, purpose: str, claims: TokenClaims) -> str:
         return self._seal(purpose, json.dumps(asdict(claims)).encode())
 
@@ -153,7 +158,7 @@ class Links:
         return claims if self.clock() < claims.expires else None
 
     def _seal(self, purpose: str, content: bytes) -> str:
-        mac = self._mac(purpose, content)[:_MAC_BYTES]
+        mac = _mac(self.secret, purpose, content)[:_MAC_BYTES]
         return urlsafe_b64encode(mac + content).rstrip(b"=").decode()
 
     def _open(self, purpose: str, token: str) -> bytes | None:
@@ -162,11 +167,17 @@ class Links:
         except ValueError:
             return None
         mac, content = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
-        return content if hmac.compare_digest(mac, self._mac(purpose, content)[:_MAC_BYTES]) else None
+        valid = any(hmac.compare_digest(mac, _mac(each, purpose, content)[:_MAC_BYTES]) for each in self.secrets)
+        return content if valid else None
 
-    def _mac(self, purpose: str, content: bytes) -> bytes:
-        """Signs the purpose, too: what was signed for one purpose is invalid for any other."""
-        return hmac.digest(self.secret, purpose.encode() + b"\0" + content, "sha256")
+
+def _upload_signature(secret: bytes, token: str, expires: int) -> str:
+    return _mac(secret, "put", f"{token} {expires}".encode()).hex()
+
+
+def _mac(secret: bytes, purpose: str, content: bytes) -> bytes:
+    """Signs the purpose, too: what was signed for one purpose is invalid for any other."""
+    return hmac.digest(secret, purpose.encode() + b"\0" + content, "sha256")
 
 
 def access(file: File, key_id: str | None) -> Access:

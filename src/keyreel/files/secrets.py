@@ -10,7 +10,7 @@ from typing import Literal
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-Purpose = Literal["links", "webhooks", "fingerprint"]
+Purpose = Literal["links", "webhooks", "webhook_urls", "fingerprint"]
 
 _SECRET_BYTES = 32
 _OWNER_ONLY = 0o700

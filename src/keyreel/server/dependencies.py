@@ -17,6 +17,7 @@ from keyreel.server.credentials import KeyRing
 from keyreel.server.endpoints import ServedEndpoints
 from keyreel.server.sessions import Session, find_session
 from keyreel.server.snapshot import Snapshot
+from keyreel.server.webhook_urls import WebhookUrls
 from keyreel.server.webhooks import Signer
 from keyreel.settings import Settings
 from keyreel.store import Store
@@ -31,6 +32,7 @@ class Services:
     store: Store
     objects: Objects
     links: Links
+    webhook_urls: WebhookUrls
     signer: Signer
     snapshot: Snapshot
     keyring: KeyRing

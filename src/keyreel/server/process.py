@@ -163,7 +163,7 @@ async def _run_tasks(services: Services, workers: Workers | None, stop: asyncio.
     async with guarded_session(policy, RETRY_TIMEOUT) as session, asyncio.TaskGroup() as tasks:
         tasks.create_task(_reap(services.store, stop))
         tasks.create_task(_every(SWEEP_PERIOD, lambda: sweep_files(services.store, services.objects), stop))
-        tasks.create_task(deliver_forever(services.store, session, services.signer, stop))
+        tasks.create_task(deliver_forever(services.store, session, services.signer, services.webhook_urls, stop))
         if workers:
             for device in workers.devices:
                 name = worker_name(services.settings, device)

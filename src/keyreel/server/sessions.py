@@ -35,18 +35,22 @@ def find_session(connection: HTTPConnection, links: Links) -> Session | None:
         return None
     if not _is_same_origin(connection, links):
         return None
-    token = connection.cookies.get(_cookie_name(links))
-    claims = links.verify_session(token) if token else None
-    return Session(hashlib.sha256(token.encode()).hexdigest(), claims.key_id) if token and claims else None
+    for name in _cookie_names(links):
+        token = connection.cookies.get(name)
+        if token and (claims := links.verify_session(token)):
+            return Session(hashlib.sha256(token.encode()).hexdigest(), claims.key_id)
+    return None
 
 
 def begin_session(response: Response, links: Links, key_id: str) -> None:
     """Sets the cookie."""
-    _set(response, links, links.issue_session(key_id, LIFETIME), LIFETIME)
+    name, *_ = _cookie_names(links)
+    _set(response, links, name, links.issue_session(key_id, LIFETIME), LIFETIME)
 
 
 def delete_cookie(response: Response, links: Links) -> None:
-    _set(response, links, "", 0)
+    for name in _cookie_names(links):
+        _set(response, links, name, "", 0)
 
 
 def _is_same_origin(connection: HTTPConnection, links: Links) -> bool:
@@ -58,14 +62,15 @@ def _is_same_origin(connection: HTTPConnection, links: Links) -> bool:
     return origin is None or urlsplit(origin).netloc in (headers.get("host"), urlsplit(links.base_url).netloc)
 
 
-def _set(response: Response, links: Links, value: str, max_age: int) -> None:
+def _set(response: Response, links: Links, name: str, value: str, max_age: int) -> None:
     secure = links.base_url.startswith("https:")
     # The path is "/" because a server behind a proxy does not always know its public path.
-    response.set_cookie(
-        _cookie_name(links), value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="strict"
-    )
+    response.set_cookie(name, value, max_age=max_age, path="/", secure=secure, httponly=True, samesite="strict")
 
 
-def _cookie_name(links: Links) -> str:
-    """Returns a name that only this installation uses: all ports of a host share their cookies."""
-    return f"keyreel_{hashlib.sha256(b'session' + links.secret).hexdigest()[:8]}"
+def _cookie_names(links: Links) -> list[str]:
+    """Returns names that only this installation uses: all ports of a host share their cookies.
+
+    Each secret has its name. New cookies have the first one.
+    """
+    return [f"keyreel_{hashlib.sha256(b'session' + secret).hexdigest()[:8]}" for secret in links.secrets]

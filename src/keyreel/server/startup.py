@@ -1,6 +1,6 @@
 """Builds the services of a server from its settings."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from keyreel.errors import KeyreelError
@@ -14,14 +14,13 @@ from keyreel.server.credentials import KeyRing
 from keyreel.server.dependencies import Services
 from keyreel.server.endpoints import ServedEndpoints
 from keyreel.server.snapshot import Snapshot
+from keyreel.server.webhook_urls import WebhookUrls
 from keyreel.server.webhooks import Signer
-from keyreel.settings import Settings
+from keyreel.settings import SHORTEST_SECRET, Settings
 from keyreel.store import Store, open_store
 from keyreel.store.records import Limits, NewKey
 
 _ADMIN_KEY = "KEYREEL_ADMIN_KEY"
-_SHORTEST_SECRET = 16
-"""Characters. A shorter secret of an administrator could be guessed."""
 
 
 def database_url(settings: Settings) -> str:
@@ -42,10 +41,24 @@ def address_policy(settings: Settings) -> AddressPolicy:
         raise KeyreelError(f"KEYREEL_ALLOW_HOSTS: {error}") from None
 
 
-def _secret(settings: Settings, purpose: Purpose) -> bytes:
+def _secrets(settings: Settings, purpose: Purpose) -> Iterator[bytes]:
+    """Yields the secret that signs, and then those whose signatures are valid, too."""
+    file = settings.data_dir / f"{purpose}.key"
     if settings.secret:
-        return derive_secret(settings.secret, purpose)
-    return load_secret(settings.data_dir / f"{purpose}.key")
+        yield derive_secret(settings.secret, purpose)
+    # What was signed before the operator set KEYREEL_SECRET stays valid while the file exists.
+    if not settings.secret or file.exists():
+        yield load_secret(file)
+    for accepted in _accepted_secrets(settings):
+        yield derive_secret(accepted, purpose)
+
+
+def _accepted_secrets(settings: Settings) -> list[str]:
+    """Returns the operator's list. Raises KeyreelError when one of them could be guessed."""
+    accepted = [secret.strip() for secret in settings.accepted_secrets.split(",") if secret.strip()]
+    if any(len(secret) < SHORTEST_SECRET for secret in accepted):
+        raise KeyreelError(f"Each of the KEYREEL_ACCEPTED_SECRETS needs {SHORTEST_SECRET} characters.")
+    return accepted
 
 
 @asynccontextmanager
@@ -63,14 +76,16 @@ async def open_services(
     make_private(folder)
     async with open_store(database_url(settings), default_limits=default_limits(settings)) as store:
         await check_secret(settings, store)
+        signing, *accepted = _secrets(settings, "links")
         objects = open_objects(settings.object_store or folder / "files")
         seconds = settings.presign_seconds
         yield Services(
             settings=settings,
             store=store,
             objects=objects,
-            links=Links(settings.public_url or public_url, _secret(settings, "links")),
-            signer=Signer.from_secret(_secret(settings, "webhooks")),
+            links=Links(settings.public_url or public_url, signing, tuple(accepted)),
+            webhook_urls=WebhookUrls(_secrets(settings, "webhook_urls")),
+            signer=Signer.from_secrets(*_secrets(settings, "webhooks")),
             snapshot=Snapshot(store),
             keyring=KeyRing(store.keys, store.sessions, local_secret),
             endpoints=endpoints,
@@ -106,9 +121,14 @@ async def check_secret(settings: Settings, store: Store) -> None:
         if settings.database_url:
             raise KeyreelError("KEYREEL_DATABASE_URL needs KEYREEL_SECRET: the same in every process at this database.")
         return
-    fingerprint = derive_secret(settings.secret, "fingerprint").hex()
-    if not await store.installation.check_fingerprint(fingerprint):
-        raise KeyreelError("KEYREEL_SECRET differs from the secret of the other processes at this database.")
+    own, *accepted = [
+        derive_secret(secret, "fingerprint").hex() for secret in (settings.secret, *_accepted_secrets(settings))
+    ]
+    if not await store.installation.check_fingerprint(own, accepted):
+        raise KeyreelError(
+            "KEYREEL_SECRET differs from the secret of the other processes at this database. "
+            "To replace it, see docs/runbook.md."
+        )
 
 
 async def ensure_key(store: Store, admin_key: str | None) -> NewKey | None:
@@ -121,9 +141,9 @@ async def ensure_key(store: Store, admin_key: str | None) -> NewKey | None:
     key_id, _, secret = admin_key.partition(":")
     if not (key_id and secret):
         raise KeyreelError(f"{_ADMIN_KEY} must have the form id:secret.")
-    if len(secret) < _SHORTEST_SECRET:
+    if len(secret) < SHORTEST_SECRET:
         raise KeyreelError(
-            f"The secret in {_ADMIN_KEY} is too short: it needs {_SHORTEST_SECRET} characters. "
+            f"The secret in {_ADMIN_KEY} is too short: it needs {SHORTEST_SECRET} characters. "
             "This makes a good one: openssl rand -hex 32"
         )
     await store.keys.put(key_id, secret, _ADMIN_KEY, admin=True)

@@ -58,7 +58,7 @@ def _new_request(services: Services, key: Key, endpoint: Endpoint, body: Body, o
         input=body.input,
         seed=_seed(endpoint, body.input),
         priority=options.priority,
-        webhook_url=options.webhook_url,
+        webhook_url=services.webhook_urls.seal(options.webhook_url) if options.webhook_url else None,
         idempotency=options.idempotency(endpoint.id, body.digest),
         start_timeout=options.start_timeout,
         max_queue_length=options.max_queue_length,

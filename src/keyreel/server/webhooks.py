@@ -19,6 +19,7 @@ from yarl import URL
 from keyreel import traces
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
 from keyreel.net.addresses import RefusedAddressError
+from keyreel.server.webhook_urls import UnreadableUrlError, WebhookUrls
 from keyreel.store import STORE_ERRORS, Store, Topic
 from keyreel.store.records import Delivery
 from keyreel.worker.retries import retry_on_store_error
@@ -48,15 +49,20 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Signs as fal does: Ed25519 over request id, user id, timestamp and the SHA-256 of the body."""
+    """Signs as fal does: Ed25519 over request id, user id, timestamp and the SHA-256 of the body.
+
+    accepted: keys with which other processes of the fleet sign while its secret is being replaced.
+    """
 
     key: Ed25519PrivateKey
     clock: Callable[[], float] = time.time
+    accepted: tuple[Ed25519PrivateKey, ...] = ()
 
     @classmethod
-    def from_secret(cls, secret: bytes) -> "Signer":
+    def from_secrets(cls, secret: bytes, *accepted: bytes) -> "Signer":
         """secret: 32 bytes, the private key."""
-        return cls(Ed25519PrivateKey.from_private_bytes(secret))
+        key, *others = map(Ed25519PrivateKey.from_private_bytes, (secret, *accepted))
+        return cls(key, accepted=tuple(others))
 
     def sign(self, request_id: str, user_id: str, body: bytes) -> dict[str, str]:
         """Returns the signature headers. Receivers accept them for five minutes: sign each attempt anew."""
@@ -70,20 +76,23 @@ class Signer:
         }
 
     def jwks(self) -> JsonObject:
-        """Returns the public key twice: without padding, as in the standard, and padded, as fal's Python sample needs.
+        """Returns each public key twice: without padding, as in the standard, and padded, as fal's Python sample needs.
 
         Receivers try all keys and skip those that they cannot read.
         """
-        padded = urlsafe_b64encode(self.key.public_key().public_bytes_raw()).decode()
-        return {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x} for x in (padded.rstrip("="), padded)]}
+        keys = (key.public_key().public_bytes_raw() for key in (self.key, *self.accepted))
+        forms = (form for padded in map(urlsafe_b64encode, keys) for form in (padded.rstrip(b"="), padded))
+        return {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": form.decode()} for form in forms]}
 
 
-async def deliver_forever(store: Store, session: aiohttp.ClientSession, signer: Signer, stop: asyncio.Event) -> None:
+async def deliver_forever(
+    store: Store, session: aiohttp.ClientSession, signer: Signer, urls: WebhookUrls, stop: asyncio.Event
+) -> None:
     """Delivers the webhooks in `store` until `stop` is set. Calls that do not end soon after that are repeated later.
 
     `session` must be guarded (see guarded_session), because requests choose the URLs.
     """
-    deliverer = _Deliverer(store, session, signer)
+    deliverer = _Deliverer(store, session, signer, urls)
     tasks: set[asyncio.Task[None]] = set()
     try:
         while not stop.is_set():
@@ -127,10 +136,11 @@ class DeliveryError(Exception):
 class _Deliverer:
     """Claims deliveries, calls their receivers and records the results."""
 
-    def __init__(self, store: Store, session: aiohttp.ClientSession, signer: Signer) -> None:
+    def __init__(self, store: Store, session: aiohttp.ClientSession, signer: Signer, urls: WebhookUrls) -> None:
         self._deliveries = store.deliveries
         self._session = session
         self._signer = signer
+        self._urls = urls
         self._slots: WeakValueDictionary[tuple[str, ...], asyncio.Semaphore] = WeakValueDictionary()
 
     async def claim(self, limit: int) -> list[Delivery]:
@@ -163,13 +173,15 @@ class _Deliverer:
 
     async def _attempt(self, delivery: Delivery) -> DeliveryError | None:
         try:
-            key = delivery.key_id
-            receiver = self._limited_slot(AT_ONCE_PER_RECEIVER, key, str(URL(delivery.url).origin()))
+            key, url = delivery.key_id, self._urls.open(delivery.url)
+            receiver = self._limited_slot(AT_ONCE_PER_RECEIVER, key, str(URL(url).origin()))
             async with receiver, self._limited_slot(AT_ONCE_PER_KEY, key):
                 with _span(delivery):
-                    await self._post(delivery)
+                    await self._post(delivery, url)
         except DeliveryError as error:
             return error
+        except UnreadableUrlError as error:
+            return DeliveryError(str(error))
         except (ValueError, aiohttp.NonHttpUrlClientError):  # aiohttp.InvalidURL is a ValueError
             return DeliveryError("The URL is not valid.", permanent=True)
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -190,12 +202,12 @@ class _Deliverer:
         finally:
             slots.release()
 
-    async def _post(self, delivery: Delivery) -> None:
+    async def _post(self, delivery: Delivery, url: str) -> None:
         body = webhook_body(delivery)
         headers = self._signer.sign(delivery.request_id, delivery.key_id, body)
         timeout = FIRST_TIMEOUT if delivery.attempt == 1 else RETRY_TIMEOUT
         call = self._session.post(
-            delivery.url,
+            url,
             data=body,
             headers={"Content-Type": "application/json", **headers, **traces.headers()},
             allow_redirects=False,

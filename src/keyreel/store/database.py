@@ -41,7 +41,10 @@ _BUSY_TIMEOUT = 10.0
 """Seconds that SQLite waits for a lock."""
 _READERS = 4
 
-_create_engine = partial(create_async_engine, json_serializer=partial(json.dumps, allow_nan=False))
+# Statements appear in logs when they fail. Their values, such as prompts, do not.
+_create_engine = partial(
+    create_async_engine, json_serializer=partial(json.dumps, allow_nan=False), hide_parameters=True
+)
 
 
 class Database:

@@ -58,7 +58,7 @@ request = Table(
     Column("state", CleanText, nullable=False),
     Column("input", Json, nullable=False),
     Column("seed", BigInteger, nullable=False),
-    Column("webhook_url", CleanText),
+    Column("webhook_url", CleanText),  # encrypted
     Column("idempotency_key", CleanText),
     Column("idempotency_digest", CleanText),
     Column("retention", Double, nullable=False),

@@ -61,7 +61,7 @@ async def llms_txt(services: CurrentServices, endpoint_id: str | None = None) ->
     return PlainTextResponse(explain(endpoint, services.links.base_url), media_type="text/markdown")
 
 
-@router.get("/.well-known/jwks.json", summary="Get the public key that verifies webhooks")
+@router.get("/.well-known/jwks.json", summary="Get the public keys that verify webhooks")
 async def jwks(services: CurrentServices) -> Json:
     return Json(services.signer.jwks(), headers={"Cache-Control": "public, max-age=86400"})
 

@@ -67,12 +67,13 @@ async def all_requests(_admin: AdminKey, services: CurrentServices, limit: Limit
 @router.get("/operate", summary="Get the workers, the queue, the storage and the latest webhook calls")
 async def overview(_admin: AdminKey, services: CurrentServices) -> Json:
     depths = await services.store.requests.depths()
+    calls = await services.store.browse.calls(CALLS)
     return Json(
         {
             "workers": [asdict(worker) for worker in await services.store.workers.alive()],
             "queue": {state: sum(each.requests for each in depths if each.state == state) for state in _LIVE},
             "storage": asdict(await services.store.browse.usage()),
-            "webhooks": [asdict(call) for call in await services.store.browse.calls(CALLS)],
+            "webhooks": [asdict(call) | {"url": services.webhook_urls.masked(call.url)} for call in calls],
         }
     )
 
