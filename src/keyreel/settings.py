@@ -103,6 +103,9 @@ class Settings(BaseSettings):
         default=128 * MIB, gt=0, description="Bytes of a request's JSON body, data URIs included, at most."
     )
     retention: float = Field(default=DAY, gt=0, description="Seconds for which the outcome of a request can be read.")
+    audit_retention: float = Field(
+        default=365 * DAY, gt=0, description="Seconds for which an entry of the audit log is kept."
+    )
     input_lifetime: float = Field(
         default=30 * DAY,
         gt=0,

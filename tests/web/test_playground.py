@@ -358,6 +358,12 @@ def test_an_administrator_manages_requests_webhooks_and_keys(visitor: BrowserCon
     page.get_by_role("row", name=re.compile("studio")).get_by_role("button", name="Revoke").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     expect(page.get_by_role("row", name=re.compile("studio.*revoked"))).to_be_visible()
+    log = page.get_by_role("region", name="Audit log", exact=True)
+    for action in ("key created", "key revoked", "webhook retried", "request cancelled", "signed in"):
+        expect(log.get_by_role("row", name=re.compile(f"admin.*127.0.0.1.*{action}")).first).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download 31 days, as CSV").click()
+    assert download.value.path().read_text().startswith("time,key_id,name,address,action,")
 
 
 def test_only_administrators_see_the_link_to_the_servers_state(page: Page) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from keyreel.cli.audit import audit
 from keyreel.cli.doctor import doctor
 from keyreel.cli.generate import generate
 from keyreel.cli.keys import keys
@@ -45,6 +46,7 @@ app.command()(worker)
 app.command()(migrate)
 app.add_typer(ray, name="ray")
 app.add_typer(keys, name="keys")
+app.command()(audit)
 app.add_typer(models, name="models")
 app.command()(doctor)
 app.command()(wrap)

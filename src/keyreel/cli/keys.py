@@ -16,10 +16,12 @@ from rich.table import Column, Table
 from keyreel.cli.local_server import LocalServer
 from keyreel.errors import KeyreelError
 from keyreel.files.secrets import make_private
+from keyreel.server.credentials import LOCAL
 from keyreel.server.startup import database_url
 from keyreel.server.usage import SHOWN_DAYS, UsageView, read_usage
 from keyreel.settings import Settings
 from keyreel.store import Store, open_store
+from keyreel.store.audit import Actor
 from keyreel.store.records import MAX_NUMBER, MAX_SIZE, Key, Limits, NewKey
 
 T = TypeVar("T")
@@ -39,7 +41,8 @@ MaxUploadBytes = Annotated[
 KeyId = Annotated[str, typer.Argument(help="Id of the key, the part before the colon.")]
 DataDir = Annotated[Path | None, typer.Option(help="The server's data folder.")]
 
-_DAY = "%Y-%m-%d"
+DAY = "%Y-%m-%d"
+COMMAND_LINE = Actor(LOCAL, None)
 
 keys = typer.Typer(help="Manage the API keys of the server.", no_args_is_help=True)
 
@@ -99,11 +102,9 @@ def replace_limits(
 def show_usage(
     key_id: Annotated[str | None, typer.Argument(help="Id of one key. Default: all keys.")] = None,
     since: Annotated[
-        datetime | None, typer.Option(formats=[_DAY], help=f"The first day, in UTC. Default: {SHOWN_DAYS} days in all.")
+        datetime | None, typer.Option(formats=[DAY], help=f"The first day, in UTC. Default: {SHOWN_DAYS} days in all.")
     ] = None,
-    until: Annotated[
-        datetime | None, typer.Option(formats=[_DAY], help="The last day, in UTC. Default: today.")
-    ] = None,
+    until: Annotated[datetime | None, typer.Option(formats=[DAY], help="The last day, in UTC. Default: today.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -181,17 +182,17 @@ class DatabaseKeys:
     url: str
 
     def create(self, name: str, admin: bool, limits: Limits) -> NewKey:
-        return self._do(lambda store: store.keys.create(name, admin=admin, limits=limits))
+        return self._do(lambda store: store.keys.create(name, admin=admin, limits=limits, by=COMMAND_LINE))
 
     def set_limits(self, key_id: str, limits: Limits) -> None:
-        if not self._do(lambda store: store.keys.set_limits(key_id, limits)):
+        if not self._do(lambda store: store.keys.set_limits(key_id, limits, COMMAND_LINE)):
             raise KeyreelError("There is no such key, or it was revoked.")
 
     def usage(self, key_id: str | None, since: date | None, until: date | None) -> UsageView:
         return self._do(lambda store: read_usage(store.usage, key_id, since, until))
 
     def revoke(self, key_id: str) -> None:
-        if not self._do(lambda store: store.keys.revoke(key_id)):
+        if not self._do(lambda store: store.keys.revoke(key_id, COMMAND_LINE)):
             raise KeyreelError("There is no such key, or it was revoked before.")
 
     def list(self) -> list[Key]:

@@ -14,6 +14,7 @@ from keyreel.server.framing import Framing
 from keyreel.server.hosts import HostDispatch
 from keyreel.server.observe import Observe
 from keyreel.server.routes import (
+    audit,
     files,
     health,
     keys,
@@ -105,7 +106,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _include(app: FastAPI) -> None:
     """The most frequent routes come first. The queue without a prefix comes last: its paths match almost any URL."""
     app.include_router(queue.router, prefix="/queue", include_in_schema=False)
-    for module in (files, storage, health, metrics, keys, openapi, page, operate, repositories, platform):
+    for module in (files, storage, health, metrics, keys, openapi, page, operate, audit, repositories, platform):
         app.include_router(module.router)
     app.include_router(run.router, prefix="/run")
     app.include_router(queue.router)

@@ -15,12 +15,14 @@ from keyreel.files.objects import Objects
 from keyreel.files.presigned import Presigner
 from keyreel.server.credentials import KeyRing
 from keyreel.server.endpoints import ServedEndpoints
+from keyreel.server.refusals import Refusals
 from keyreel.server.sessions import Session, find_session
 from keyreel.server.snapshot import Snapshot
 from keyreel.server.webhook_urls import WebhookUrls
 from keyreel.server.webhooks import Signer
 from keyreel.settings import Settings
 from keyreel.store import Store
+from keyreel.store.audit import Actor
 from keyreel.store.records import Key
 
 
@@ -36,6 +38,7 @@ class Services:
     signer: Signer
     snapshot: Snapshot
     keyring: KeyRing
+    refusals: Refusals
     endpoints: ServedEndpoints
     disk: Disk
     presigner: Presigner | None = None
@@ -58,7 +61,7 @@ async def require_key(connection: HTTPConnection, services: CurrentServices) -> 
     scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
     # Clients of other services send a key as `Bearer`. No token contains a colon.
     if (scheme.lower() == "key" and credentials) or (scheme.lower() == "bearer" and ":" in credentials):
-        return await _verified_key(services, credentials.strip())
+        return await _verified_key(services, credentials.strip(), address_of(connection))
     if not scheme and (session := find_session(connection, services.links)):
         return await _key_of_session(services, session)
     token = credentials if scheme.lower() == "bearer" else connection.query_params.get("fal_jwt_token")
@@ -75,6 +78,19 @@ async def require_key(connection: HTTPConnection, services: CurrentServices) -> 
 CurrentKey = Annotated[Key, Depends(require_key)]
 
 
+def address_of(connection: HTTPConnection) -> str | None:
+    """Returns the caller's address. What a trusted proxy says of it counts: see FORWARDED_ALLOW_IPS of uvicorn."""
+    return connection.client.host if connection.client else None
+
+
+async def caller(connection: HTTPConnection, key: CurrentKey) -> Actor:
+    """Returns the caller for the audit log."""
+    return Actor(key.id, address_of(connection))
+
+
+Caller = Annotated[Actor, Depends(caller)]
+
+
 async def require_admin(key: CurrentKey) -> Key:
     """Returns the caller's key. Answers 403 when it is not an administrator's."""
     if not key.admin:
@@ -85,12 +101,13 @@ async def require_admin(key: CurrentKey) -> Key:
 AdminKey = Annotated[Key, Depends(require_admin)]
 
 
-async def _verified_key(services: Services, credentials: str) -> Key:
+async def _verified_key(services: Services, credentials: str, address: str | None) -> Key:
     key_id, colon, secret = credentials.partition(":")
     if not colon:
         raise HTTPException(401, "Invalid Key Authorization header format. Expected '<key_id>:<key_secret>'.")
     key = await services.keyring.verify(key_id, secret)
     if key is None:
+        await services.refusals.add(key_id, address)
         raise HTTPException(401, "No user found for Key ID and Secret")
     return key
 

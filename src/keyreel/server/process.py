@@ -34,6 +34,8 @@ REAP_PERIOD = 5.0
 """Seconds between two checks for expired leases, start timeouts and old requests."""
 SWEEP_PERIOD = 60.0
 """Seconds between two deletions of expired files."""
+AUDIT_PERIOD = 60.0
+"""Seconds between two entries about refused keys from one address, and between two deletions of old entries."""
 BACKLOG = 2048
 THREADS = 64
 KEEP_ALIVE = 75
@@ -163,11 +165,17 @@ async def _run_tasks(services: Services, workers: Workers | None, stop: asyncio.
     async with guarded_session(policy, RETRY_TIMEOUT) as session, asyncio.TaskGroup() as tasks:
         tasks.create_task(_reap(services.store, stop))
         tasks.create_task(_every(SWEEP_PERIOD, lambda: sweep_files(services.store, services.objects), stop))
+        tasks.create_task(_every(AUDIT_PERIOD, lambda: _keep_audit(services), stop))
         tasks.create_task(deliver_forever(services.store, session, services.signer, services.webhook_urls, stop))
         if workers:
             for device in workers.devices:
                 name = worker_name(services.settings, device)
                 tasks.create_task(_supervise(services, workers, name, device, stop))
+
+
+async def _keep_audit(services: Services) -> None:
+    await services.refusals.flush()
+    await services.store.audit.forget(services.settings.audit_retention)
 
 
 def worker_name(settings: Settings, device: str | None) -> str:

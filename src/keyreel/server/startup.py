@@ -13,6 +13,7 @@ from keyreel.net.addresses import AddressPolicy
 from keyreel.server.credentials import KeyRing
 from keyreel.server.dependencies import Services
 from keyreel.server.endpoints import ServedEndpoints
+from keyreel.server.refusals import Refusals
 from keyreel.server.snapshot import Snapshot
 from keyreel.server.webhook_urls import WebhookUrls
 from keyreel.server.webhooks import Signer
@@ -88,6 +89,7 @@ async def open_services(
             signer=Signer.from_secrets(*_secrets(settings, "webhooks")),
             snapshot=Snapshot(store),
             keyring=KeyRing(store.keys, store.sessions, local_secret),
+            refusals=Refusals(store.audit),
             endpoints=endpoints,
             disk=_disk(settings, objects, has_worker),
             presigner=await open_presigner(objects, seconds) if seconds else None,

@@ -1,20 +1,17 @@
 """What keys have used, as JSON and as CSV."""
 
-import csv
-import io
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 
 from pydantic import BaseModel, Field
 
+from keyreel.server.spreadsheets import as_csv
 from keyreel.store.records import DayOfUse
 from keyreel.store.usage import Usage
 
 SHOWN_DAYS = 31
 """Days of use that are shown when no first day is named."""
 _EPOCH = date(1970, 1, 1)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a text begins that a spreadsheet may run."""
 
 
 class DayView(BaseModel):
@@ -39,23 +36,20 @@ class UsageView(BaseModel):
     stored_bytes: dict[str, int] = Field(description="What each key with files stores now, by the key's id.")
 
     def csv(self) -> str:
-        """Returns the days as a table. A text that a spreadsheet would run as a formula begins with an apostrophe."""
-        table = io.StringIO()
-        writer = csv.writer(table)
-        writer.writerow(DayView.model_fields)
-        writer.writerows(map(_inert, day.model_dump().values()) for day in self.days)
-        return table.getvalue()
+        """Returns the days as a table."""
+        return as_csv([DayView.model_fields, *(day.model_dump().values() for day in self.days)])
 
 
 async def read_usage(
     usage: Usage, key_id: str | None = None, since: date | None = None, until: date | None = None
 ) -> UsageView:
     """Returns the use of one key, or of all keys, from day `since` to day `until`, which is today by default."""
-    last = until or datetime.now(UTC).date()
-    first = since or last - timedelta(SHOWN_DAYS - 1)
+    first, last = shown_days(since, until)
     days = await usage.days((first - _EPOCH).days, (last - _EPOCH).days, key_id)
     return UsageView(days=[DayView.of(day) for day in days], stored_bytes=await usage.stored(key_id))
 
 
-def _inert(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+def shown_days(since: date | None, until: date | None) -> tuple[date, date]:
+    """Returns the first and the last day of a period that may be open."""
+    last = until or datetime.now(UTC).date()
+    return since or date.fromordinal(max(1, last.toordinal() - SHOWN_DAYS + 1)), last

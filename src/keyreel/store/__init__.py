@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.sql.expression import ColumnElement
 
+from keyreel.store.audit import Audit
 from keyreel.store.browse import Browse
 from keyreel.store.changes import Topic
 from keyreel.store.clock import DatabaseTime
@@ -47,6 +48,7 @@ class Store:
     installation: Installation
     sessions: Sessions
     quotas: Quotas
+    audit: Audit
 
 
 @asynccontextmanager
@@ -73,4 +75,5 @@ async def open_store(
             Installation(database),
             Sessions(database),
             Quotas(database),
+            Audit(database),
         )

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, select, update
 
+from keyreel.store.audit import SERVER, Action, Actor, record
 from keyreel.store.changes import Topic
 from keyreel.store.database import Database
 from keyreel.store.records import Delivery
@@ -64,12 +65,14 @@ class Deliveries:
             pause = FIRST_PAUSE * 2 ** (claimed.attempt - 1)
             await self._record(claimed, due=self._now + pause, error=error)
 
-    async def call_again(self, delivery_id: int) -> bool:
+    async def call_again(self, delivery_id: int, by: Actor = SERVER) -> bool:
         """Makes a delivery due now, even a failed one. Returns False if it does not exist or was delivered."""
         undelivered = (delivery.c.id == delivery_id) & (delivery.c.state != "DELIVERED")
         values = {"state": "PENDING", "attempt": 0, "due": self._now, "error": None}
         async with self._database.write() as connection:
             again = await connection.execute(update(delivery).where(undelivered).values(values))
+            if again.rowcount:
+                await record(connection, self._now, by, Action.WEBHOOK_RETRIED, str(delivery_id))
         self._database.changes.announce(Topic.STATE)
         return again.rowcount > 0
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keyreel.store.audit import SERVER, Action, Actor, record
 from keyreel.store.changes import Topic
 from keyreel.store.database import Database
 from keyreel.store.records import NO_LIMITS, Key, Limits, NewKey
@@ -26,10 +27,10 @@ class Keys:
         self._database = database
         self._now = database.now
 
-    async def create(self, name: str, *, admin: bool = False, limits: Limits = NO_LIMITS) -> NewKey:
+    async def create(self, name: str, *, admin: bool = False, limits: Limits = NO_LIMITS, by: Actor = SERVER) -> NewKey:
         """Creates a key with a secret of 32 random bytes, which cannot be read again."""
         secret = secrets.token_hex(32)
-        key = await self.put(str(uuid4()), secret, name, admin=admin, limits=limits)
+        key = await self.put(str(uuid4()), secret, name, admin=admin, limits=limits, by=by)
         return NewKey(key, secret)
 
     async def create_first(self, name: str) -> NewKey | None:
@@ -42,12 +43,25 @@ class Keys:
             key = await self._insert(connection, str(uuid4()), secret, name, admin=True)
         return NewKey(key, secret)
 
-    async def put(self, key_id: str, secret: str, name: str, *, admin: bool = False, limits: Limits = NO_LIMITS) -> Key:
-        """Creates a key with the given id and secret, replacing one with the same id."""
+    async def put(
+        self,
+        key_id: str,
+        secret: str,
+        name: str,
+        *,
+        admin: bool = False,
+        limits: Limits = NO_LIMITS,
+        by: Actor = SERVER,
+    ) -> Key:
+        """Creates a key with the given id and secret, replacing one with the same id and another secret."""
         async with self._database.write() as connection:
             await self._database.serialise(connection, _KEYS)
+            same = (api_key.c.id == key_id) & (api_key.c.secret_hash == _hash(secret)) & (api_key.c.admin == admin)
+            statement = select(*_COLUMNS).where(same, api_key.c.revoked.is_(None))
+            if row := (await connection.execute(statement)).one_or_none():
+                return _key(row)
             await connection.execute(delete(api_key).where(api_key.c.id == key_id))
-            return await self._insert(connection, key_id, secret, name, admin=admin, limits=limits)
+            return await self._insert(connection, key_id, secret, name, admin=admin, limits=limits, by=by)
 
     async def verify(self, key_id: str, secret: str) -> Key | None:
         """Returns the key if it exists, is not revoked and has this secret, else None."""
@@ -71,24 +85,26 @@ class Keys:
         async with self._database.read() as connection:
             return [_key(row) for row in await connection.execute(statement)]
 
-    async def revoke(self, key_id: str) -> bool:
+    async def revoke(self, key_id: str, by: Actor = SERVER) -> bool:
         """Revokes a key and cancels its requests. Returns False if it does not exist or was already revoked."""
-        return await self._revoke(api_key.c.id == key_id)
+        return await self._revoke(api_key.c.id == key_id, by)
 
     async def revoke_others(self, key_id: str, name: str) -> None:
         """Revokes every key of this name but one, and cancels their requests."""
-        await self._revoke((api_key.c.name == name) & (api_key.c.id != key_id))
+        await self._revoke((api_key.c.name == name) & (api_key.c.id != key_id), SERVER)
 
-    async def set_limits(self, key_id: str, limits: Limits) -> bool:
+    async def set_limits(self, key_id: str, limits: Limits, by: Actor = SERVER) -> bool:
         """Replaces the key's limits. Returns False if it does not exist or is revoked."""
         valid = (api_key.c.id == key_id) & api_key.c.revoked.is_(None)
         async with self._database.write() as connection:
             changed = await connection.execute(update(api_key).where(valid).values(refilled_at=None, **asdict(limits)))
+            if changed.rowcount:
+                await record(connection, self._now, by, Action.LIMITS_REPLACED, key_id, **_set_limits(limits))
         # A key that may run more has requests that can be claimed now.
         self._database.changes.announce(Topic.QUEUED)
         return changed.rowcount > 0
 
-    async def _revoke(self, condition: ColumnElement[bool]) -> bool:
+    async def _revoke(self, condition: ColumnElement[bool], by: Actor) -> bool:
         valid = condition & api_key.c.revoked.is_(None)
         stopping: list[str] = []
         async with self._database.write() as connection:
@@ -96,6 +112,7 @@ class Keys:
             revoked = (await connection.execute(statement)).scalars().all()
             for key_id in revoked:
                 stopping += await cancel_all(connection, self._now, key_id)
+                await record(connection, self._now, by, Action.KEY_REVOKED, key_id)
         self._database.changes.announce(Topic.STATE)
         for request_id in stopping:
             self._database.changes.announce(Topic.CANCEL, request_id)
@@ -110,6 +127,7 @@ class Keys:
         *,
         admin: bool,
         limits: Limits = NO_LIMITS,
+        by: Actor = SERVER,
     ) -> Key:
         values = {
             "id": key_id,
@@ -119,7 +137,14 @@ class Keys:
             "created": self._now,
             **asdict(limits),
         }
-        return _key((await connection.execute(insert(api_key).values(**values).returning(*_COLUMNS))).one())
+        row = (await connection.execute(insert(api_key).values(**values).returning(*_COLUMNS))).one()
+        detail = {"name": name, "admin": admin, **_set_limits(limits)}
+        await record(connection, self._now, by, Action.KEY_CREATED, key_id, **detail)
+        return _key(row)
+
+
+def _set_limits(limits: Limits) -> dict[str, int]:
+    return {name: limit for name, limit in asdict(limits).items() if limit is not None}
 
 
 def _hash(secret: str) -> bytes:

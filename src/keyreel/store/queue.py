@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, Failure, JsonObject, Outcome
+from keyreel.store.audit import SERVER, Action, Actor, record
 from keyreel.store.beats import beat
 from keyreel.store.changes import Topic
 from keyreel.store.database import Database
@@ -183,20 +184,22 @@ class Queue:
         self._changes.announce(Topic.QUEUED)
         return released
 
-    async def cancel(self, request_id: str) -> Cancellation:
+    async def cancel(self, request_id: str, by: Actor = SERVER) -> Cancellation:
         """Completes a waiting request as cancelled, or asks the worker of a running one to stop."""
         async with self._database.write() as connection:
             rows = await lock(connection, request.c.id == request_id)
             if not rows:
                 return Cancellation.UNKNOWN
             answer = await self._cancel(connection, request.c.id == request_id, rows[0].state)
+            if answer is not Cancellation.ALREADY_COMPLETED:
+                await record(connection, self._now, by, Action.REQUEST_CANCELLED, request_id)
         if answer is Cancellation.REQUESTED:
             self._changes.announce(Topic.CANCEL, request_id)
         else:
             self._changes.announce(Topic.STATE)
         return answer
 
-    async def forget(self, request_id: str) -> bool:
+    async def forget(self, request_id: str, by: Actor = SERVER) -> bool:
         """Lets a completed request, its inputs and its video expire now, and frees its idempotency key.
 
         Returns False if it is not completed or does not exist.
@@ -209,6 +212,7 @@ class Queue:
                 videos = file.c.object.startswith(f"out/{request_id}/", autoescape=True)
                 await connection.execute(update(file).where(videos).values(expires_at=self._now))
                 await discard_inputs(connection, self._now, [request_id])
+                await record(connection, self._now, by, Action.REQUEST_DELETED, request_id)
         return forgotten.rowcount > 0
 
     async def reap(self) -> Reaped:

@@ -206,6 +206,20 @@ ended_session = Table(
     Column("expires_at", Time, nullable=False),
 )
 
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("time", Time, nullable=False),
+    Column("key_id", CleanText),
+    Column("address", CleanText),
+    Column("action", CleanText, nullable=False),
+    Column("target", CleanText),
+    Column("detail", Json),
+    Index("audit_time", "time"),
+)
+"""Who did what."""
+
 installation = Table(
     "installation",
     metadata,

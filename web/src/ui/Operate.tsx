@@ -6,6 +6,7 @@ import type { Usage } from "../model/usage";
 import { getJson } from "../server/http";
 import type { VideoRequest } from "../server/requests";
 import type { Facts } from "../server/session";
+import { AuditLog, type Entry } from "./AuditLog";
 import { Problem } from "./controls";
 import { type Key, Keys } from "./Keys";
 import { AllRequests, type Call, Webhooks, type Worker, Workers } from "./OperateTables";
@@ -27,15 +28,17 @@ export function Operate({ facts }: { facts: Facts }) {
   const keys = useSignal<readonly Key[]>([]);
   const quotas = useSignal<Readonly<Record<string, Quotas>>>({});
   const usage = useSignal<Usage | null>(null);
+  const entries = useSignal<readonly Entry[]>([]);
   const problem = useSignal<string | null>(null);
   const poll = async () => {
     try {
-      [overview.value, requests.value, keys.value, quotas.value, usage.value] = await Promise.all([
+      [overview.value, requests.value, keys.value, quotas.value, usage.value, entries.value] = await Promise.all([
         getJson<Overview>("api/operate"),
         getJson<VideoRequest[]>("api/operate/requests"),
         getJson<Key[]>("keys"),
         getJson<Record<string, Quotas>>("keys/limits"),
         getJson<Usage>("keys/usage"),
+        getJson<Entry[]>("api/operate/audit"),
       ]);
       problem.value = null;
     } catch (error) {
@@ -60,6 +63,7 @@ export function Operate({ facts }: { facts: Facts }) {
           <Keys keys={keys.value} quotas={quotas.value} own={facts.key.id} changed={poll} />
           {usage.value && <UsageOfKeys usage={usage.value} keys={keys.value} />}
           <Webhooks calls={now.webhooks} changed={poll} />
+          <AuditLog entries={entries.value} />
         </>
       )}
     </main>

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from keyreel.server.dependencies import AdminKey, CurrentKey, CurrentServices
+from keyreel.server.dependencies import AdminKey, Caller, CurrentKey, CurrentServices
 from keyreel.server.usage import SHOWN_DAYS, UsageView, read_usage
 from keyreel.store.records import MAX_NUMBER, MAX_SIZE, Key, Limits, Quota
 
@@ -90,8 +90,8 @@ UsageOfOne = Annotated[UsageView, Depends(read_one)]
 
 
 @router.post("", status_code=201, summary="Create a key")
-async def create(wanted: KeyRequest, _admin: AdminKey, services: CurrentServices) -> NewKeyView:
-    new = await services.store.keys.create(wanted.name, admin=wanted.admin, limits=wanted.limits())
+async def create(wanted: KeyRequest, _admin: AdminKey, by: Caller, services: CurrentServices) -> NewKeyView:
+    new = await services.store.keys.create(wanted.name, admin=wanted.admin, limits=wanted.limits(), by=by)
     return NewKeyView(**KeyView.of(new.key).model_dump(), secret=new.secret)
 
 
@@ -101,9 +101,9 @@ async def list_keys(_admin: AdminKey, services: CurrentServices) -> list[KeyView
 
 
 @router.delete("/{key_id}", summary="Revoke a key")
-async def revoke(key_id: str, _admin: AdminKey, services: CurrentServices) -> dict[str, Any]:
+async def revoke(key_id: str, _admin: AdminKey, by: Caller, services: CurrentServices) -> dict[str, Any]:
     """Cancels the key's requests. Other processes may accept it for five seconds."""
-    revoked = await services.store.keys.revoke(key_id)
+    revoked = await services.store.keys.revoke(key_id, by)
     services.keyring.forget()
     if not revoked:
         raise HTTPException(404, "There is no such key, or it was revoked before.")
@@ -111,9 +111,11 @@ async def revoke(key_id: str, _admin: AdminKey, services: CurrentServices) -> di
 
 
 @router.put("/{key_id}/limits", summary="Replace the limits of a key")
-async def replace_limits(key_id: str, wanted: KeyLimits, _admin: AdminKey, services: CurrentServices) -> KeyLimits:
+async def replace_limits(
+    key_id: str, wanted: KeyLimits, _admin: AdminKey, by: Caller, services: CurrentServices
+) -> KeyLimits:
     """They hold at once. For a limit that is left out, the server's default holds."""
-    if not await services.store.keys.set_limits(key_id, wanted.limits()):
+    if not await services.store.keys.set_limits(key_id, wanted.limits(), by):
         raise HTTPException(404, "There is no such key, or it was revoked.")
     return wanted
 

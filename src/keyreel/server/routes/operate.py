@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
 from keyreel.files.links import Links
-from keyreel.server.dependencies import AdminKey, CurrentKey, CurrentServices, Services
+from keyreel.server.dependencies import AdminKey, Caller, CurrentKey, CurrentServices, Services
 from keyreel.server.errors import Json, RequestNotFoundError
 from keyreel.store.browse import Listed
 from keyreel.store.records import Key, State
@@ -21,9 +21,7 @@ MAX_SERIAL = 2**63 - 1
 CALLS = 50
 """Webhook calls in the overview."""
 
-Before = Annotated[
-    int | None, Query(ge=0, le=MAX_SERIAL, description="`seq` of the last request on the previous page.")
-]
+Before = Annotated[int | None, Query(ge=0, le=MAX_SERIAL, description="`seq` of the last item on the previous page.")]
 DeliveryId = Annotated[int, Path(ge=0, le=MAX_SERIAL)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 
@@ -50,10 +48,10 @@ async def shared(token: str, services: CurrentServices) -> Json:
 
 
 @router.delete("/requests/{request_id}", summary="Delete a completed request and its video", status_code=204)
-async def forget(request_id: str, key: CurrentKey, services: CurrentServices) -> Response:
+async def forget(request_id: str, key: CurrentKey, by: Caller, services: CurrentServices) -> Response:
     """Answers 409 while the request waits or runs: cancel it first."""
     await _find(services, request_id, key)
-    if not await services.store.queue.forget(request_id):
+    if not await services.store.queue.forget(request_id, by):
         raise HTTPException(409, "The request is not completed. Cancel it first.")
     return Response(status_code=204)
 
@@ -79,8 +77,8 @@ async def overview(_admin: AdminKey, services: CurrentServices) -> Json:
 
 
 @router.post("/operate/webhooks/{delivery_id}/retry", summary="Retry a webhook call", status_code=204)
-async def call_again(delivery_id: DeliveryId, _admin: AdminKey, services: CurrentServices) -> Response:
-    if not await services.store.deliveries.call_again(delivery_id):
+async def call_again(delivery_id: DeliveryId, _admin: AdminKey, by: Caller, services: CurrentServices) -> Response:
+    if not await services.store.deliveries.call_again(delivery_id, by):
         raise HTTPException(404, "There is no such webhook call, or it was already delivered.")
     return Response(status_code=204)
 

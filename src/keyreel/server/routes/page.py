@@ -14,10 +14,11 @@ from starlette.responses import Response
 
 from keyreel.checkpoints.catalogue import LTXV_GRID
 from keyreel.fal.endpoints import MULTICONDITIONING
-from keyreel.server.dependencies import CurrentKey, CurrentServices, Services
+from keyreel.server.dependencies import Caller, CurrentKey, CurrentServices, Services, address_of
 from keyreel.server.errors import Json
 from keyreel.server.sessions import LIFETIME, begin_session, delete_cookie, find_session
 from keyreel.settings import Settings
+from keyreel.store.audit import Action, Actor
 from keyreel.version import __version__
 from keyreel.video.canvas import SIZES
 
@@ -75,8 +76,9 @@ async def asset(name: str, accept_encoding: Annotated[str, Header()] = "") -> Re
 
 
 @router.post("/api/session", status_code=204)
-async def sign_in(key: CurrentKey, services: CurrentServices) -> Response:
+async def sign_in(key: CurrentKey, by: Caller, services: CurrentServices) -> Response:
     """Exchanges the key in the header `Authorization` for a session cookie."""
+    await services.store.audit.record(by, Action.SIGNED_IN)
     response = Response(status_code=204)
     begin_session(response, services.links, key.id)
     return response
@@ -86,7 +88,8 @@ async def sign_in(key: CurrentKey, services: CurrentServices) -> Response:
 async def sign_out(request: Request, services: CurrentServices) -> Response:
     """Ends the session, also for whoever has a copy of the cookie. Other processes notice within five seconds."""
     if session := find_session(request, services.links):
-        await services.store.sessions.end(session.id, LIFETIME)
+        by = Actor(session.key_id, address_of(request))
+        await services.store.sessions.end(session.id, LIFETIME, by)
         services.keyring.forget()
     response = Response(status_code=204)
     delete_cookie(response, services.links)

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keyreel.fal.outcomes import Failure, JsonObject
-from keyreel.server.dependencies import CurrentKey, CurrentServices, Services
+from keyreel.server.dependencies import Caller, CurrentKey, CurrentServices, Services
 from keyreel.server.errors import REQUEST_ID, Json, RequestNotFoundError, failure_response
 from keyreel.server.options import Options, read_body
 from keyreel.server.origins import CurrentOrigins, Origins
@@ -113,9 +113,9 @@ async def read_result(status: CurrentRequest, services: CurrentServices, origins
     return result_response(await services.store.requests.status(status.id) or status, origins)
 
 
-async def cancel(status: CurrentRequest, services: CurrentServices) -> Json:
+async def cancel(status: CurrentRequest, by: Caller, services: CurrentServices) -> Json:
     """Answers 200 when the request was still queued, 202 when it is running and will stop, 400 when it is completed."""
-    cancellation = await services.store.queue.cancel(status.id)
+    cancellation = await services.store.queue.cancel(status.id, by)
     return Json(*_CANCELLATIONS[cancellation], headers={REQUEST_ID: status.id})
 
 

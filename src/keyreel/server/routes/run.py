@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
-from keyreel.server.dependencies import CurrentKey, CurrentServices
+from keyreel.server.dependencies import Caller, CurrentKey, CurrentServices
 from keyreel.server.errors import REQUEST_ID, Json, PlatformError
 from keyreel.server.options import Options, read_body
 from keyreel.server.origins import CurrentOrigins
@@ -41,7 +41,9 @@ async def name_request(submitted: ValidRequest, response: Response) -> None:
     response.headers[REQUEST_ID] = submitted.id
 
 
-async def run(request: Request, submitted: ValidRequest, services: CurrentServices, origins: CurrentOrigins) -> Json:
+async def run(
+    request: Request, submitted: ValidRequest, by: Caller, services: CurrentServices, origins: CurrentOrigins
+) -> Json:
     """Runs a request and waits for it. Cancels it when the client disconnects: nobody else knows its id."""
     completed = asyncio.create_task(services.snapshot.completed(submitted.id))
     disconnected = asyncio.create_task(_disconnected(request))
@@ -54,11 +56,11 @@ async def run(request: Request, submitted: ValidRequest, services: CurrentServic
         disconnected.cancel()
         if not completed.done():
             completed.cancel()
-            await services.store.queue.cancel(submitted.id)
+            await services.store.queue.cancel(submitted.id, by)
 
 
 async def stream(
-    submitted: ValidRequest, services: CurrentServices, origins: CurrentOrigins
+    submitted: ValidRequest, by: Caller, services: CurrentServices, origins: CurrentOrigins
 ) -> AsyncIterator[ServerSentEvent]:
     """Runs a request and sends its status whenever it changes. The last event is the output, or the error.
 
@@ -70,7 +72,7 @@ async def stream(
     finally:
         # A client that goes away cancels this generator, too. A completed request stays as it is.
         with anyio.CancelScope(shield=True):
-            await services.store.queue.cancel(submitted.id)
+            await services.store.queue.cancel(submitted.id, by)
 
 
 def _last_event(status: Status, view: JsonObject) -> JsonObject:
