@@ -29,12 +29,13 @@ from keyreel.fal.hosts import PREFIXES
 from keyreel.fal.outcomes import CANCELLED, Failure, request_failure, status_and_body
 from keyreel.fal.schema import Output
 from keyreel.server.app import create_app
-from keyreel.server.dependencies import Services, require_admin, require_key
+from keyreel.server.dependencies import Needs, Services, needs_any_key
 from keyreel.server.errors import failure_response
 from keyreel.server.proxy import HEADER as PROXY_HEADER
 from keyreel.server.proxy import PATH as PROXY_PATH
 from keyreel.server.routes.storage import signed_upload, uploader
 from keyreel.settings import Settings
+from keyreel.store.scopes import Scope
 
 FOLDER = Path(__file__).parent / "reference"
 HEAD = "<!-- Written by `make docs` from {source}. Change it there. -->\n\n# {title}\n\n{text}"
@@ -52,10 +53,10 @@ SIZES = {"GiB": 1024**3, "MiB": 1024**2}
 TIMES = {"days": 86_400, "hours": 3600, "minutes": 60}
 UNITS = {"_bytes": SIZES, "retention": TIMES, "_lifetime": TIMES, "_timeout": TIMES, "_seconds": TIMES}
 """How a setting's name ends, and the units in which its default is easier to read."""
-CALLERS = {
-    require_admin: "administrator",
-    require_key: "key",
-    uploader: "key or upload token",
+CALLERS: dict[Any, str] = {
+    **{Needs(scope): f"`{scope}`" for scope in Scope},
+    needs_any_key: "any key",
+    uploader: "`upload`, or upload token",
     signed_upload: "signed URL",
 }
 """Dependencies of routes, and whom they admit. The first that a route has counts."""
@@ -336,9 +337,10 @@ def http_page() -> str:
         "`{owner}/{alias}` is an application, such as `fal-ai/ltx-video-lora`, and `{path}` the rest of an endpoint's "
         "id, such as `multiconditioning`. Every path below `/queue` also works without `/queue`. GET takes the input "
         "of a request from the query, POST from the body.",
-        "Who may call: `key` is a caller who sends `Authorization: Key <id>:<secret>`, the playground's cookie or a "
-        "temporary token for the application; `administrator` is the same with an administrator's key. A `link` or "
-        "`signed URL` is itself the permission.",
+        "Who may call: a key with the scope that is named, sent as `Authorization: Key <id>:<secret>`, as the "
+        "playground's cookie or as a temporary token for the application. A key has `submit`, `read` and `upload` "
+        "unless it was made with fewer; an administrator's has `operate`, too. A `link` or `signed URL` is itself the "
+        "permission.",
         *(f"## {section}\n\n{routes_table(routes)}" for section, routes in sections.items()),
         f"`{app.openapi_url}` describes these routes for programs, and `{app.docs_url}` is a page to try them out.",
         "## fal's hosts",

@@ -22,7 +22,7 @@ def test_keys_are_managed_with_and_without_a_server(tmp_path: Path) -> None:
     with serving(tmp_path) as (url, shown):
         assert shown == ""  # there is a key already
         assert submit(url, made).status_code == 200
-        later = manage_keys(tmp_path, "create", "later", "--max-queued", "2").stdout.strip()
+        later = manage_keys(tmp_path, "create", "later", "--max-queued", "2", "--scope", "submit").stdout.strip()
         assert submit(url, later).status_code == 200
         assert "queued 2" in manage_keys(tmp_path, "list").stdout
         assert manage_keys(tmp_path, "limit", later.split(":")[0], "--max-queued", "1").exit_code == 0
@@ -45,7 +45,7 @@ def test_keys_are_stored_in_the_database(tmp_path: Path) -> None:
     created = manage_keys(tmp_path, "create", "studio", "--admin", "--max-requests", "3")
     key_id, _, secret = created.stdout.strip().partition(":")
     (row,) = [line for line in manage_keys(tmp_path, "list").stdout.splitlines() if line.startswith(key_id)]
-    assert row.split()[:5] == [key_id, "studio", "yes", "requests", "3"]
+    assert row.split()[:5] == [key_id, "studio", "admin", "requests", "3"]
     assert secret.encode() not in (tmp_path / "keyreel.db").read_bytes()
 
 
@@ -92,3 +92,15 @@ def test_use_is_shown_by_day(tmp_path: Path) -> None:
 def test_limit_of_a_key_is_at_least_one_request(tmp_path: Path) -> None:
     assert manage_keys(tmp_path, "create", "studio", "--max-requests", "0").exit_code == 2
     assert "studio" not in manage_keys(tmp_path, "list").stdout
+
+
+def test_a_key_is_made_with_scopes_and_expiry(tmp_path: Path) -> None:
+    key_id = manage_keys(tmp_path, "create", "guest", "--scope", "read", "--expires", "2999-12-31").stdout.partition(
+        ":"
+    )[0]
+    (row,) = [line for line in manage_keys(tmp_path, "list").stdout.splitlines() if line.startswith(key_id)]
+    assert row.split()[1:3] == ["guest", "read"]
+    assert row.split()[-1] == "2999-12-31"
+    for wrong in (("--scope", "read", "--admin"), ("--scope", "fly"), ("--expires", "2000-01-01")):
+        assert manage_keys(tmp_path, "create", "wrong", *wrong).exit_code == 2
+    assert "wrong" not in manage_keys(tmp_path, "list").stdout

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from keyreel.fal.outcomes import JsonObject
 from keyreel.files.links import Access, FileRef, Links, access, safe_name
-from keyreel.store.records import File
+from keyreel.store.records import File, Key
+from keyreel.store.scopes import USER_SCOPES
 
 SECRET = bytes(range(32))
 LINKS = Links("http://127.0.0.1:8000", SECRET)
+KEY = Key("key-1", "studio", USER_SCOPES, 1000.5, None)
 
 
 def make_file(name: str = "video.mp4", obj: str = "out/1/video.mp4", acl: JsonObject | None = None) -> File:
@@ -90,7 +92,7 @@ def test_a_token_with_one_changed_byte_is_refused(position: int, change: int) ->
 def test_tokens_of_another_installation_are_refused() -> None:
     other = links_at(0, secret=bytes(32))
     assert other.file_of(LINKS.file_url(make_file())) is None
-    assert other.verify_token(LINKS.issue_token("key-1", (), 60)) is None
+    assert other.verify_token(LINKS.issue_token(KEY, (), 60)) is None
 
 
 @given(st.text())
@@ -142,7 +144,7 @@ def test_an_upload_url_is_valid_until_it_expires() -> None:
 
 
 def test_a_temporary_token_holds_key_applications_and_expiry() -> None:
-    token = links_at(1000).issue_token("key-1", ("ltx-video-lora",), 120)
+    token = links_at(1000).issue_token(KEY, ("ltx-video-lora",), 120)
     claims = links_at(1119).verify_token(token)
     assert claims is not None
     assert (claims.key_id, claims.apps, claims.expires) == ("key-1", ("ltx-video-lora",), 1120)
@@ -150,7 +152,7 @@ def test_a_temporary_token_holds_key_applications_and_expiry() -> None:
 
 
 def test_a_token_is_valid_for_one_purpose_only() -> None:
-    upload, temporary = LINKS.issue_upload_token("key-1", 60), LINKS.issue_token("key-1", (), 60)
+    upload, temporary = LINKS.issue_upload_token(KEY, 60), LINKS.issue_token(KEY, (), 60)
     assert LINKS.verify_upload_token(upload) is not None
     assert LINKS.verify_token(upload) is None
     assert LINKS.verify_upload_token(temporary) is None

@@ -44,7 +44,7 @@ class Issued:
             file_url=await api.add(b"video", object=f"out/{urls['file_url'][-40:]}"),
             upload_url=urls["upload_url"],
             upload_token=await upload_token(api),
-            token=links.issue_token(api.key.key.id, (APP.split("/")[1],), 60),
+            token=links.issue_token(api.key.key, (APP.split("/")[1],), 60),
             share=links.share_token(submitted.json()["request_id"]),
             cookie=f"{name}={value}",
             webhook=api.services.webhook_urls.seal(WEBHOOK),

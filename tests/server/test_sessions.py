@@ -8,6 +8,8 @@ from starlette.responses import Response
 
 from keyreel.files.links import Links
 from keyreel.server.sessions import LIFETIME, begin_session
+from keyreel.store.records import Key
+from keyreel.store.scopes import USER_SCOPES
 from tests.server.live import LiveServer
 from tests.server.storage_api import Api
 
@@ -76,7 +78,7 @@ def test_a_session_ends_with_its_key(http: httpx.Client, server: LiveServer) -> 
     answer = http.get("/api/requests", headers=PAGE)
     assert (answer.status_code, answer.json()) == (
         401,
-        {"detail": "This session has ended: its user signed out, or its key was revoked."},
+        {"detail": "This session has ended: its user signed out, or its key was revoked or has expired."},
     )
 
 
@@ -103,5 +105,5 @@ def test_installations_on_one_host_have_cookies_of_different_names() -> None:
 def cookies(links: Links) -> SimpleCookie:
     """Returns the cookies of a new session."""
     response = Response()
-    begin_session(response, links, "key-1")
+    begin_session(response, links, Key("key-1", "studio", USER_SCOPES, 0.0, None))
     return SimpleCookie(response.headers["set-cookie"])

@@ -1,8 +1,9 @@
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from keyreel.fal.outcomes import CANCELLED
 from keyreel.store import Store
 from keyreel.store.records import LeaseStatus, State
+from keyreel.store.scopes import ALL_SCOPES, USER_SCOPES, Scope
 from keyreel.store.tables import api_key
 from tests.store.conftest import Clock
 from tests.store.steps import claim, status, submit
@@ -59,3 +60,36 @@ async def test_a_revoked_keys_requests_are_cancelled(store: Store) -> None:
     assert await store.queue.heartbeat(lease) is LeaseStatus.CANCELLED
     assert cancelled.is_set()
     assert (await status(store, others)).state is State.IN_QUEUE
+
+
+async def test_a_key_ends_when_it_expires(store: Store, clock: Clock) -> None:
+    new = await store.keys.create("guest", expires_at=Clock.start + 60)
+    await clock.advance(59)
+    assert await store.keys.verify(new.key.id, new.secret) == await store.keys.get(new.key.id) == new.key
+    await clock.advance(1)
+    assert await store.keys.verify(new.key.id, new.secret) is None
+    assert await store.keys.get(new.key.id) is None
+    assert [key.expires_at for key in await store.keys.list()] == [Clock.start + 60]
+
+
+async def test_keys_have_the_scopes_that_they_are_given(store: Store) -> None:
+    created = [
+        await store.keys.create("user"),
+        await store.keys.create("admin", admin=True),
+        await store.keys.create("reader", scopes=[Scope.READ]),
+        await store.keys.create("watcher", scopes=[Scope.READ, Scope.OPERATE]),
+    ]
+    assert [new.key.scopes for new in created] == [USER_SCOPES, ALL_SCOPES, {Scope.READ}, {Scope.READ, Scope.OPERATE}]
+    assert [await store.keys.get(new.key.id) for new in created] == [new.key for new in created]
+    async with store.database.read() as connection:
+        admins = set((await connection.execute(select(api_key.c.name).where(api_key.c.admin))).scalars())
+    assert admins == {"admin", "watcher"}, "an older release knows them as administrators"
+
+
+async def test_a_scope_of_a_newer_release_gives_no_other(store: Store) -> None:
+    new = await store.keys.create("reader", scopes=[Scope.READ])
+    async with store.database.write() as connection:
+        await connection.execute(update(api_key).values(scopes=["read", "fly"]))
+    key = await store.keys.get(new.key.id)
+    assert key is not None
+    assert key.scopes == {Scope.READ}

@@ -1,6 +1,7 @@
 """`keyreel keys`: manages API keys, through the server if it runs, else in its database."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from keyreel.settings import Settings
 from keyreel.store import Store, open_store
 from keyreel.store.audit import Actor
 from keyreel.store.records import MAX_NUMBER, MAX_SIZE, Key, Limits, NewKey
+from keyreel.store.scopes import ALL_SCOPES, USER_SCOPES, Scope
 
 T = TypeVar("T")
 
@@ -51,6 +53,13 @@ keys = typer.Typer(help="Manage the API keys of the server.", no_args_is_help=Tr
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     admin: Annotated[bool, typer.Option("--admin", help="Allow the key to manage keys and see all requests.")] = False,
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option(help="What the key may do. Can be repeated. Default: submit, read and upload."),
+    ] = None,
+    expires: Annotated[
+        datetime | None, typer.Option(formats=[DAY], help="The day, in UTC, at whose beginning the key ends.")
+    ] = None,
     max_requests: MaxRequests = None,
     max_queued: MaxQueued = None,
     max_running: MaxRunning = None,
@@ -68,8 +77,14 @@ def create(
         max_bytes=max_bytes,
         max_upload_bytes=max_upload_bytes,
     )
+    if admin and scope:
+        raise typer.BadParameter("Give either --admin or --scope.")
+    expires_at = expires.replace(tzinfo=UTC).timestamp() if expires else None
+    if expires_at is not None and expires_at <= time.time():
+        raise typer.BadParameter("The day of --expires must be in the future.")
+    wanted = Wanted(name, admin, scope, expires_at, limits)
     with _key_manager(data_dir) as manager:
-        new = manager.create(name, admin, limits)
+        new = manager.create(wanted)
     typer.echo(f"{new.key.id}:{new.secret}")
 
 
@@ -123,12 +138,12 @@ def list_keys(data_dir: DataDir = None) -> None:
     with _key_manager(data_dir) as manager:
         listed = manager.list()
     # In 80 columns, ids and limits stay on one line and the other columns wrap.
-    name, admin, created, revoked = (Column(each, overflow="fold") for each in ("Name", "Admin", "Created", "Revoked"))
+    name, role, created, ends = (Column(each, overflow="fold") for each in ("Name", "Role", "Created", "Ends"))
     ids, limits = Column("Id", no_wrap=True), Column("Limits", no_wrap=True)
-    table = Table(ids, name, admin, limits, created, revoked, box=None, pad_edge=False)
+    table = Table(ids, name, role, limits, created, ends, box=None, pad_edge=False)
     for key in listed:
-        role, limited = "yes" if key.admin else "", "\n".join(_described(key.limits))
-        table.add_row(key.id, key.name, role, limited, _date(key.created), _date(key.revoked))
+        limited = "\n".join(_described(key.limits))
+        table.add_row(key.id, key.name, _role(key), limited, _date(key.created), _end(key))
     Console().print(table)
 
 
@@ -140,10 +155,21 @@ def revoke(key_id: KeyId, data_dir: DataDir = None) -> None:
     typer.echo(f"{key_id} is revoked.")
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A key to be created. expires_at: seconds since 1970."""
+
+    name: str
+    admin: bool
+    scopes: list[Scope] | None
+    expires_at: float | None
+    limits: Limits
+
+
 class KeyManager(Protocol):
     """Creates, limits, revokes and lists keys, and tells what they have used."""
 
-    def create(self, name: str, admin: bool, limits: Limits) -> NewKey: ...
+    def create(self, wanted: Wanted) -> NewKey: ...
     def set_limits(self, key_id: str, limits: Limits) -> None: ...
     def usage(self, key_id: str | None, since: date | None, until: date | None) -> UsageView: ...
     def revoke(self, key_id: str) -> None: ...
@@ -156,8 +182,9 @@ class ServerKeys:
 
     server: LocalServer
 
-    def create(self, name: str, admin: bool, limits: Limits) -> NewKey:
-        answer = self.server.call("POST", "/keys", {"name": name, "admin": admin, **asdict(limits)})
+    def create(self, wanted: Wanted) -> NewKey:
+        body = asdict(wanted)
+        answer = self.server.call("POST", "/keys", body | body.pop("limits"))
         return NewKey(_key(answer), answer["secret"])
 
     def set_limits(self, key_id: str, limits: Limits) -> None:
@@ -181,8 +208,17 @@ class DatabaseKeys:
 
     url: str
 
-    def create(self, name: str, admin: bool, limits: Limits) -> NewKey:
-        return self._do(lambda store: store.keys.create(name, admin=admin, limits=limits, by=COMMAND_LINE))
+    def create(self, wanted: Wanted) -> NewKey:
+        return self._do(
+            lambda store: store.keys.create(
+                wanted.name,
+                admin=wanted.admin,
+                scopes=wanted.scopes,
+                expires_at=wanted.expires_at,
+                limits=wanted.limits,
+                by=COMMAND_LINE,
+            )
+        )
 
     def set_limits(self, key_id: str, limits: Limits) -> None:
         if not self._do(lambda store: store.keys.set_limits(key_id, limits, COMMAND_LINE)):
@@ -221,7 +257,8 @@ def _key_manager(data_dir: Path | None) -> Iterator[KeyManager]:
 
 def _key(answer: dict[str, Any]) -> Key:
     limits = Limits(**{name: answer[name] for name in Limits.__slots__})
-    return Key(answer["id"], answer["name"], answer["admin"], answer["created"], answer["revoked"], limits)
+    scopes = frozenset(map(Scope, answer["scopes"]))
+    return Key(answer["id"], answer["name"], scopes, answer["created"], answer["revoked"], limits, answer["expires_at"])
 
 
 def _path(key_id: str) -> str:
@@ -231,6 +268,16 @@ def _path(key_id: str) -> str:
 def _described(limits: Limits) -> list[str]:
     set_limits = {name: limit for name, limit in asdict(limits).items() if limit is not None}
     return [f"{name.removeprefix('max_').replace('_', ' ')} {limit}" for name, limit in set_limits.items()]
+
+
+def _role(key: Key) -> str:
+    """Returns the role, or the scopes of a key that has others."""
+    named = {ALL_SCOPES: "admin", USER_SCOPES: "user"}.get(key.scopes)
+    return named or "\n".join(sorted(key.scopes))
+
+
+def _end(key: Key) -> str:
+    return f"revoked {_date(key.revoked)}" if key.revoked else _date(key.expires_at)
 
 
 def _usage_table(used: UsageView) -> Table:

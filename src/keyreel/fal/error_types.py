@@ -166,12 +166,15 @@ PLAIN_ERRORS: Mapping[int, ErrorType] = {
             "Wait until the status is `COMPLETED`, or upload again.",
         ),
         ErrorType(
-            401, "There is no key, or it is not valid or was revoked.", "Send `Authorization: Key <id>:<secret>`."
+            401,
+            "There is no key, or it is not valid, was revoked or has expired.",
+            "Send `Authorization: Key <id>:<secret>`.",
         ),
         ErrorType(
             403,
-            "The key, or the link, does not permit this; or the key stores as many bytes as it may.",
-            "Use the owner's or an administrator's key, or delete videos.",
+            "The key lacks the scope that `detail` names; the link does not permit this; or the key stores as many "
+            "bytes as it may.",
+            "Use a key with that scope, the owner's or an administrator's key, or delete videos.",
         ),
         ErrorType(404, "There is no such path, endpoint, request or file, or the request belongs to another key."),
         ErrorType(405, "This path has no such method.", "Use the method that the answer names."),

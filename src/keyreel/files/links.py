@@ -14,7 +14,7 @@ from uuid import UUID
 from yarl import URL
 
 from keyreel.fal.hosts import FILE_HOSTS
-from keyreel.store.records import File
+from keyreel.store.records import File, Key
 
 _MAC_BYTES = 16
 _UUID_BYTES = 16
@@ -35,12 +35,17 @@ class FileRef:
 class TokenClaims:
     """What a temporary token permits: calls to `apps` (aliases, without the owner) in the name of `key_id`.
 
-    `expires` is in seconds since 1970.
+    Times are in seconds since 1970. key_created: the token ends when another key takes the same id. Tokens of an older
+    release have None.
     """
 
     key_id: str
     apps: tuple[str, ...]
     expires: float
+    key_created: float | None = None
+
+    def stands_for(self, key: Key) -> bool:
+        return self.key_id == key.id and self.key_created in (None, key.created)
 
 
 class Access(Enum):
@@ -107,23 +112,23 @@ class Links:
         valid = any(hmac.compare_digest(each.encode(), signature.encode()) for each in signatures)
         return self.open_file_token(token) if valid and self.clock() < expires else None
 
-    def issue_token(self, key_id: str, apps: tuple[str, ...], lifetime: float) -> str:
+    def issue_token(self, key: Key, apps: tuple[str, ...], lifetime: float) -> str:
         """Returns a temporary token, for programs that must not know the key."""
-        return self._seal_claims("token", TokenClaims(key_id, apps, self.clock() + lifetime))
+        return self._seal_claims("token", self._claims(key, apps, lifetime))
 
     def verify_token(self, token: str) -> TokenClaims | None:
         return self._open_claims("token", token)
 
-    def issue_upload_token(self, key_id: str, lifetime: float) -> str:
+    def issue_upload_token(self, key: Key, lifetime: float) -> str:
         """Returns the token that fal's Python client sends in place of its key when it uploads."""
-        return self._seal_claims("upload", TokenClaims(key_id, (), self.clock() + lifetime))
+        return self._seal_claims("upload", self._claims(key, (), lifetime))
 
     def verify_upload_token(self, token: str) -> TokenClaims | None:
         return self._open_claims("upload", token)
 
-    def issue_session(self, key_id: str, lifetime: float) -> str:
+    def issue_session(self, key: Key, lifetime: float) -> str:
         """Returns the content of the playground's cookie, which stands for the key."""
-        return self._seal_claims("session", TokenClaims(key_id, (), self.clock() + lifetime))
+        return self._seal_claims("session", self._claims(key, (), lifetime))
 
     def verify_session(self, token: str) -> TokenClaims | None:
         return self._open_claims("session", token)
@@ -146,6 +151,9 @@ class Links:
             raise ValueError("another server")
         return url.raw_path.removeprefix(base.raw_path.rstrip("/"))
 
+    def _claims(self, key: Key, apps: tuple[str, ...], lifetime: float) -> TokenClaims:
+        return TokenClaims(key.id, apps, self.clock() + lifetime, key.created)
+
     def _seal_claims(self, purpose: str, claims: TokenClaims) -> str:
         return self._seal(purpose, json.dumps(asdict(claims)).encode())
 
@@ -154,7 +162,7 @@ class Links:
         if not content:
             return None
         values = json.loads(content)
-        claims = TokenClaims(values["key_id"], tuple(values["apps"]), values["expires"])
+        claims = TokenClaims(values["key_id"], tuple(values["apps"]), values["expires"], values.get("key_created"))
         return claims if self.clock() < claims.expires else None
 
     def _seal(self, purpose: str, content: bytes) -> str:

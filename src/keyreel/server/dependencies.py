@@ -24,6 +24,7 @@ from keyreel.settings import Settings
 from keyreel.store import Store
 from keyreel.store.audit import Actor
 from keyreel.store.records import Key
+from keyreel.store.scopes import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,11 @@ async def require_key(connection: HTTPConnection, services: CurrentServices) -> 
     claims = services.links.verify_token(token) if token else None
     if claims is None or connection.path_params.get("alias") not in claims.apps:
         raise _unauthenticated(connection)
-    # A token is for programs that must not have the key itself, so it never gives administrator rights.
-    key = await services.keyring.find(claims.key_id)
+    # A token is for programs that must not have the key itself, so it never gives an operator's rights.
+    key = await services.keyring.find_by_token(claims)
     if key is None:
         raise _unauthenticated(connection)
-    return replace(key, admin=False)
+    return replace(key, scopes=key.scopes - {Scope.OPERATE})
 
 
 CurrentKey = Annotated[Key, Depends(require_key)]
@@ -91,14 +92,33 @@ async def caller(connection: HTTPConnection, key: CurrentKey) -> Actor:
 Caller = Annotated[Actor, Depends(caller)]
 
 
-async def require_admin(key: CurrentKey) -> Key:
-    """Returns the caller's key. Answers 403 when it is not an administrator's."""
-    if not key.admin:
-        raise HTTPException(403, "This operation needs an administrator's key.")
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """A dependency that returns the caller's key, and answers 403 when the key lacks a scope."""
+
+    scope: Scope
+
+    async def __call__(self, key: CurrentKey) -> Key:
+        if self.scope not in key.scopes:
+            raise HTTPException(403, f"This key lacks the scope `{self.scope}`, which this call needs.")
+        return key
+
+
+async def needs_any_key(key: CurrentKey) -> Key:
+    """Returns the caller's key, for calls that need no scope."""
     return key
 
 
-AdminKey = Annotated[Key, Depends(require_admin)]
+async def needs_no_key() -> None:
+    """Declares that a route is open to everyone, or checks something else than a key."""
+
+
+SubmitKey = Annotated[Key, Depends(Needs(Scope.SUBMIT))]
+ReadKey = Annotated[Key, Depends(Needs(Scope.READ))]
+UploadKey = Annotated[Key, Depends(Needs(Scope.UPLOAD))]
+AdminKey = Annotated[Key, Depends(Needs(Scope.OPERATE))]
+AnyKey = Annotated[Key, Depends(needs_any_key)]
+OPEN = Depends(needs_no_key)
 
 
 async def _verified_key(services: Services, credentials: str, address: str | None) -> Key:
@@ -113,9 +133,9 @@ async def _verified_key(services: Services, credentials: str, address: str | Non
 
 
 async def _key_of_session(services: Services, session: Session) -> Key:
-    key = await services.keyring.find_by_session(session.id, session.key_id)
+    key = await services.keyring.find_by_session(session.id, session.claims)
     if key is None:
-        raise HTTPException(401, "This session has ended: its user signed out, or its key was revoked.")
+        raise HTTPException(401, "This session has ended: its user signed out, or its key was revoked or has expired.")
     return key
 
 

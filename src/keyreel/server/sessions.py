@@ -3,7 +3,8 @@
 The key arrives once, after the # of the first URL. The page exchanges it for this cookie and forgets it. Scripts cannot
 read the cookie, and other sites cannot send it. It is valid only together with a header that other origins cannot send
 with it, because CORS here allows no credentials. What the browser says about the caller's origin is checked, too. The
-cookie contains no secret of the key. A session ends when its user signs out or its key is revoked.
+cookie contains no secret of the key. A session ends when its user signs out, or when its key is revoked,
+replaced or expires.
 """
 
 import hashlib
@@ -13,8 +14,9 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from keyreel.files.links import Links
+from keyreel.files.links import Links, TokenClaims
 from keyreel.server.proxy import HEADER as PROXY_HEADER
+from keyreel.store.records import Key
 
 LIFETIME = 30 * 86_400
 """Seconds."""
@@ -26,7 +28,7 @@ class Session:
     """A session that the cookie proves. `id` names it without giving access to it."""
 
     id: str
-    key_id: str
+    claims: TokenClaims
 
 
 def find_session(connection: HTTPConnection, links: Links) -> Session | None:
@@ -38,14 +40,15 @@ def find_session(connection: HTTPConnection, links: Links) -> Session | None:
     for name in _cookie_names(links):
         token = connection.cookies.get(name)
         if token and (claims := links.verify_session(token)):
-            return Session(hashlib.sha256(token.encode()).hexdigest(), claims.key_id)
+            return Session(hashlib.sha256(token.encode()).hexdigest(), claims)
     return None
 
 
-def begin_session(response: Response, links: Links, key_id: str) -> None:
-    """Sets the cookie."""
+def begin_session(response: Response, links: Links, key: Key) -> None:
+    """Sets the cookie. It ends with its key, if that is sooner."""
+    left = LIFETIME if key.expires_at is None else int(min(LIFETIME, key.expires_at - links.clock()))
     name, *_ = _cookie_names(links)
-    _set(response, links, name, links.issue_session(key_id, LIFETIME), LIFETIME)
+    _set(response, links, name, links.issue_session(key, left), left)
 
 
 def delete_cookie(response: Response, links: Links) -> None:

@@ -2,8 +2,10 @@
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import asdict
 from hmac import compare_digest
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, delete, insert, select, update
@@ -13,10 +15,13 @@ from keyreel.store.audit import SERVER, Action, Actor, record
 from keyreel.store.changes import Topic
 from keyreel.store.database import Database
 from keyreel.store.records import NO_LIMITS, Key, Limits, NewKey
+from keyreel.store.requests import not_expired
+from keyreel.store.scopes import Scope, scopes_of_role
 from keyreel.store.tables import AnyRow, api_key
 from keyreel.store.transitions import cancel_all
 
-_COLUMNS = [api_key.c[name] for name in ("id", "name", "admin", "created", "revoked", *Limits.__slots__)]
+_NAMES = ("id", "name", "admin", "scopes", "created", "revoked", "expires_at", *Limits.__slots__)
+_COLUMNS = [api_key.c[name] for name in _NAMES]
 _NO_HASH = bytes(32)
 _KEYS = "keys"
 """Name of the transactions that may create a key with an id that another process creates too."""
@@ -27,10 +32,30 @@ class Keys:
         self._database = database
         self._now = database.now
 
-    async def create(self, name: str, *, admin: bool = False, limits: Limits = NO_LIMITS, by: Actor = SERVER) -> NewKey:
-        """Creates a key with a secret of 32 random bytes, which cannot be read again."""
+    async def create(
+        self,
+        name: str,
+        *,
+        admin: bool = False,
+        scopes: Collection[Scope] | None = None,
+        expires_at: float | None = None,
+        limits: Limits = NO_LIMITS,
+        by: Actor = SERVER,
+    ) -> NewKey:
+        """Creates a key with a secret of 32 random bytes, which cannot be read again.
+
+        scopes: in place of those of the role, `admin` or not. expires_at: seconds since 1970.
+        """
         secret = secrets.token_hex(32)
-        key = await self.put(str(uuid4()), secret, name, admin=admin, limits=limits, by=by)
+        terms = {
+            "admin": admin if scopes is None else Scope.OPERATE in scopes,
+            "scopes": None if scopes is None else sorted(scopes),
+            "expires_at": expires_at,
+            **asdict(limits),
+        }
+        async with self._database.write() as connection:
+            await self._database.serialise(connection, _KEYS)
+            key = await self._insert(connection, str(uuid4()), secret, name, by, **terms)
         return NewKey(key, secret)
 
     async def create_first(self, name: str) -> NewKey | None:
@@ -40,19 +65,10 @@ class Keys:
             await self._database.serialise(connection, _KEYS)
             if (await connection.execute(select(api_key.c.id).limit(1))).first():
                 return None
-            key = await self._insert(connection, str(uuid4()), secret, name, admin=True)
+            key = await self._insert(connection, str(uuid4()), secret, name, SERVER, admin=True)
         return NewKey(key, secret)
 
-    async def put(
-        self,
-        key_id: str,
-        secret: str,
-        name: str,
-        *,
-        admin: bool = False,
-        limits: Limits = NO_LIMITS,
-        by: Actor = SERVER,
-    ) -> Key:
+    async def put(self, key_id: str, secret: str, name: str, *, admin: bool = False, limits: Limits = NO_LIMITS) -> Key:
         """Creates a key with the given id and secret, replacing one with the same id and another secret."""
         async with self._database.write() as connection:
             await self._database.serialise(connection, _KEYS)
@@ -61,11 +77,11 @@ class Keys:
             if row := (await connection.execute(statement)).one_or_none():
                 return _key(row)
             await connection.execute(delete(api_key).where(api_key.c.id == key_id))
-            return await self._insert(connection, key_id, secret, name, admin=admin, limits=limits, by=by)
+            return await self._insert(connection, key_id, secret, name, SERVER, admin=admin, **asdict(limits))
 
     async def verify(self, key_id: str, secret: str) -> Key | None:
-        """Returns the key if it exists, is not revoked and has this secret, else None."""
-        statement = select(api_key.c.secret_hash, *_COLUMNS).where(api_key.c.id == key_id, api_key.c.revoked.is_(None))
+        """Returns the key if it exists, is valid and has this secret, else None."""
+        statement = select(api_key.c.secret_hash, *_COLUMNS).where(api_key.c.id == key_id, self._is_valid())
         async with self._database.read() as connection:
             row = (await connection.execute(statement)).one_or_none()
         # An unknown id takes the same work, so that the response time does not reveal which ids exist.
@@ -73,8 +89,8 @@ class Keys:
         return _key(row) if row and matches else None
 
     async def get(self, key_id: str) -> Key | None:
-        """Returns the key if it exists and is not revoked."""
-        statement = select(*_COLUMNS).where(api_key.c.id == key_id, api_key.c.revoked.is_(None))
+        """Returns the key if it exists and is valid."""
+        statement = select(*_COLUMNS).where(api_key.c.id == key_id, self._is_valid())
         async with self._database.read() as connection:
             row = (await connection.execute(statement)).one_or_none()
         return _key(row) if row else None
@@ -99,10 +115,16 @@ class Keys:
         async with self._database.write() as connection:
             changed = await connection.execute(update(api_key).where(valid).values(refilled_at=None, **asdict(limits)))
             if changed.rowcount:
-                await record(connection, self._now, by, Action.LIMITS_REPLACED, key_id, **_set_limits(limits))
+                await record(
+                    connection, self._now, by, Action.LIMITS_REPLACED, key_id, **_without_nulls(asdict(limits))
+                )
         # A key that may run more has requests that can be claimed now.
         self._database.changes.announce(Topic.QUEUED)
         return changed.rowcount > 0
+
+    def _is_valid(self) -> ColumnElement[bool]:
+        """Matches keys that are neither revoked nor expired."""
+        return api_key.c.revoked.is_(None) & not_expired(api_key.c.expires_at, self._now)
 
     async def _revoke(self, condition: ColumnElement[bool], by: Actor) -> bool:
         valid = condition & api_key.c.revoked.is_(None)
@@ -119,32 +141,18 @@ class Keys:
         return bool(revoked)
 
     async def _insert(
-        self,
-        connection: AsyncConnection,
-        key_id: str,
-        secret: str,
-        name: str,
-        *,
-        admin: bool,
-        limits: Limits = NO_LIMITS,
-        by: Actor = SERVER,
+        self, connection: AsyncConnection, key_id: str, secret: str, name: str, by: Actor, **terms: Any
     ) -> Key:
-        values = {
-            "id": key_id,
-            "secret_hash": _hash(secret),
-            "name": name,
-            "admin": admin,
-            "created": self._now,
-            **asdict(limits),
-        }
+        """terms: the other columns, which the audit log shows, too."""
+        values = {"id": key_id, "secret_hash": _hash(secret), "name": name, "created": self._now, **terms}
         row = (await connection.execute(insert(api_key).values(**values).returning(*_COLUMNS))).one()
-        detail = {"name": name, "admin": admin, **_set_limits(limits)}
+        detail = {"name": name, **_without_nulls(terms)}
         await record(connection, self._now, by, Action.KEY_CREATED, key_id, **detail)
         return _key(row)
 
 
-def _set_limits(limits: Limits) -> dict[str, int]:
-    return {name: limit for name, limit in asdict(limits).items() if limit is not None}
+def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _hash(secret: str) -> bytes:
@@ -153,4 +161,10 @@ def _hash(secret: str) -> bytes:
 
 def _key(row: AnyRow) -> Key:
     limits = Limits(**{name: getattr(row, name) for name in Limits.__slots__})
-    return Key(row.id, row.name, row.admin, row.created, row.revoked, limits)
+    return Key(row.id, row.name, _scopes(row), row.created, row.revoked, limits, row.expires_at)
+
+
+def _scopes(row: AnyRow) -> frozenset[Scope]:
+    if row.scopes is None:
+        return scopes_of_role(admin=row.admin)
+    return frozenset(scope for scope in Scope if scope in row.scopes)  # a newer release may know more

@@ -6,6 +6,7 @@ from math import ceil
 
 from keyreel.errors import KeyreelError
 from keyreel.fal.outcomes import JsonObject, Outcome
+from keyreel.store.scopes import Scope
 
 DAY = 86_400.0
 
@@ -200,6 +201,8 @@ MAX_NUMBER = 2**31 - 1
 """The largest limit on a number of requests."""
 MAX_SIZE = 2**63 - 1
 """The largest limit in bytes."""
+MAX_TIME = 253_402_300_799
+"""The end of the year 9999, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,10 +240,15 @@ class Key:
 
     id: str
     name: str
-    admin: bool
+    scopes: frozenset[Scope]
     created: float
     revoked: float | None
     limits: Limits = NO_LIMITS
+    expires_at: float | None = None
+
+    @property
+    def admin(self) -> bool:
+        return Scope.OPERATE in self.scopes
 
 
 @dataclass(frozen=True, slots=True)

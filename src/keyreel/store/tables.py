@@ -146,6 +146,8 @@ api_key = Table(
     Column("max_bytes", BigInteger),
     Column("max_upload_bytes", BigInteger),
     Column("refilled_at", Time),
+    Column("scopes", Json),  # null: those of the role
+    Column("expires_at", Time),
 )
 
 file = Table(

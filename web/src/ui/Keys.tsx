@@ -1,6 +1,7 @@
 import { useSignal } from "@preact/signals";
 import { ago } from "../model/format";
 import { describeQuotas, LIMIT_NAMES, type Limits, NO_LIMITS, type Quotas } from "../model/limits";
+import { describeEnd, describeScopes, type Scope, SCOPE_NAMES, USER_SCOPES } from "../model/scopes";
 import { say } from "../model/toast";
 import { call } from "../server/http";
 import { confirm } from "./Confirm";
@@ -10,9 +11,10 @@ import { Table } from "./Table";
 export interface Key extends Limits {
   readonly id: string;
   readonly name: string;
-  readonly admin: boolean;
+  readonly scopes: readonly Scope[];
   readonly created: number;
   readonly revoked: number | null;
+  readonly expires_at: number | null;
 }
 
 interface KeysProps {
@@ -29,18 +31,19 @@ export function Keys({ keys, quotas, own, changed }: KeysProps) {
   };
   return (
     <div class="keys">
-      <Table title="Keys" columns={["Name", "ID", "Role", "Limits", "Created", ""]} empty="There are no keys." count={keys.length}>
+      <Table title="Keys" columns={["Name", "ID", "Role", "Limits", "Created", "Ends", ""]} empty="There are no keys." count={keys.length}>
         {keys.map((key) => (
-          <tr key={key.id} class={key.revoked ? "over" : ""}>
+          <tr key={key.id} class={hasEnded(key) ? "over" : ""}>
             <td>{key.name}</td>
             <td>
               <code>{key.id}</code>
             </td>
-            <td>{key.admin ? "administrator" : "user"}</td>
+            <td>{describeScopes(key.scopes)}</td>
             <td><LimitsOf quotas={quotas[key.id]} /></td>
             <td>{ago(key.created)}</td>
+            <td>{describeEnd(key)}</td>
             <td>
-              {key.revoked ? "revoked" : key.id === own ? "yours" : <Button kind="danger" onClick={() => revoke(key.id)}>Revoke</Button>}
+              {key.id === own ? "yours" : !key.revoked && <Button kind="danger" onClick={() => revoke(key.id)}>Revoke</Button>}
             </td>
           </tr>
         ))}
@@ -55,18 +58,29 @@ function LimitsOf({ quotas }: { quotas: Quotas | undefined }) {
   return <>{quotas && describeQuotas(quotas)}</>;
 }
 
+function hasEnded(key: Key): boolean {
+  return ["revoked", "expired"].includes(describeEnd(key));
+}
+
 function NewKey({ changed }: { changed: () => Promise<void> }) {
   const name = useSignal("");
-  const admin = useSignal(false);
+  const scopes = useSignal<readonly Scope[]>(USER_SCOPES);
+  const lastDay = useSignal("");
   const limits = useSignal<Limits>(NO_LIMITS);
   const made = useSignal<string | null>(null);
+  const allow = (scope: Scope, allowed: boolean) => {
+    scopes.value = [...scopes.value.filter((each) => each !== scope), ...(allowed ? [scope] : [])];
+  };
   const create = async (event: Event) => {
     event.preventDefault();
     try {
-      const answer = await call("POST", "keys", { name: name.value, admin: admin.value, ...limits.value });
+      const wanted = { name: name.value, scopes: scopes.value, expires_at: endOf(lastDay.value), ...limits.value };
+      const answer = await call("POST", "keys", wanted);
       const key = (await answer.json()) as { id: string; secret: string };
       made.value = `${key.id}:${key.secret}`;
       name.value = "";
+      scopes.value = USER_SCOPES;
+      lastDay.value = "";
       limits.value = NO_LIMITS;
       await changed();
     } catch (error) {
@@ -85,8 +99,13 @@ function NewKey({ changed }: { changed: () => Promise<void> }) {
           )}
         </Field>
       ))}
-      <Switch label="Administrator" checked={admin.value} onChange={(checked) => (admin.value = checked)} />
-      <Button submits icon="add" disabled={!name.value.trim()}>
+      <Field label="Last day, if it ends">
+        {({ id }) => <input id={id} type="date" value={lastDay.value} onInput={(event) => (lastDay.value = event.currentTarget.value)} />}
+      </Field>
+      {(Object.keys(SCOPE_NAMES) as Scope[]).map((scope) => (
+        <Switch key={scope} label={SCOPE_NAMES[scope]} checked={scopes.value.includes(scope)} onChange={(checked) => allow(scope, checked)} />
+      ))}
+      <Button submits icon="add" disabled={!name.value.trim() || !scopes.value.length}>
         Make a key
       </Button>
       {made.value && (
@@ -96,4 +115,9 @@ function NewKey({ changed }: { changed: () => Promise<void> }) {
       )}
     </form>
   );
+}
+
+/** Returns the end of a day in UTC, in seconds since 1970. */
+function endOf(day: string): number | null {
+  return day ? Date.parse(day) / 1000 + 86_400 : null;
 }

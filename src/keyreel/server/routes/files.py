@@ -11,8 +11,9 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from keyreel.files.links import Access, access
 from keyreel.files.objects import Stat
-from keyreel.server.dependencies import CurrentServices, Services, require_key
+from keyreel.server.dependencies import OPEN, CurrentServices, Needs, Services, require_key
 from keyreel.store.records import File
+from keyreel.store.scopes import Scope
 
 router = APIRouter(tags=["files"])
 
@@ -34,8 +35,8 @@ class ByteRange:
         return max(0, self.end - self.start)
 
 
-@router.head("/files/{token}/{name}", include_in_schema=False)
-@router.get("/files/{token}/{name}", summary="Read a file")
+@router.head("/files/{token}/{name}", include_in_schema=False, dependencies=[OPEN])
+@router.get("/files/{token}/{name}", summary="Read a file", dependencies=[OPEN])
 async def read_file(token: str, request: Request, services: CurrentServices) -> Response:
     """Returns the file of a signed link, or one range of it. Answers 410 when the file has expired."""
     file = await _find(token, request, services)
@@ -90,9 +91,9 @@ async def _find(token: str, request: Request, services: Services) -> File:
 
 
 async def _reader(request: Request, services: Services) -> str | None:
-    """Returns the id of the caller's key. Links work without a key, so an invalid one is ignored."""
+    """Returns the id of the caller's key. Links work without a key, so one that may not read is ignored."""
     try:
-        return (await require_key(request, services)).id
+        return (await Needs(Scope.READ)(await require_key(request, services))).id
     except HTTPException:
         return None
 

@@ -5,11 +5,11 @@ from collections.abc import Collection
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from keyreel.server.dependencies import CurrentServices
+from keyreel.server.dependencies import OPEN, CurrentServices
 from keyreel.server.errors import Json
 from keyreel.version import __version__
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(tags=["operation"], dependencies=[OPEN])
 
 
 @router.get("/health", summary="Get the version and the workers")
@@ -42,7 +42,7 @@ async def ready(request: Request, services: CurrentServices) -> Json:
 
 def worker_router(names: Collection[str]) -> APIRouter:
     """Returns the health checks of a process that only runs the workers `names`."""
-    worker_routes = APIRouter()
+    worker_routes = APIRouter(dependencies=[OPEN])
     worker_routes.add_api_route("/health/live", live)
 
     @worker_routes.get("/health/ready")

@@ -1,21 +1,24 @@
 """Manages keys, for administrators and the command line, and tells what keys have used."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, HTTPException, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from starlette.responses import Response
 
-from keyreel.server.dependencies import AdminKey, Caller, CurrentKey, CurrentServices
+from keyreel.server.dependencies import AdminKey, Caller, CurrentServices, ReadKey
 from keyreel.server.usage import SHOWN_DAYS, UsageView, read_usage
-from keyreel.store.records import MAX_NUMBER, MAX_SIZE, Key, Limits, Quota
+from keyreel.store.records import MAX_NUMBER, MAX_SIZE, MAX_TIME, Key, Limits, Quota
+from keyreel.store.scopes import Scope
 
 router = APIRouter(prefix="/keys", tags=["keys"])
 
 _Number = Annotated[int | None, Field(ge=1, le=MAX_NUMBER)]
+_Time = Annotated[float, Field(le=MAX_TIME)]
 _Bytes = Annotated[int | None, Field(ge=1, le=MAX_SIZE)]
 
 
@@ -41,19 +44,33 @@ class KeyLimits(BaseModel):
 
 class KeyRequest(KeyLimits):
     name: str = Field(min_length=1, max_length=200)
-    admin: bool = False
+    admin: bool = Field(False, description="Gives all scopes.")
+    scopes: Annotated[frozenset[Scope], Field(min_length=1)] | None = Field(
+        None, description="What the key may do, in place of `admin`. Null means all but `operate`."
+    )
+    expires_at: _Time | None = Field(None, description="When the key ends, in seconds since 1970. Null means never.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.admin and self.scopes is not None:
+            raise ValueError("Give either admin or scopes.")
+        if self.expires_at is not None and self.expires_at <= time.time():
+            raise ValueError("expires_at must be in the future.")
+        return self
 
 
 class KeyView(KeyLimits):
     id: str
     name: str
-    admin: bool
+    admin: bool = Field(description="Whether the key has the scope `operate`.")
+    scopes: list[Scope]
     created: float = Field(description="Seconds since 1970.")
     revoked: float | None
+    expires_at: float | None
 
     @classmethod
     def of(cls, key: Key) -> "KeyView":
-        plain = asdict(key)
+        plain = asdict(key) | {"admin": key.admin, "scopes": sorted(key.scopes)}
         return cls(**plain.pop("limits"), **plain)
 
 
@@ -78,7 +95,7 @@ async def read_all(_admin: AdminKey, services: CurrentServices, since: Since = N
 
 
 async def read_one(
-    key_id: str, key: CurrentKey, services: CurrentServices, since: Since = None, until: Until = None
+    key_id: str, key: ReadKey, services: CurrentServices, since: Since = None, until: Until = None
 ) -> UsageView:
     """Returns the use of the caller's key, or of any key for administrators. Answers 403 to others."""
     _check_may_see(key, key_id)
@@ -91,7 +108,14 @@ UsageOfOne = Annotated[UsageView, Depends(read_one)]
 
 @router.post("", status_code=201, summary="Create a key")
 async def create(wanted: KeyRequest, _admin: AdminKey, by: Caller, services: CurrentServices) -> NewKeyView:
-    new = await services.store.keys.create(wanted.name, admin=wanted.admin, limits=wanted.limits(), by=by)
+    new = await services.store.keys.create(
+        wanted.name,
+        admin=wanted.admin,
+        scopes=wanted.scopes,
+        expires_at=wanted.expires_at,
+        limits=wanted.limits(),
+        by=by,
+    )
     return NewKeyView(**KeyView.of(new.key).model_dump(), secret=new.secret)
 
 
@@ -127,7 +151,7 @@ async def all_quotas(_admin: AdminKey, services: CurrentServices) -> dict[str, Q
 
 
 @router.get("/{key_id}/limits", summary="Get the limits of a key, and how much of them is used")
-async def quotas_of_key(key_id: str, key: CurrentKey, services: CurrentServices) -> Quotas:
+async def quotas_of_key(key_id: str, key: ReadKey, services: CurrentServices) -> Quotas:
     """Returns those of the caller's key, or of any key for administrators. Answers 403 to others."""
     _check_may_see(key, key_id)
     found = await services.store.quotas.of(key_id)

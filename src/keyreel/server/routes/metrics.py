@@ -5,9 +5,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from starlette.responses import Response
 
 from keyreel.metrics import DISK_FLOOR, DISK_FREE, QUEUE_OLDEST, QUEUE_REQUESTS, WEBHOOKS_PENDING, WORKERS
-from keyreel.server.dependencies import CurrentServices, Services
+from keyreel.server.dependencies import OPEN, CurrentServices, Services
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(tags=["operation"], dependencies=[OPEN])
 
 
 @router.get("/metrics", summary="Get metrics for Prometheus")

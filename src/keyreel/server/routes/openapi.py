@@ -12,10 +12,10 @@ from starlette.responses import PlainTextResponse, Response
 from keyreel.fal.endpoints import Endpoint
 from keyreel.fal.outcomes import JsonObject
 from keyreel.fal.schema import SOURCE_FIELDS, Output
-from keyreel.server.dependencies import CurrentServices, Services
+from keyreel.server.dependencies import OPEN, CurrentServices, Services
 from keyreel.server.errors import Json
 
-router = APIRouter(tags=["documents"])
+router = APIRouter(tags=["documents"], dependencies=[OPEN])
 
 _MEDIA = dict(zip(SOURCE_FIELDS.values(), ("image", "video", "file"), strict=True))
 """The kind of control that a form shows for a field."""

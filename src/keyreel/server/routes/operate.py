@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
 from keyreel.files.links import Links
-from keyreel.server.dependencies import AdminKey, Caller, CurrentKey, CurrentServices, Services
+from keyreel.server.dependencies import OPEN, AdminKey, Caller, CurrentServices, ReadKey, Services, SubmitKey
 from keyreel.server.errors import Json, RequestNotFoundError
 from keyreel.store.browse import Listed
 from keyreel.store.records import Key, State
@@ -27,17 +27,17 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 
 
 @router.get("/requests", summary="List your own requests, newest first")
-async def own_requests(key: CurrentKey, services: CurrentServices, limit: Limit = 60, before: Before = None) -> Json:
+async def own_requests(key: ReadKey, services: CurrentServices, limit: Limit = 60, before: Before = None) -> Json:
     listed = await services.store.browse.requests(key_id=key.id, before=before, limit=limit)
     return Json([request_view(each, services.links) for each in listed])
 
 
 @router.get("/requests/{request_id}", summary="Get a request with its input")
-async def one_request(request_id: str, key: CurrentKey, services: CurrentServices) -> Json:
+async def one_request(request_id: str, key: ReadKey, services: CurrentServices) -> Json:
     return Json(request_view(await _find(services, request_id, key), services.links))
 
 
-@router.get("/shared/{token}", summary="Get a shared video")
+@router.get("/shared/{token}", summary="Get a shared video", dependencies=[OPEN])
 async def shared(token: str, services: CurrentServices) -> Json:
     """Needs no key. `token` is the field `share` of the owner's view. The response does not tell who made the video."""
     request_id = services.links.open_share_token(token)
@@ -48,7 +48,7 @@ async def shared(token: str, services: CurrentServices) -> Json:
 
 
 @router.delete("/requests/{request_id}", summary="Delete a completed request and its video", status_code=204)
-async def forget(request_id: str, key: CurrentKey, by: Caller, services: CurrentServices) -> Response:
+async def forget(request_id: str, key: SubmitKey, by: Caller, services: CurrentServices) -> Response:
     """Answers 409 while the request waits or runs: cancel it first."""
     await _find(services, request_id, key)
     if not await services.store.queue.forget(request_id, by):

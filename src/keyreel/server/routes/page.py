@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from keyreel.checkpoints.catalogue import LTXV_GRID
 from keyreel.fal.endpoints import MULTICONDITIONING
-from keyreel.server.dependencies import Caller, CurrentKey, CurrentServices, Services, address_of
+from keyreel.server.dependencies import OPEN, AnyKey, Caller, CurrentServices, Services, address_of
 from keyreel.server.errors import Json
 from keyreel.server.sessions import LIFETIME, begin_session, delete_cookie, find_session
 from keyreel.settings import Settings
@@ -42,7 +42,7 @@ class Asset:
     compressed: bytes
 
 
-@router.get("/")
+@router.get("/", dependencies=[OPEN])
 async def front_page(services: CurrentServices, accept: Annotated[str, Header()] = "") -> Response:
     """Returns the page to browsers, and a short description in JSON to programs."""
     if "text/html" not in accept:
@@ -59,7 +59,7 @@ async def front_page(services: CurrentServices, accept: Annotated[str, Header()]
     return Response(_with_base(html, services), 200 if page else 503, _page_headers(services), "text/html")
 
 
-@router.get("/assets/{name}")
+@router.get("/assets/{name}", dependencies=[OPEN])
 async def asset(name: str, accept_encoding: Annotated[str, Header()] = "") -> Response:
     """Serves a built file. Its name contains its hash, so it never changes."""
     found = load_assets(FOLDER).get(f"assets/{name}")
@@ -76,19 +76,19 @@ async def asset(name: str, accept_encoding: Annotated[str, Header()] = "") -> Re
 
 
 @router.post("/api/session", status_code=204)
-async def sign_in(key: CurrentKey, by: Caller, services: CurrentServices) -> Response:
+async def sign_in(key: AnyKey, by: Caller, services: CurrentServices) -> Response:
     """Exchanges the key in the header `Authorization` for a session cookie."""
     await services.store.audit.record(by, Action.SIGNED_IN)
     response = Response(status_code=204)
-    begin_session(response, services.links, key.id)
+    begin_session(response, services.links, key)
     return response
 
 
-@router.delete("/api/session", status_code=204)
+@router.delete("/api/session", status_code=204, dependencies=[OPEN])
 async def sign_out(request: Request, services: CurrentServices) -> Response:
     """Ends the session, also for whoever has a copy of the cookie. Other processes notice within five seconds."""
     if session := find_session(request, services.links):
-        by = Actor(session.key_id, address_of(request))
+        by = Actor(session.claims.key_id, address_of(request))
         await services.store.sessions.end(session.id, LIFETIME, by)
         services.keyring.forget()
     response = Response(status_code=204)
@@ -97,7 +97,7 @@ async def sign_out(request: Request, services: CurrentServices) -> Response:
 
 
 @router.get("/api/playground")
-async def facts(key: CurrentKey, services: CurrentServices) -> Json:
+async def facts(key: AnyKey, services: CurrentServices) -> Json:
     """Returns what the page cannot know: the caller, sizes in pixels and frames, and limits. Bounds are in OpenAPI."""
     sizes: dict[str, dict[str, Any]] = {}
     for (resolution, aspect), size in SIZES.items():

@@ -12,11 +12,11 @@ from fastapi import APIRouter, Query
 import keyreel
 from keyreel.fal.endpoints import Endpoint
 from keyreel.fal.outcomes import JsonObject
-from keyreel.server.dependencies import CurrentServices
+from keyreel.server.dependencies import OPEN, CurrentServices
 from keyreel.server.errors import Json
 from keyreel.server.routes.openapi import describe
 
-router = APIRouter(prefix="/platform/v1", tags=["platform"])
+router = APIRouter(prefix="/platform/v1", tags=["platform"], dependencies=[OPEN])
 
 OPENAPI = "openapi-3.0"
 _LONGEST_PAGE = 100

@@ -9,13 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keyreel.fal.outcomes import Failure, JsonObject
-from keyreel.server.dependencies import Caller, CurrentKey, CurrentServices, Services
+from keyreel.server.dependencies import OPEN, Caller, CurrentKey, CurrentServices, Needs, Services, SubmitKey
 from keyreel.server.errors import REQUEST_ID, Json, RequestNotFoundError, failure_response
 from keyreel.server.options import Options, read_body
 from keyreel.server.origins import CurrentOrigins, Origins
 from keyreel.server.submit import submit_request
 from keyreel.server.views import queue_urls, status_view
 from keyreel.store.records import Cancellation, Key, LogEntry, State, Status
+from keyreel.store.scopes import Scope
 
 router = APIRouter(tags=["queue"])
 
@@ -50,7 +51,7 @@ async def submit(
     request: Request,
     owner: str,
     alias: str,
-    key: CurrentKey,
+    key: SubmitKey,
     services: CurrentServices,
     origins: CurrentOrigins,
     path: str = "",
@@ -155,26 +156,32 @@ async def _lines(services: Services, status: Status, logs: str, after: int = 0) 
     return [line for line in await services.snapshot.log(status) if line.number > after]
 
 
-def _add(suffix: str, route: Any, method: str, **options: Any) -> None:
+def _add(suffix: str, route: Any, method: str, *dependencies: Any, **options: Any) -> None:
     """Adds a route with and without the endpoint's path in the URL."""
     for path in ("", "/{path:path}"):
         router.add_api_route(
-            f"/{{owner}}/{{alias}}{path}/requests/{{request_id}}{suffix}", route, methods=[method], **options
+            f"/{{owner}}/{{alias}}{path}/requests/{{request_id}}{suffix}",
+            route,
+            methods=[method],
+            dependencies=dependencies,
+            **options,
         )
 
 
-_add("/status", read_status, "GET")
-_add("", read_result, "GET")
-_add("/response", read_result, "GET")
-_add("/cancel", cancel, "PUT")
-_add("/cancel", refuse_cancel, "POST", include_in_schema=False)
-_add("/cancel", refuse_cancel, "GET", include_in_schema=False)
+_READ, _SUBMIT = Depends(Needs(Scope.READ)), Depends(Needs(Scope.SUBMIT))
+_add("/status", read_status, "GET", _READ)
+_add("", read_result, "GET", _READ)
+_add("/response", read_result, "GET", _READ)
+_add("/cancel", cancel, "PUT", _SUBMIT)
+_add("/cancel", refuse_cancel, "POST", OPEN, include_in_schema=False)
+_add("/cancel", refuse_cancel, "GET", OPEN, include_in_schema=False)
 _add(
     "/status/stream",
     stream_status,
     "GET",
+    _READ,
+    Depends(name_request),
     response_class=EventSourceResponse,
-    dependencies=[Depends(name_request)],
 )
 for _path in ("/{owner}/{alias}", "/{owner}/{alias}/{path:path}"):
     router.add_api_route(_path, submit, methods=["POST"])

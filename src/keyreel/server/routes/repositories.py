@@ -7,7 +7,7 @@ from fastapi import APIRouter, HTTPException, Query
 from keyreel.checkpoints.hub import REPOSITORY
 from keyreel.errors import RequestError
 from keyreel.inputs.loras import lora_names
-from keyreel.server.dependencies import CurrentKey
+from keyreel.server.dependencies import SubmitKey
 from keyreel.server.errors import Json
 
 router = APIRouter(prefix="/api", tags=["operation"])
@@ -16,7 +16,7 @@ Repository = Annotated[str, Query(description="`owner/name`.", max_length=200)]
 
 
 @router.get("/loras", summary="List the LoRA files of a hub repository")
-async def loras(repository: Repository, _key: CurrentKey) -> Json:
+async def loras(repository: Repository, _key: SubmitKey) -> Json:
     """Answers 404, with the reason, when the repository cannot be read."""
     if not REPOSITORY.fullmatch(repository):
         raise HTTPException(404, "A hub repository is named owner/name.")

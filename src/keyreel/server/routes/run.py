@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
-from keyreel.server.dependencies import Caller, CurrentKey, CurrentServices
+from keyreel.server.dependencies import Caller, CurrentServices, SubmitKey
 from keyreel.server.errors import REQUEST_ID, Json, PlatformError
 from keyreel.server.options import Options, read_body
 from keyreel.server.origins import CurrentOrigins
@@ -23,7 +23,7 @@ router = APIRouter(tags=["run"])
 
 
 async def submit_valid(
-    request: Request, owner: str, alias: str, key: CurrentKey, services: CurrentServices, path: str = ""
+    request: Request, owner: str, alias: str, key: SubmitKey, services: CurrentServices, path: str = ""
 ) -> Submitted:
     """Queues a request whose fields are valid. Unlike the queue, it refuses another one at once."""
     endpoint = services.endpoints.find(owner, alias, path)

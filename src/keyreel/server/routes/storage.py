@@ -16,11 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keyreel.files.links import FileRef, safe_name
-from keyreel.server.dependencies import CurrentKey, CurrentServices, Services, require_key
+from keyreel.server.dependencies import AnyKey, CurrentServices, Needs, Services, UploadKey, require_key
 from keyreel.server.lifecycle import Lifecycle, parse_lifecycle
 from keyreel.server.origins import CurrentOrigins
 from keyreel.server.uploads import MAX_PARTS, Part, discard, join, receive, receive_part
 from keyreel.store.records import File, NewFile
+from keyreel.store.scopes import Scope
 
 router = APIRouter(tags=["storage"])
 
@@ -87,9 +88,9 @@ async def uploader(request: Request, services: CurrentServices) -> str:
     """Returns the id of the uploading key, from an upload token or from the key itself."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
-        return (await require_key(request, services)).id
+        return (await Needs(Scope.UPLOAD)(await require_key(request, services))).id
     claims = services.links.verify_upload_token(token)
-    if claims is None or await services.keyring.find(claims.key_id) is None:
+    if claims is None or await services.keyring.find_by_token(claims) is None:
         raise HTTPException(401, "The upload token is invalid or has expired.")
     return claims.key_id
 
@@ -127,7 +128,7 @@ OpenUpload = Annotated[File, Depends(multipart_upload)]
 @router.post("/storage/upload/initiate", summary="Get an upload URL")
 @router.post("/storage/upload/initiate-multipart", summary="Get a URL for an upload in parts")
 async def initiate(
-    upload: NewUpload, key: CurrentKey, services: CurrentServices, origins: CurrentOrigins, lifecycle: FileLifecycle
+    upload: NewUpload, key: UploadKey, services: CurrentServices, origins: CurrentOrigins, lifecycle: FileLifecycle
 ) -> UploadURLs:
     file = await _add(services, key.id, upload.file_name, upload.content_type, lifecycle)
     return UploadURLs(upload_url=origins.links.upload_url(file, UPLOAD_LIFETIME), file_url=origins.links.file_url(file))
@@ -155,8 +156,8 @@ async def complete_signed(
 
 
 @router.post("/storage/auth/token", summary="Get an upload token")
-async def upload_token(key: CurrentKey, services: CurrentServices, origins: CurrentOrigins) -> UploadToken:
-    token = services.links.issue_upload_token(key.id, UPLOAD_LIFETIME)
+async def upload_token(key: UploadKey, services: CurrentServices, origins: CurrentOrigins) -> UploadToken:
+    token = services.links.issue_upload_token(key, UPLOAD_LIFETIME)
     expires = datetime.fromtimestamp(services.links.clock() + UPLOAD_LIFETIME, UTC)
     return UploadToken(token=token, base_url=origins.links.base_url, expires_at=expires)
 
@@ -198,9 +199,9 @@ async def complete_multipart(
 
 @router.post("/tokens", summary="Get a temporary token")
 @router.post("/tokens/realtime", summary="Get a temporary token")
-async def temporary_token(wanted: TokenRequest, key: CurrentKey, services: CurrentServices) -> str:
+async def temporary_token(wanted: TokenRequest, key: AnyKey, services: CurrentServices) -> str:
     """Returns a token with which a browser can call the named applications for a limited time, without the key."""
-    return services.links.issue_token(key.id, wanted.allowed_apps, wanted.lifetime)
+    return services.links.issue_token(key, wanted.allowed_apps, wanted.lifetime)
 
 
 async def _add_from_headers(request: Request, services: Services, key_id: str, lifecycle: Lifecycle) -> File:
