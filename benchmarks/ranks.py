@@ -15,9 +15,9 @@ from pathlib import Path
 from keyreel.engine.fitting import run
 from keyreel.engine.models import Model
 from keyreel.engine.rank_process import LeadingGroup, load
-from keyreel.video.canvas import Resolution, output_size
+from keyreel.video.canvas import output_size
 from keyreel.video.events import Stage
-from keyreel.video.job import Job
+from keyreel.video.job import Job, Sampling
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -37,18 +37,20 @@ def main() -> None:
     parser.add_argument("--resolution", default="480p")
     parser.add_argument("--frames", type=int, default=89)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--recipe", choices=("single", "stg"), default="single")
     options = parser.parse_args()
+    size = output_size(options.resolution, "16:9", None)
+    sampling = Sampling(recipe=options.recipe)
+    job = Job("a red circle moves", "dark", size, options.frames, options.steps, 25, seed=1, sampling=sampling)
     for devices in (options.devices.partition(",")[0], options.devices):
-        found = _measure(options.model, devices, options.resolution, options.frames, options.steps)
+        found = _measure(options.model, devices, job)
         processor = ", ".join(f"{seconds:.1f}" for seconds in found.processor)
         print(f"{devices}: {found.seconds:.1f} s, processor seconds of each rank: {processor}")
 
 
-def _measure(name: str, devices: str, resolution: Resolution, frames: int, steps: int) -> Figures:
+def _measure(name: str, devices: str, job: Job) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         model = load(name, devices, Path(folder), on_death=print)
-        size = output_size(resolution, "16:9", None)
-        job = Job("a red circle moves right", "dark", size, frames, steps, frame_rate=25, seed=1)
         _denoise(model, job)  # warms up
         found = _denoise(model, job)
         if isinstance(model.group, LeadingGroup):

@@ -76,7 +76,7 @@ def test_an_unknown_model_ends_the_worker(settings: dict[str, str]) -> None:
 
 def test_devices_that_cannot_share_the_model_end_the_worker(settings: dict[str, str], checkpoint: Path) -> None:
     printed = error(settings, "--port", "0", "--model", str(checkpoint), device="cpu,cpu,cpu")
-    assert printed.startswith("The model has 2 attention heads, which 3 devices cannot share evenly.")
+    assert printed.startswith("The model has 2 attention heads, so at most 2 devices can share it.")
 
 
 def test_a_worker_serves_its_health_but_not_the_api_and_stops_while_it_loads(

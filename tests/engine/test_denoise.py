@@ -32,7 +32,9 @@ def denoiser(model: Model, sequence: TokenSequence) -> Denoiser:
         )
         table = rotary(model.transformer, sequence.coordinates, 25)
     guidance = (Guidance(3.0),) * 6
-    return Denoiser(model.transformer, sequence, table, positive, negative, linear_quadratic(6), guidance, 0.15, seed=4)
+    return Denoiser(
+        model.transformer, sequence, lambda _: table, positive, negative, linear_quadratic(6), guidance, 0.15, seed=4
+    )
 
 
 @torch.inference_mode()

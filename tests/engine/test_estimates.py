@@ -59,7 +59,7 @@ def test_the_estimate_for_a_prediction_is_an_upper_bound(dtype: torch.dtype, for
         text = torch.empty(1, 256, width, dtype=dtype)
         prompts = [Forward([(text, text)] * layers) for _ in range(forwards)]
         with first_of(ranks) as group, LiveMemory([*transformer.parameters(), latents, *table, text]) as live:
-            velocities(transformer, latents, levels, table, prompts, group)
+            velocities(transformer, latents, levels, table, prompts, group.split(whole))
     estimate = tokens * width * plans.TOKEN_VALUES * dtype.itemsize
     assert 0.75 * estimate < live.peak <= estimate
 

@@ -77,7 +77,7 @@ def _ours(pipeline: Any, pins: Sequence[Pin], guidance: float, condition_noise: 
     denoiser = Denoiser(
         transformer=pipeline.transformer,
         sequence=sequence,
-        table=rotary(pipeline.transformer, sequence.coordinates, 25),
+        table=lambda _: rotary(pipeline.transformer, sequence.coordinates, 25),
         positive=text_key_values(pipeline.transformer, texts[0]),
         negative=text_key_values(pipeline.transformer, texts[1]),
         sigmas=linear_quadratic(STEPS),

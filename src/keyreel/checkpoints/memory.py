@@ -80,7 +80,7 @@ REFERENCE = Workload(tokens=12 * 23 * 40 + 2 * 23 * 40, pixels=1280 * 736)
 
 
 def workload(job: Job, grid: Grid, ranks: int = 1) -> Workload:
-    """Returns the size of a job's largest pass. ranks: the devices that share its tokens."""
+    """Returns the size of a job's largest pass. ranks: the devices that share a forward's tokens."""
     size = max(pass_sizes(job.size, grid, job.sampling.recipe), key=_pixels)
     frames, height, width = latent_shape(size, drawn_frames(job.frames, grid), grid)
     # After frame 0, a picture becomes one latent frame of extra tokens and a clip becomes two.

@@ -1,6 +1,6 @@
 """Denoising: from noise to latents, step by step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from diffusers import LTXVideoTransformer3DModel
 from keyreel.engine import noise
 from keyreel.engine.conditions import TokenSequence
 from keyreel.engine.guidance import guided
-from keyreel.engine.ranks import ALONE, Group
+from keyreel.engine.ranks import ALONE, Group, Split, teams_for
 from keyreel.engine.schedule import TOLERANCE
 from keyreel.engine.transformer import Forward, KeyValue, Levels, Rotary, velocities
 from keyreel.video.recipes import Guidance, StgMode
@@ -22,12 +22,12 @@ class Denoiser:
     positive, negative: keys and values of the prompts. `negative` is empty when no step uses it.
     sigmas: the noise levels of the pass down to 0, one more than there are steps. guidance: one entry per step.
     stochastic: each step replaces the remaining noise with fresh noise.
-    group: the ranks that share the work. table: of this rank's tokens.
+    group: the ranks that share the work. table: makes the rotary tables of this rank's tokens.
     """
 
     transformer: LTXVideoTransformer3DModel
     sequence: TokenSequence
-    table: Rotary
+    table: Callable[[Split], Rotary]
     positive: list[KeyValue]
     negative: list[KeyValue]
     sigmas: tuple[float, ...]
@@ -86,8 +86,10 @@ class Denoiser:
             forwards["negative"] = Forward(self.negative)
         if guidance.stg:
             forwards["perturbed"] = Forward(self.positive, guidance.blocks, self.stg_mode)
+        teams = teams_for(guidance, len(self.transformer.transformer_blocks), self.group.size)
+        split = self.group.split(tokens.shape[1], teams)
         tokens = tokens.to(self.transformer.dtype)
-        predicted = velocities(self.transformer, tokens, levels, self.table, list(forwards.values()), self.group)
+        predicted = velocities(self.transformer, tokens, levels, self.table(split), list(forwards.values()), split)
         named = {name: velocity.float() for name, velocity in zip(forwards, predicted, strict=True)}
         return guided(
             named["positive"],

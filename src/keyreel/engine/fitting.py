@@ -3,7 +3,6 @@
 from collections.abc import Generator
 from contextlib import closing
 
-from keyreel.checkpoints.memory import workload
 from keyreel.engine import pipeline
 from keyreel.engine.devices import is_out_of_memory, release
 from keyreel.engine.models import Model
@@ -17,7 +16,7 @@ def run(model: Model, job: Job, resume: Checkpoint | None = None) -> Generator[E
     Plans rest on estimates. A job that runs out of memory runs once more under the next plan. The second run makes the
     same frames, so it does not yield those that the first run has yielded already.
     """
-    work = workload(job, model.grid, model.ranks)
+    work = pipeline.work_of(model, job)
     model.placement.fit(work)
     if model.placement.is_streaming:
         yield Notice(f"Memory of {model.device}: {model.placement.description}.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 
 import numpy as np
@@ -26,14 +26,15 @@ from keyreel.engine.latents import LatentShape
 from keyreel.engine.models import Model
 from keyreel.engine.preview import is_due, preview
 from keyreel.engine.prompt import Text
+from keyreel.engine.ranks import Split, teams_for
 from keyreel.engine.schedule import guidance_per_step, noise_levels
-from keyreel.engine.transformer import KeyValue, rotary, text_key_values
+from keyreel.engine.transformer import KeyValue, Rotary, rotary, text_key_values
 from keyreel.engine.upsample import upsample
 from keyreel.errors import RequestError
 from keyreel.video.canvas import Size, drawn_frames, drawn_size, latent_shape, margins, pass_sizes
 from keyreel.video.events import Checkpoint, Event, Frames, Notice, Preview, Stage, StageName, Step
 from keyreel.video.job import Job
-from keyreel.video.recipes import DISTILLED, DISTILLED_STEPS, Pass, Recipe, recipe_of
+from keyreel.video.recipes import DISTILLED, DISTILLED_STEPS, Guidance, Pass, Recipe, recipe_of
 
 FRAMES_PER_EVENT = 8
 PASSES: tuple[StageName, ...] = ("denoise", "refine")
@@ -77,6 +78,14 @@ def run(model: Model, job: Job, resume: Checkpoint | None = None) -> Generator[E
     yield from _frame_events(_decode(model, job, z), job)
 
 
+def work_of(model: Model, job: Job) -> Workload:
+    """Returns the size of the work that each rank of the model does for a job."""
+    recipe, layers = _recipe(model, job), len(model.transformer.transformer_blocks)
+    steps = (guidance for one_pass in recipe.passes for guidance in _guidance(model, recipe, one_pass))
+    teams = max(teams_for(guidance, layers, model.ranks) for guidance in steps)
+    return workload(job, model.grid, model.ranks // teams)
+
+
 def read_adapters(model: Model, job: Job) -> list[Adapter]:
     """Reads the job's LoRAs. Raises RequestError if one does not fit."""
     adapters = [read_adapter(file.path, model.transformer, file.scale, file.loc, file.name) for file in job.adapters]
@@ -94,7 +103,7 @@ def order(
     resume: Checkpoint | None,
 ) -> Drawing:
     """Returns what the other ranks need to draw along with this one."""
-    work = workload(job, model.grid, model.ranks)
+    work = work_of(model, job)
     job = replace(job, conditions=(), previews=False, checkpoints=False)
     if resume:
         resume = replace(resume, tokens=partial(_given, resume.tokens()))
@@ -219,15 +228,18 @@ def _denoiser(
     key_values: Sequence[list[KeyValue]],
     seed: int,
 ) -> Denoiser:
-    coordinates = model.group.split(sequence.tokens.shape[1]).cut(sequence.coordinates, 1)
+    @lru_cache(maxsize=1)
+    def table(split: Split) -> Rotary:
+        return rotary(model.transformer, split.cut(sequence.coordinates, 1).to(model.device), job.frame_rate)
+
     return Denoiser(
         transformer=model.transformer,
         sequence=sequence,
-        table=rotary(model.transformer, coordinates.to(model.device), job.frame_rate),
+        table=table,
         positive=key_values[0],
         negative=key_values[1] if len(key_values) > 1 else [],
         sigmas=noise_levels(one_pass),
-        guidance=guidance_per_step(one_pass, recipe.depth, len(model.transformer.transformer_blocks)),
+        guidance=_guidance(model, recipe, one_pass),
         condition_noise_scale=job.sampling.condition_noise_scale,
         seed=seed,
         stg_mode=job.sampling.stg_mode,
@@ -235,6 +247,10 @@ def _denoiser(
         stochastic=job.sampling.stochastic_sampling,
         group=model.group,
     )
+
+
+def _guidance(model: Model, recipe: Recipe, one_pass: Pass) -> tuple[Guidance, ...]:
+    return guidance_per_step(one_pass, recipe.depth, len(model.transformer.transformer_blocks))
 
 
 def _preview(model: Model, job: Job, clean: torch.Tensor) -> Preview:

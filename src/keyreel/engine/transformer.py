@@ -16,7 +16,7 @@ from diffusers import LTXVideoTransformer3DModel
 from diffusers.models.transformers.transformer_ltx import LTXAttention, LTXVideoTransformerBlock
 from torch.nn import functional
 
-from keyreel.engine.ranks import ALONE, Group, Split
+from keyreel.engine.ranks import Split
 from keyreel.video.recipes import StgMode
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
@@ -80,17 +80,18 @@ def velocities(
     levels: Levels,
     table: Rotary,
     forwards: Sequence[Forward],
-    group: Group = ALONE,
+    split: Split | None = None,
 ) -> list[torch.Tensor]:
     """Predicts the velocities (noise - data) of tokens (1, N, C), each at its noise level. In the dtype of `tokens`.
 
-    table: of this rank's tokens, if there are several ranks. Each rank predicts the velocities of its tokens; then each
-    gets all of them.
+    split: how several ranks share the work; the table is then of this rank's tokens. Each rank predicts the velocities
+    of its team's forwards for its tokens; then each gets all of them.
 
     All forwards pass through a block before the next block runs, so its weights are needed once. Common parts are
     computed once: a perturbed forward equals the plain one up to its first perturbed block.
     """
-    split = group.split(tokens.shape[1])
+    split = split or Split((tokens.shape[1],), 0)
+    forwards = forwards[split.own(len(forwards))]
     levels = Levels(levels.values, split.cut(levels.index, 0))
     hidden = transformer.proj_in(split.cut(tokens, 1))
     modulation, embedded = transformer.time_embed(levels.values * 1000, hidden_dtype=hidden.dtype)
@@ -106,9 +107,9 @@ def velocities(
             next_states.append(computed[key])
         states = next_states
     shift, scale = map(levels.spread, (transformer.scale_shift_table + embedded[:, None]).unbind(1))
-    return [
-        split.joined(transformer.proj_out(_modulate(transformer.norm_out(state), shift, scale))) for state in states
-    ]
+    return split.joined(
+        [transformer.proj_out(_modulate(transformer.norm_out(state), shift, scale)) for state in states]
+    )
 
 
 def _block(
@@ -141,9 +142,9 @@ def _self_attention(
         return _project(attention, attention.to_v(hidden) if perturbed == "attention_values" else hidden)
     query = _rotate(attention.norm_q(attention.to_q(hidden)), table)
     key = _rotate(attention.norm_k(attention.to_k(hidden)), table)
-    query, key, value = split.to_heads(query, key, attention.to_v(hidden))
-    attended = split.to_tokens(_attend(query, key, value, attention.heads // len(split.counts)))
-    return _project(attention, attended)
+    query, key, value = split.to_heads(attention.heads, query, key, attention.to_v(hidden))
+    attended = _attend(query, key, value, split.heads(attention.heads))
+    return _project(attention, split.to_tokens(attention.heads, attended))
 
 
 def _cross_attention(attention: LTXAttention, hidden: torch.Tensor, text: KeyValue) -> torch.Tensor:

@@ -40,6 +40,11 @@ class Guidance:
     rescale: float = 0.0
     blocks: tuple[int, ...] = ()
 
+    @property
+    def forwards(self) -> int:
+        """The number of predictions that the step needs."""
+        return 1 + (self.scale > 1) + bool(self.stg)
+
 
 Schedule = tuple[tuple[float, Guidance], ...]
 """Pairs (sigma, guidance from that sigma on), the noisiest first. A step takes the first entry whose sigma is at most
