@@ -1,7 +1,7 @@
 """The limits of keys and of the queue.
 
 A key's limits are read from its row, so that a new limit holds at once in every process. The row is also the lock under
-which calls for one key see each other. A limit that a user's row leaves open is the server's default; an
+which submits and uploads for one key see each other. A limit that a user's row leaves open is the server's default; an
 administrator's is none. A key without a row has no limits.
 """
 
@@ -83,12 +83,14 @@ def keys_at_their_limit(database: Database) -> Select[str]:
 async def runs_too_many(database: Database, connection: AsyncConnection, key_id: str) -> bool:
     """Returns whether the key runs more requests than it may, because others were claimed at the same moment.
 
-    Locks the key until the commit if it has such a limit.
+    The claims of a key with such a limit run one by one. They must not wait for the key's row: whoever revokes the key
+    has locked it and waits for its requests.
     """
-    running = _running_limit(database)
-    limited = (api_key.c.id == key_id) & running.is_not(None)
-    limit = await connection.scalar(select(running).where(limited).with_for_update())
-    return limit is not None and await _count(connection, key_id, State.IN_PROGRESS) > limit
+    limit: int | None = await connection.scalar(select(_running_limit(database)).where(api_key.c.id == key_id))
+    if limit is None:
+        return False
+    await database.serialise(connection, f"claim {key_id}")
+    return await _count(connection, key_id, State.IN_PROGRESS) > limit
 
 
 def stored_bytes(key_id: str) -> Select[int]:

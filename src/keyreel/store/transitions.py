@@ -112,6 +112,8 @@ async def complete(
 async def cancel_all(connection: AsyncConnection, now: ColumnElement[float], key_id: str) -> Sequence[str]:
     """Completes the key's waiting requests as cancelled and marks its running ones. Returns the ids of the latter."""
     of_key = request.c.key_id == key_id
+    # All are locked before the first is completed, which locks the key's use: who ends one of them locks in this order.
+    await lock(connection, of_key, request.c.state.in_([State.IN_QUEUE, State.IN_PROGRESS]))
     await complete(connection, now, and_(of_key, request.c.state == State.IN_QUEUE), CANCELLED)
     running = update(request).where(of_key, request.c.state == State.IN_PROGRESS).values(cancel_requested=True)
     stopping: Sequence[str] = (await connection.execute(running.returning(request.c.id))).scalars().all()
