@@ -13,7 +13,7 @@ from keyreel.store import Store, open_store
 from keyreel.store.database import _CONNECTIONS
 from tests.deploy.files import ROOT
 from tests.store.postgres import new_database
-from tests.store.steps import claim, submit
+from tests.store.steps import claim, live_requests, submit
 
 TEXT = (ROOT / "docs" / "runbook.md").read_text()
 BLOCK = re.compile(r"^( *)```(sql|sh)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
@@ -47,7 +47,7 @@ async def test_a_restored_database_has_what_the_dump_had(database: str, another:
         lost = await submit(store)
     run(RESTORE, another, tmp_path)
     async with open_store(another) as store:
-        found = {status.id for status in await store.requests.live()}
+        found = {status.id for status in await live_requests(store)}
         assert found == {running, waiting}
         assert await store.requests.status(lost) is None
 

@@ -134,8 +134,9 @@ class LiveServer:
         self.call(self.services.snapshot.refresh())
 
     def cancel_all(self) -> None:
-        for status in self.call(self.services.store.requests.live()):
-            self.call(self.services.store.queue.cancel(status.id))
+        requests = self.services.store.requests
+        for request_id in [*self.call(requests.queue()), *(status.id for status in self.call(requests.running()))]:
+            self.call(self.services.store.queue.cancel(request_id))
 
     def release(self) -> None:
         """Lets the running "hold" request complete."""

@@ -56,6 +56,48 @@ async def test_the_status_of_live_requests_needs_no_database(store: Store) -> No
     assert await snapshot.status("nobody") is None
 
 
+async def test_the_row_of_a_waiting_request_is_read_once(store: Store) -> None:
+    snapshot, ids = Snapshot(store), [await submit(store) for _ in range(4)]
+    assert await store.queue.claim("w")
+    statements = recorded_reads(store)
+    await snapshot.refresh()
+    assert len(statements) == 3
+    found = [await snapshot.status(request_id) for request_id in ids]
+    assert found == [await store.requests.status(request_id) for request_id in ids]
+    await store.queue.cancel(ids[1])
+    statements.clear()
+    await snapshot.refresh()
+    assert len(statements) == 2
+    found = [await snapshot.status(request_id) for request_id in ids[2:]]
+    assert [status.position for status in found if status] == [0, 1]
+    assert len(statements) == 2
+
+
+async def test_a_long_queue_is_read_a_part_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keyreel.server.snapshot.NEW_ROWS", 2)
+    snapshot, ids = Snapshot(store), [await submit(store) for _ in range(3)]
+    for reads in (1, 0):
+        await snapshot.refresh()
+        statements = recorded_reads(store)
+        found = [await snapshot.status(request_id) for request_id in ids]
+        assert [status.position for status in found if status] == [0, 1, 2]
+        assert len(statements) == reads
+
+
+async def test_a_request_that_returned_to_the_queue_is_read_again(store: Store) -> None:
+    snapshot, request_id = Snapshot(store), await submit(store)
+    await snapshot.refresh()
+    before = await snapshot.status(request_id)
+    lease = await store.queue.claim("w")
+    assert lease
+    await store.queue.hand_back(lease)
+    await snapshot.refresh()
+    after = await snapshot.status(request_id)
+    assert before
+    assert after == await store.requests.status(request_id)
+    assert (before.attempt, after and after.attempt) == (0, 1)
+
+
 async def test_each_line_of_a_log_is_read_once(store: Store) -> None:
     snapshot, request_id = Snapshot(store), await submit(store)
     lease = await store.queue.claim("w")
@@ -85,8 +127,8 @@ class GatedRequests(Requests):
         super().__init__(database)
         self.read, self.gate = asyncio.Event(), asyncio.Event()
 
-    async def live(self) -> list[Status]:
-        found = await super().live()
+    async def running(self) -> list[Status]:
+        found = await super().running()
         self.read.set()
         await self.gate.wait()
         return found
@@ -250,18 +292,18 @@ async def test_waiting_for_completion_ends(store: Store) -> None:
 
 async def test_the_snapshot_recovers_from_database_errors(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("keyreel.server.snapshot.RECOVERY", 0.0)
-    snapshot, live, failures = Snapshot(store), store.requests.live, 0
+    snapshot, queue, failures = Snapshot(store), store.requests.queue, 0
 
     async def unreliable() -> Any:
         nonlocal failures
         if failures == 3:
-            return await live()
+            return await queue()
         failures += 1
         raise OSError("unavailable")
 
     request_id = await submit(store)
     async with snapshot.running(), asyncio.timeout(10):
-        monkeypatch.setattr(store.requests.__class__, "live", lambda _self: unreliable())
+        monkeypatch.setattr(store.requests.__class__, "queue", lambda _self: unreliable())
         changed = snapshot.changed
         await store.queue.cancel(request_id)
         await changed.wait()

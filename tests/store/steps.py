@@ -5,9 +5,10 @@ from typing import Any
 from sqlalchemy import func, select
 
 from keyreel.store import Store
-from keyreel.store.records import Lease, NewRequest, Status
-from keyreel.store.tables import delivery
+from keyreel.store.records import Lease, NewRequest, State, Status
+from keyreel.store.tables import delivery, request
 from keyreel.store.transitions import LEASE
+from keyreel.store.turns import order_of
 from tests.store.conftest import Clock
 
 WEBHOOK = "https://example.com/hook"
@@ -46,6 +47,14 @@ async def status(store: Store, request_id: str) -> Status:
     found = await store.requests.status(request_id)
     assert found is not None
     return found
+
+
+async def live_requests(store: Store) -> list[Status]:
+    """Returns the statuses of all requests that are not completed, in the order in which they go."""
+    statement = select(request.c.id).where(request.c.state != State.COMPLETED).order_by(*order_of(request))
+    async with store.database.read() as connection:
+        ids = (await connection.execute(statement)).scalars().all()
+    return [await status(store, request_id) for request_id in ids]
 
 
 async def deliveries(store: Store, request_id: str) -> int:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import make_url
 
 from keyreel.store import open_store
+from tests.store.steps import live_requests
 
 SUBMITS = """
 import asyncio, sys
@@ -44,7 +45,7 @@ async def test_confirmed_requests_survive_kill_9(new_url: str) -> None:
     for minimum in (1, 37, 101):
         confirmed.update(submit_until_killed(new_url, minimum))
         async with open_store(new_url) as store:
-            found = {request.id for request in await store.requests.live()}
+            found = {request.id for request in await live_requests(store)}
         assert len(confirmed) >= minimum
         assert confirmed <= found
         if path := make_url(new_url).database if new_url.startswith("sqlite") else None:

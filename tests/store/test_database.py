@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from keyreel.store import Store, open_store
 from keyreel.store.records import StoreInUseError
-from tests.store.steps import new_request, submit
+from tests.store.steps import live_requests, new_request, submit
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ async def test_an_sqlite_file_can_be_opened_only_once(file_url: str) -> None:
             async with open_store(file_url):
                 pass
     async with open_store(file_url) as store:
-        assert await store.requests.live() == []
+        assert await live_requests(store) == []
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
@@ -68,10 +68,10 @@ async def test_a_full_disk_loses_no_request_that_was_accepted(file_url: str) -> 
         with pytest.raises(OperationalError, match="full"):
             for _ in range(1000):
                 accepted.add(await submit(store, input={"prompt": "x" * 1000}))
-        assert {request.id for request in await store.requests.live()} == accepted
+        assert {request.id for request in await live_requests(store)} == accepted
         await _limit_pages(store, "1000000")
         accepted.add(await submit(store))
-        assert {request.id for request in await store.requests.live()} == accepted
+        assert {request.id for request in await live_requests(store)} == accepted
 
 
 async def _limit_pages(store: Store, pages: str) -> None:
@@ -86,6 +86,6 @@ async def test_cancelled_calls_leave_the_store_usable(store: Store) -> None:
         await asyncio.wait([call], timeout=fraction * 0.0004)
         call.cancel()
         await asyncio.wait([call])
-    before = len(await store.requests.live())
+    before = len(await live_requests(store))
     await submit(store)
-    assert len(await store.requests.live()) == before + 1
+    assert len(await live_requests(store)) == before + 1

@@ -25,7 +25,17 @@ from keyreel.store.records import Cancellation, Lease, LeaseLostError, LeaseStat
 from keyreel.store.tables import delivery, request
 from keyreel.store.transitions import LEASE, complete
 from tests.store.conftest import Clock
-from tests.store.steps import WEBHOOK, claim, deliveries, leased, leased_twice, new_request, status, submit
+from tests.store.steps import (
+    WEBHOOK,
+    claim,
+    deliveries,
+    leased,
+    leased_twice,
+    live_requests,
+    new_request,
+    status,
+    submit,
+)
 
 DONE = Success({"video": {"url": "https://example.com/video.mp4"}})
 BROKEN = Failure("CUDA error", "internal_error")
@@ -78,7 +88,7 @@ async def test_i1_a_request_returns_to_its_place_in_the_queue(store: Store, cloc
     second = await submit(store)
     await clock.advance(LEASE)
     await ACTIONS[way](store, first)
-    assert [(r.id, r.position, r.attempt) for r in await store.requests.live()] == [(first.id, 0, 1), (second, 1, 0)]
+    assert [(r.id, r.position, r.attempt) for r in await live_requests(store)] == [(first.id, 0, 1), (second, 1, 0)]
     await clock.advance(LEASE)
     again = await claim(store)
     assert (again.id, again.attempt) == (first.id, 2)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, inspect
 from keyreel.store import open_store
 from keyreel.store.records import NewRequest
 from keyreel.store.tables import metadata
+from tests.store.steps import live_requests
 
 
 def differences(connection: Connection) -> list[Any]:
@@ -40,13 +41,13 @@ async def test_opening_the_store_again_keeps_its_rows(new_url: str) -> None:
         new = NewRequest(endpoint="endpoint", key_id="key", input={}, seed=1)
         submitted = await store.queue.submit(new)
     async with open_store(new_url) as store:
-        assert [request.id for request in await store.requests.live()] == [submitted.id]
+        assert [request.id for request in await live_requests(store)] == [submitted.id]
 
 
 async def test_several_gateways_can_start_at_once(new_url: str, server_url: str | None) -> None:
     async def start() -> None:
         async with open_store(new_url) as store:
-            await store.requests.live()
+            await store.requests.running()
 
     for _ in range(2):
         # On SQLite only one process can open the store.

@@ -19,15 +19,15 @@ async def test_calls_fail_with_a_store_error_and_work_again_after_a_restart() ->
         pytest.skip("PostgreSQL is not installed")
     with restartable_server(programs) as server:
         async with open_store(server.url) as store:
-            assert await store.requests.live() == []
+            assert await store.requests.running() == []
             server.stop()
             for _ in range(2):  # the first meets an open connection, the second has to connect
                 with pytest.raises(STORE_ERRORS):
-                    await store.requests.live()
+                    await store.requests.running()
                 with pytest.raises(STORE_ERRORS):
                     await store.keys.create("a")
             server.start()
-            assert await store.requests.live() == []
+            assert await store.requests.running() == []
 
 
 @pytest.mark.parametrize("url", ["postgresql://keyreel:SECRET@127.0.0.1:1/keyreel", "sqlite:////dev/null/keyreel.db"])

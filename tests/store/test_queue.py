@@ -22,7 +22,17 @@ from keyreel.store.records import (
 from keyreel.store.submission import MAX_FAILURES
 from keyreel.store.transitions import LEASE
 from tests.store.conftest import Clock
-from tests.store.steps import WEBHOOK, claim, deliveries, leased, leased_twice, new_request, status, submit
+from tests.store.steps import (
+    WEBHOOK,
+    claim,
+    deliveries,
+    leased,
+    leased_twice,
+    live_requests,
+    new_request,
+    status,
+    submit,
+)
 
 BROKEN = Failure("CUDA error", "internal_error")
 IDEMPOTENCY = Idempotency("once", "digest")
@@ -66,7 +76,7 @@ async def test_concurrent_repeated_submits_queue_one_request(store: Store) -> No
     answers = await asyncio.gather(*(store.queue.submit(new_request(idempotency=IDEMPOTENCY)) for _ in range(8)))
     assert len({answer.id for answer in answers}) == 1
     assert sorted(answer.replayed for answer in answers) == [False] + [True] * 7
-    assert len(await store.requests.live()) == 1
+    assert len(await live_requests(store)) == 1
 
 
 async def test_an_idempotency_key_cannot_be_used_for_another_request(store: Store) -> None:
@@ -278,7 +288,7 @@ async def test_concurrent_reapers_release_each_request_once(store: Store, clock:
     reaped = await asyncio.gather(*(store.queue.reap() for _ in range(4)))
     # A reaper skips rows that another has locked, so no request is counted twice.
     assert sum(each.released for each in reaped) == 5
-    assert all(request.attempt == 1 for request in await store.requests.live())
+    assert all(request.attempt == 1 for request in await live_requests(store))
 
 
 async def test_every_change_is_announced(store: Store) -> None:
@@ -296,7 +306,8 @@ async def test_reads_are_not_announced(store: Store) -> None:
     assert await store.queue.claim("worker") is None
     await store.queue.reap()
     await store.deliveries.claim()
-    await store.requests.live()
+    await store.requests.queue()
+    await store.requests.running()
     assert not changed.is_set()
 
 

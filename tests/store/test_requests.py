@@ -4,7 +4,7 @@ from keyreel.fal.outcomes import Success
 from keyreel.store import Store
 from keyreel.store.records import Depth, Idempotency, Priority, State
 from tests.store.conftest import Clock
-from tests.store.steps import claim, leased, status, submit
+from tests.store.steps import claim, leased, live_requests, status, submit
 
 
 async def test_the_status_shows_position_times_and_outcome(store: Store, clock: Clock) -> None:
@@ -34,15 +34,16 @@ async def test_a_forgotten_request_is_gone_before_its_row_is_deleted(store: Stor
     assert await submit(store, idempotency=Idempotency("order 7", "b")) != request_id
 
 
-async def test_live_lists_the_status_of_each_request_that_is_not_completed(store: Store) -> None:
-    await leased(store)
+async def test_what_runs_and_what_waits_is_listed(store: Store) -> None:
+    running = await leased(store)
     await store.queue.finish(await leased(store), Success({}))
     for pool, priority in [("default", Priority.LOW), ("large", Priority.NORMAL), ("default", Priority.NORMAL)] * 3:
         await submit(store, pool=pool, priority=priority)
-    live = await store.requests.live()
-    assert live == [await status(store, request.id) for request in live]
-    assert [request.position for request in live if request.pool == "default"] == [None, 0, 1, 2, 3, 4, 5]
-    assert [request.position for request in live if request.pool == "large"] == [0, 1, 2]
+    assert await store.requests.running() == [await status(store, running.id)]
+    queue, waiting = await store.requests.queue(), (await live_requests(store))[1:]
+    assert queue == {each.id: (each.position, 0) for each in waiting}
+    assert [queue[each.id].position for each in waiting if each.pool == "default"] == [0, 1, 2, 3, 4, 5]
+    assert [queue[each.id].position for each in waiting if each.pool == "large"] == [0, 1, 2]
 
 
 async def test_depths_count_requests_by_pool_and_state(store: Store, clock: Clock) -> None:

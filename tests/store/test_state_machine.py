@@ -31,7 +31,7 @@ from keyreel.store.tables import request as request_table
 from keyreel.store.transitions import LEASE
 from keyreel.store.usage import counted_as
 from tests.store.conftest import Clock, empty_store, wipe
-from tests.store.steps import WEBHOOK, new_request
+from tests.store.steps import WEBHOOK, live_requests, new_request
 
 T = TypeVar("T")
 RETENTION = 100.0
@@ -310,13 +310,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def positions_count_up(self) -> None:
-        live = self.run(self.store.requests.live())
+        live = self.run(live_requests(self.store))
         expected = sorted(
             (model.order, key) for key, model in self.models.items() if model.state is not State.COMPLETED
         )
         assert [status.id for status in live] == [key for _, key in expected]
         waiting = [status.position for status in live if status.state is State.IN_QUEUE]
         assert waiting == list(range(len(waiting)))
+        queue = self.run(self.store.requests.queue())
+        assert queue == {each.id: (each.position, each.attempt) for each in live if each.state is State.IN_QUEUE}
 
     async def rows(self) -> tuple[dict[str, object], Counter[str], list[tuple[str, str]]]:
         columns = request_table.c

@@ -3,7 +3,7 @@ from sqlalchemy import insert
 from keyreel.store import Store
 from keyreel.store.submission import MAX_FAILURES, first_row
 from keyreel.store.tables import request
-from tests.store.steps import new_request, submit
+from tests.store.steps import live_requests, new_request, submit
 
 
 async def test_a_request_that_shall_not_be_retried_may_fail_once(store: Store) -> None:
@@ -19,4 +19,4 @@ async def test_requests_of_a_release_without_turns_keep_their_order(store: Store
         async with store.database.write() as connection:
             await connection.execute(insert(request).values(row))
     newer = await submit(store)
-    assert [each.id for each in await store.requests.live()] == ["first", "second", "third", newer]
+    assert [each.id for each in await live_requests(store)] == ["first", "second", "third", newer]

@@ -12,13 +12,13 @@ from keyreel.store.queue import RETRY_PAUSE
 from keyreel.store.records import Lease, Priority, State
 from keyreel.store.transitions import LEASE
 from tests.store.conftest import Clock, wipe
-from tests.store.steps import claim, new_request, status, submit
+from tests.store.steps import claim, live_requests, new_request, status, submit
 from tests.store.test_state_machine import BROKEN, opened
 
 
 async def waiting(store: Store) -> str:
     """Returns the first letters of the keys that wait, in order."""
-    live = await store.requests.live()
+    live = await live_requests(store)
     return "".join(each.key_id[0] for each in live if each.state is State.IN_QUEUE)
 
 
@@ -138,7 +138,7 @@ async def play(store: Store, events: list[str]) -> None:
                 await store.queue.finish(lease, Success({}))
             del leases[:1]
         else:
-            own = sum(each.key_id == event for each in await store.requests.live())
+            own = sum(each.key_id == event for each in await live_requests(store))
             answer = await store.queue.submit(new_request(key_id=event))
             line = await waiting(store)
             ahead = Counter(line[: answer.position])

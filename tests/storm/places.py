@@ -29,9 +29,8 @@ class Places:
         """Looks at the queue until it is cancelled."""
         while True:
             with suppress(*STORE_ERRORS):
-                asked, live = time.monotonic(), await self.store.requests.live()
-                positions = {status.id: status.position for status in live if status.position is not None}
-                self.looks.append((asked, positions))
+                asked, queue = time.monotonic(), await self.store.requests.queue()
+                self.looks.append((asked, {request_id: place.position for request_id, place in queue.items()}))
             await asyncio.sleep(PERIOD)
 
     def errors(self) -> list[int]:

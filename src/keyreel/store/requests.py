@@ -1,13 +1,15 @@
 """Reads requests as their clients see them."""
 
 from collections.abc import Collection
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, func, null, or_, select, tuple_
 
 from keyreel.fal.outcomes import Failure, Outcome, Success
 from keyreel.store.database import Database
-from keyreel.store.records import Depth, Level, LogEntry, State, Status
+from keyreel.store.records import Depth, Level, LogEntry, Place, State, Status
 from keyreel.store.tables import AnyRow, event, request
 from keyreel.store.turns import order_of
 
@@ -24,10 +26,6 @@ _count_ahead = (
 )
 position = case((request.c.state == State.IN_QUEUE, _count_ahead))
 """The position of one request: how many requests go before it in the queue. NULL unless it is waiting."""
-
-# The positions of all requests, computed in one pass over the queue.
-_rank = func.row_number().over(partition_by=(request.c.state, request.c.pool), order_by=order_of(request)) - 1
-_positions = case((request.c.state == State.IN_QUEUE, _rank))
 
 outcome_columns = (request.c.result, request.c.error, request.c.error_type, request.c.error_detail)
 _COMPUTED_FIELDS = ("state", "position", "outcome")
@@ -57,6 +55,8 @@ class Requests:
         Without positions: each costs a look at the queue.
         """
         known = list(ids)
+        if not known:
+            return {}
         # The driver prepares a statement for each number of ids, so there are few such numbers.
         padded = known + known[:1] * ((1 << (len(known) - 1).bit_length()) - len(known))
         kept = not_expired(request.c.expires_at, self._database.now)
@@ -64,15 +64,19 @@ class Requests:
         async with self._database.read() as connection:
             return {row.id: _status(row) for row in await connection.execute(statement)}
 
-    async def live(self) -> list[Status]:
-        """Returns every request that is not completed, in queue order."""
-        statement = (
-            select(*_columns, _positions.label("position"))
-            .where(request.c.state.in_([State.IN_QUEUE, State.IN_PROGRESS]))
-            .order_by(*order_of(request))
-        )
+    async def running(self) -> list[Status]:
+        """Returns the status of each request that a worker has."""
+        statement = select(*_columns, null().label("position")).where(request.c.state == State.IN_PROGRESS)
         async with self._database.read() as connection:
             return [_status(row) for row in await connection.execute(statement)]
+
+    async def queue(self) -> dict[str, Place]:
+        """Returns the place of each request that waits, by id."""
+        in_order = select(request.c.pool, request.c.id, request.c.attempt).where(request.c.state == State.IN_QUEUE)
+        async with self._database.read() as connection:
+            rows = await connection.execute(in_order.order_by(request.c.pool, *order_of(request)))
+            pools = groupby(rows, itemgetter(0))
+            return {row[1]: Place(position, row[2]) for _, pool in pools for position, row in enumerate(pool)}
 
     async def log(self, request_id: str, after: int = 0) -> list[LogEntry]:
         """Returns the log lines with numbers above `after`."""
