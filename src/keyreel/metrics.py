@@ -3,6 +3,11 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 HTTP_REQUESTS = Counter("keyreel_http_requests", "HTTP requests answered.", ["method", "code"])
+CONNECTIONS_ENDED = Counter(
+    "keyreel_connections_ended",
+    "Connections that the server refused, or ended because they kept it waiting or others needed the room.",
+    ["reason"],
+)
 QUEUE_REQUESTS = Gauge("keyreel_queue_requests", "Requests that are waiting or running.", ["pool", "state"])
 QUEUE_OLDEST = Gauge("keyreel_queue_oldest_seconds", "Age of the oldest waiting or running request.", ["pool", "state"])
 QUEUE_WAIT = Histogram(

@@ -76,6 +76,22 @@ class Settings(BaseSettings):
         description="Private networks (CIDR) and host names, comma-separated, to which downloads and webhooks "
         "may connect.",
     )
+    max_connections: int = Field(
+        default=700,
+        gt=0,
+        description="Connections that may be open at a time. Each takes a file descriptor: see `ulimit -n`.",
+    )
+    max_connections_per_address: int = Field(
+        default=128,
+        gt=0,
+        description="Connections that one address may have open, in IPv6 one /64 network. Reverse proxies that are "
+        "named in `KEYREEL_TRUSTED_PROXIES` may have as many as there are.",
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="Addresses and networks (CIDR) of your own reverse proxies, comma-separated. Their "
+        "`X-Forwarded-For` says who the client is.",
+    )
     worker_name: str | None = Field(
         default=None,
         description="Name of this process's workers, to which the device is appended. No two running workers may share "

@@ -1,4 +1,4 @@
-"""Network safety: the policy for outgoing connections, and certificates for TLS and for signing media.
+"""Network safety: the policy for outgoing connections, who a client is, and certificates for TLS and for signing media.
 
-May import: version.
+May import: errors, version.
 """

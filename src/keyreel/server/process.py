@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -20,8 +21,9 @@ from keyreel.files.objects import sweep_files
 from keyreel.net.addresses import guarded_session
 from keyreel.net.certificates import Certificate
 from keyreel.server.app import create_app, create_worker_app
+from keyreel.server.connections import Connection, Doorman
 from keyreel.server.dependencies import Services
-from keyreel.server.startup import address_policy
+from keyreel.server.startup import address_policy, trusted_proxies
 from keyreel.server.webhooks import RETRY_TIMEOUT, deliver_forever
 from keyreel.settings import Settings
 from keyreel.store import STORE_ERRORS, Store, Topic
@@ -37,6 +39,8 @@ SWEEP_PERIOD = 60.0
 AUDIT_PERIOD = 60.0
 """Seconds between two entries about refused keys from one address, and between two deletions of old entries."""
 BACKLOG = 2048
+TICKS = 5
+"""Tenths of a second between two checks of the connections."""
 THREADS = 64
 KEEP_ALIVE = 75
 GRACE = 3
@@ -60,6 +64,16 @@ class Workers:
 
 class _Server(uvicorn.Server):
     """Ignores signals: HTTP continues until the workers have handed back their requests."""
+
+    def __init__(self, config: uvicorn.Config, doorman: Doorman) -> None:
+        super().__init__(config)
+        self._doorman = doorman
+
+    async def on_tick(self, counter: int) -> bool:
+        """uvicorn calls this ten times a second."""
+        if counter % TICKS == 0:
+            self._doorman.check(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -109,9 +123,14 @@ async def serve_workers(services: Services, listener: socket.socket, workers: Wo
             tasks.create_task(_supervise(services, workers, name, device, stop))
 
 
-def _new_server(app: FastAPI, tls: Certificate | None) -> uvicorn.Server:
+def _new_server(app: FastAPI, settings: Settings, tls: Certificate | None) -> uvicorn.Server:
+    proxies = trusted_proxies(settings)
+    doorman = Doorman(settings.max_connections, settings.max_connections_per_address, proxies)
     config = uvicorn.Config(
         app,
+        http=cast("type[asyncio.Protocol]", partial(Connection, doorman)),
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=[str(network) for network in proxies],
         log_config=None,
         access_log=False,
         # The handshake of a WebSocket reaches our middleware, which answers 404.
@@ -122,7 +141,7 @@ def _new_server(app: FastAPI, tls: Certificate | None) -> uvicorn.Server:
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )
-    return _Server(config)
+    return _Server(config, doorman)
 
 
 def stop_on_signal(stop: asyncio.Event) -> None:
@@ -143,7 +162,7 @@ async def _serving_http(
     app: FastAPI, listener: socket.socket, stop: asyncio.Event, tls: Certificate | None = None
 ) -> AsyncIterator[None]:
     """Answers requests during the block, and the open ones after it. Sets `stop` when the server ends by itself."""
-    server = _new_server(app, tls)
+    server = _new_server(app, app.state.services.settings, tls)
     http = asyncio.create_task(_serve_http(server, listener, stop))
     try:
         yield

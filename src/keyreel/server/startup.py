@@ -10,6 +10,7 @@ from keyreel.files.objects import Objects, open_objects
 from keyreel.files.presigned import open_presigner
 from keyreel.files.secrets import Purpose, derive_secret, load_secret, make_private
 from keyreel.net.addresses import AddressPolicy
+from keyreel.net.clients import Network, parse_networks
 from keyreel.server.credentials import KeyRing
 from keyreel.server.dependencies import Services
 from keyreel.server.endpoints import ServedEndpoints
@@ -40,6 +41,11 @@ def address_policy(settings: Settings) -> AddressPolicy:
         return AddressPolicy(tuple(entry.strip() for entry in settings.allow_hosts.split(",") if entry.strip()))
     except ValueError as error:
         raise KeyreelError(f"KEYREEL_ALLOW_HOSTS: {error}") from None
+
+
+def trusted_proxies(settings: Settings) -> tuple[Network, ...]:
+    """Returns the networks of the operator's reverse proxies. Raises KeyreelError when the setting is invalid."""
+    return parse_networks(settings.trusted_proxies, "KEYREEL_TRUSTED_PROXIES")
 
 
 def _secrets(settings: Settings, purpose: Purpose) -> Iterator[bytes]:
