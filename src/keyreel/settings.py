@@ -118,6 +118,14 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=128 * MIB, gt=0, description="Bytes of a request's JSON body, data URIs included, at most."
     )
+    max_bytes_in_flight: int = Field(
+        default=1024 * MIB,
+        gt=0,
+        description="Bytes of bodies and uploads that a process keeps in memory while they arrive, at most.",
+    )
+    max_bytes_in_flight_per_key: int = Field(
+        default=512 * MIB, gt=0, description="The same for the bodies and uploads of one key."
+    )
     retention: float = Field(default=DAY, gt=0, description="Seconds for which the outcome of a request can be read.")
     audit_retention: float = Field(
         default=365 * DAY, gt=0, description="Seconds for which an entry of the audit log is kept."

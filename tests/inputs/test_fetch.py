@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from keyreel.errors import RequestError
+from keyreel.inputs import fetch as fetch_module
 from keyreel.inputs.fetch import Fetcher, _next_hop, parse_data_uri
 from keyreel.net.addresses import AddressPolicy
 from keyreel.video.job import InputFile
@@ -342,6 +343,30 @@ async def test_too_large_data_uris_are_refused(fetcher: Fetcher) -> None:
     assert exact.path.stat().st_size == LIMIT
 
 
+def parsed(source: str) -> tuple[str | None, bytes]:
+    """Returns the content type and the content of a data URI."""
+    content_type, pieces = parse_data_uri(source, LIMIT, LOC)
+    return content_type, b"".join(pieces)
+
+
+DATA = st.one_of(st.text("AQag+/-_=%3D \n41,é"), st.binary().map(lambda content: base64.b64encode(content).decode()))
+
+
+@example("A%%41%4%41", "", 3)
+@example("QQ=%3D", ";base64", 3)
+@given(DATA, st.sampled_from(["", ";base64"]), st.integers(3, 9))
+def test_data_uris_are_the_same_in_pieces_of_any_size(text: str, head: str, size: int) -> None:
+    source, results = f"data:{head},{text}", []
+    for piece in (size, fetch_module.CHUNK):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fetch_module, "CHUNK", piece)
+            try:
+                results.append(parsed(source)[1])
+            except RequestError as error:
+                results.append(str(error).encode())
+    assert results[0] == results[1]
+
+
 @pytest.mark.slow
 @given(st.binary(), st.from_regex(r"([a-z]+/[a-z0-9.+-]+)?(;[a-z]+=[a-z0-9]+)*", fullmatch=True))
 def test_data_uri_round_trip(content: bytes, media_type: str) -> None:
@@ -349,18 +374,18 @@ def test_data_uri_round_trip(content: bytes, media_type: str) -> None:
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         text = encode(content).decode()
         for source in (f"data:{media_type};base64,{text}", f"data:{media_type};base64,{quote(text.rstrip('='))}"):
-            assert parse_data_uri(source, LIMIT, LOC) == expected
-    assert parse_data_uri(f"data:{media_type},{quote(content)}", LIMIT, LOC) == expected
+            assert parsed(source) == expected
+    assert parsed(f"data:{media_type},{quote(content)}") == expected
 
 
 @example("00", ";base64,", 0)  # one byte, unpadded
 @given(st.text(), st.sampled_from(["", ";base64,", ",", "image/png;base64,"]), st.integers(0, 20))
 def test_any_data_uri_is_read_or_refused(text: str, head: str, limit: int) -> None:
     try:
-        _, content = parse_data_uri(f"data:{head}{text}", limit, LOC)
+        _, pieces = parse_data_uri(f"data:{head}{text}", limit, LOC)
     except RequestError:
         return
-    assert len(content) <= limit
+    assert sum(map(len, pieces)) <= limit
 
 
 async def test_local_files_are_refused_by_default(fetcher: Fetcher, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from keyreel.files.objects import parts_folder
 from tests.files.test_objects import disk_with_room_for, files_in
 from tests.server.fal_uploads import LARGE, PART
 from tests.server.storage_api import KIB, Api, initiate, part_url, upload_token
@@ -102,6 +103,39 @@ async def test_parts_that_are_too_large_together_are_refused(api: Api) -> None:
     assert codes == [200, 200, 413]
     again = await api.client.put(part_url(urls["upload_url"], 2), content=bytes(68 * KIB))
     assert again.status_code == 200
+
+
+async def test_parts_that_arrive_together_are_refused_when_they_are_too_large_together(api: Api, stored: Path) -> None:
+    """Three of eight have room. None is complete before all have begun."""
+    urls = await initiate(api, "initiate-multipart")
+    halfway = asyncio.Barrier(8)
+
+    async def content() -> AsyncIterator[bytes]:
+        yield bytes(8 * KIB)
+        await halfway.wait()
+        yield bytes(34 * KIB)
+
+    puts = [api.client.put(part_url(urls["upload_url"], number), content=content()) for number in range(1, 9)]
+    codes = [answer.status_code for answer in await asyncio.gather(*puts)]
+    assert set(codes) == {200, 413}
+    assert sum((stored / path).stat().st_size for path in files_in(stored)) == codes.count(200) * 42 * KIB <= 128 * KIB
+    rest = (128 - codes.count(200) * 42) * KIB
+    again = await api.client.put(part_url(urls["upload_url"], codes.index(413) + 1), content=bytes(rest))
+    assert again.status_code == 200, "what was refused takes no room"
+
+
+async def test_a_part_that_passes_the_limit_together_with_another_process_is_deleted(api: Api, stored: Path) -> None:
+    urls = await initiate(api, "initiate-multipart")
+    file = await api.file(urls["file_url"])
+    assert file
+
+    async def content() -> AsyncIterator[bytes]:
+        yield bytes(40 * KIB)
+        await api.services.objects.put(f"{parts_folder(file.id)}/2", bytes(100 * KIB))
+        yield bytes(20 * KIB)
+
+    assert (await api.client.put(part_url(urls["upload_url"], 1), content=content())).status_code == 413
+    assert [Path(path).name for path in files_in(stored)] == ["2"]
 
 
 async def test_an_upload_that_breaks_off_leaves_nothing(api: Api, stored: Path) -> None:

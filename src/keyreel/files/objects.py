@@ -27,6 +27,8 @@ _PART = 5 * CHUNK
 """The smallest part that S3 accepts."""
 _PARTS_IN_FLIGHT = 4
 """Parts of one upload that are in memory at once."""
+IN_MEMORY = _PART * (_PARTS_IN_FLIGHT + 1)
+"""Bytes of an object that are in memory while it is written, at most."""
 _RETRIES: "RetryConfig" = {"max_retries": 5, "retry_timeout": timedelta(seconds=15)}
 """A request to a bucket that is away fails after this time. Without a limit, one read hung for 91 seconds."""
 _DAY = 86_400.0

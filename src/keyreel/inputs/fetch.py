@@ -1,13 +1,13 @@
 """Fetches inputs from URLs, data URIs and paths to files, under size limits and an address policy."""
 
 import asyncio
-import base64
+import binascii
 import hashlib
 import os
 import re
 import secrets
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from email.message import Message
 from pathlib import Path
@@ -28,6 +28,7 @@ CHUNK = 1024 * 1024
 MAX_REDIRECTS = 5
 NOT_MODIFIED = 304
 REDIRECTS = {301, 302, 303, 307, 308}
+_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):", re.IGNORECASE)
 
 
@@ -131,8 +132,8 @@ class Fetcher:
         raise _failed(loc, f"{origin.host} redirects more than {MAX_REDIRECTS} times.")
 
     async def _decode_data_uri(self, source: str, max_bytes: int, loc: Loc) -> InputFile:
-        content_type, content = await asyncio.to_thread(parse_data_uri, source, max_bytes, loc)
-        path, sha256 = await self._store(_one_chunk(content), max_bytes, loc)
+        content_type, pieces = await asyncio.to_thread(parse_data_uri, source, max_bytes, loc)
+        path, sha256 = await self._store(_each(pieces), max_bytes, loc)
         return InputFile(path, sha256, "data", content_type)
 
     async def _store(self, chunks: AsyncIterable[bytes], max_bytes: int, loc: Loc) -> tuple[Path, str]:
@@ -270,30 +271,60 @@ def _content_type(headers: Mapping[str, str]) -> str | None:
     return headers.get("Content-Type", "").partition(";")[0].strip().lower() or None
 
 
-def parse_data_uri(source: str, max_bytes: int, loc: Loc) -> tuple[str | None, bytes]:
-    """Returns content type and content (RFC 2397). Base64 may be unpadded or URL-safe. Raises RequestError."""
-    head, comma, payload = source.partition(":")[2].partition(",")
-    is_base64 = head.lower().endswith(";base64")
+def parse_data_uri(source: str, max_bytes: int, loc: Loc) -> tuple[str | None, list[bytes]]:
+    """Returns content type and content, in pieces. Base64 may be unpadded or URL-safe. Raises RequestError.
+
+    It works piece by piece so that other threads run between them: decoding 100 MiB at once stops them for a second.
+    """
+    head, comma, _ = source[: source.find(",") + 1].partition(":")[2].partition(",")
     try:
         if not comma:
             raise ValueError("no comma")
-        content = unquote_to_bytes(payload)
-        if is_base64:
-            content = _decode_base64(content)
+        unquoted = _unquoted(source, source.find(",") + 1)
+        decoded = _decode_base64(unquoted) if head.lower().endswith(";base64") else unquoted
+        content = list(_limited(decoded, max_bytes, loc))
     except ValueError:
         message = "This is not a valid data URI. It should look like data:image/png;base64,iVBORw0..."
         raise _failed(loc, message) from None
-    _check_size(len(content), max_bytes, loc)
     return head.partition(";")[0].strip().lower() or None, content
 
 
-def _decode_base64(text: bytes) -> bytes:
-    text = text.translate(bytes.maketrans(b"-_", b"+/"), b" \t\r\n").rstrip(b"=")
-    return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+def _unquoted(text: str, start: int) -> Iterator[bytes]:
+    """Yields `text` from `start` on, percent-decoded. No piece ends within an escape."""
+    while start < len(text):
+        end = start + CHUNK
+        escape = text.find("%", end - 2, end) if end < len(text) else -1
+        end = end if escape < 0 else escape
+        yield unquote_to_bytes(text[start:end])
+        start = end
 
 
-async def _one_chunk(chunk: bytes) -> AsyncIterator[bytes]:
-    yield chunk
+def _decode_base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    rest, is_padded = b"", False
+    for piece in pieces:
+        text = piece.translate(_TO_BASE64, b" \t\r\n")
+        digits = text.rstrip(b"=")
+        if b"=" in digits or (is_padded and digits):
+            raise ValueError("text after the padding")
+        is_padded = len(digits) < len(text) or is_padded
+        rest += digits
+        whole = len(rest) // 4 * 4
+        yield binascii.a2b_base64(rest[:whole], strict_mode=True)
+        rest = rest[whole:]
+    yield binascii.a2b_base64(rest + b"=" * (-len(rest) % 4), strict_mode=True)
+
+
+def _limited(pieces: Iterable[bytes], max_bytes: int, loc: Loc) -> Iterator[bytes]:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        _check_size(size, max_bytes, loc)
+        yield piece
+
+
+async def _each(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 def _local_path(source: str) -> str:

@@ -8,6 +8,7 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from keyreel.server.bodies import BodyLimit
 from keyreel.server.dependencies import Services
 from keyreel.server.errors import ERROR_TYPE, REQUEST_ID, Json, install_handlers
 from keyreel.server.framing import Framing
@@ -71,6 +72,7 @@ def create_app(services: Services, *, is_gateway: bool = False) -> FastAPI:
             Middleware(Observe),
             Middleware(Framing),
             Middleware(HostDispatch),
+            Middleware(BodyLimit),
         ],
     )
     app.state.services = services

@@ -13,6 +13,7 @@ from keyreel.files.disk import Disk
 from keyreel.files.links import Links
 from keyreel.files.objects import Objects
 from keyreel.files.presigned import Presigner
+from keyreel.server.bodies import Bodies
 from keyreel.server.credentials import KeyRing
 from keyreel.server.endpoints import ServedEndpoints
 from keyreel.server.refusals import Refusals
@@ -42,6 +43,7 @@ class Services:
     refusals: Refusals
     endpoints: ServedEndpoints
     disk: Disk
+    bodies: Bodies
     presigner: Presigner | None = None
     """None: the content of files passes through the server."""
 

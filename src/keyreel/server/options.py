@@ -1,5 +1,6 @@
 """Parses the body and the headers of a submit."""
 
+import asyncio
 import hashlib
 import json
 import math
@@ -16,11 +17,14 @@ from starlette.requests import Request
 from keyreel import traces
 from keyreel.errors import RequestError
 from keyreel.fal.outcomes import JsonObject
+from keyreel.server.bodies import LARGE, Incoming, lift_limit
 from keyreel.server.errors import PlatformError
 from keyreel.server.lifecycle import Lifecycle, parse_lifecycle
 from keyreel.store.records import Idempotency, Priority
 
 MIN_START_TIMEOUT = 0.1
+MAX_VALUES = 100_000
+"""Commas and opening brackets in a body, at most."""
 QUEUE_PARAMETERS = frozenset({"fal_webhook", "fal_max_queue_length", "fal_jwt_token", "logs"})
 """Query parameters that are not part of the input."""
 
@@ -31,6 +35,8 @@ class Body:
 
     input: JsonObject
     digest: str
+    size: int
+    """Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +79,32 @@ class Options:
         return Idempotency(self.idempotency_key, hashlib.sha256(parts.encode("utf-8", "replace")).hexdigest())
 
 
-async def read_body(request: Request, max_bytes: int) -> Body:
+async def read_body(request: Request, max_bytes: int, incoming: Incoming) -> Body:
     """Returns the body, a JSON object; for a GET, the query. Raises RequestError when the body is anything else."""
     if request.method == "GET":
         query = request.query_params
         fields = {name: query[name] for name in query if name not in QUEUE_PARAMETERS}
-        return Body(fields, _digest(json.dumps(fields, sort_keys=True).encode()))
-    raw = b"".join([chunk async for chunk in _limited(request, max_bytes)])
-    value = parse_json(raw) if raw.strip() else {}
+        text = json.dumps(fields, sort_keys=True).encode()
+        return Body(fields, hashlib.sha256(text).hexdigest(), len(text))
+    raw, digest = bytearray(), hashlib.sha256()
+    async for chunk in _limited(request, max_bytes):
+        incoming.add(len(chunk))
+        raw += chunk
+        digest.update(chunk)
+    await incoming.turn()
+    value = await _parsed(raw)
     if not isinstance(value, dict):
         raise RequestError.at((), "Input should be a JSON object.", "model_attributes_type")
-    return Body(value, _digest(raw))
+    return Body(value, digest.hexdigest(), incoming.size)
 
 
-def _digest(raw: bytes) -> str:
-    return hashlib.sha256(raw).hexdigest()
+async def _parsed(raw: bytearray) -> Any:
+    if not raw or raw.isspace():
+        return {}
+    return await asyncio.to_thread(parse_json, raw) if len(raw) >= LARGE else parse_json(raw)
 
 
-def parse_json(raw: bytes) -> Any:
+def parse_json(raw: bytes | bytearray) -> Any:
     """Raises RequestError for invalid JSON; also for Infinity, NaN and numbers too large for a float."""
     try:
         value = from_json(raw, allow_inf_nan=False)
@@ -113,11 +127,16 @@ def _is_finite(value: Any) -> bool:
 
 
 async def _limited(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    received = 0
+    """Yields the body. Also limits its values: a million empty objects take a hundred times their bytes in memory."""
+    lift_limit(request)
+    received = values = 0
     async for chunk in request.stream():
         received += len(chunk)
+        values += sum(map(chunk.count, b",[{"))
         if received > max_bytes:
             raise HTTPException(413, f"The body is larger than {max_bytes} bytes. Upload files and send their URLs.")
+        if values > MAX_VALUES:
+            raise HTTPException(413, f"The body has more than {MAX_VALUES} values.")
         yield chunk
 
 

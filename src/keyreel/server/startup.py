@@ -11,6 +11,7 @@ from keyreel.files.presigned import open_presigner
 from keyreel.files.secrets import Purpose, derive_secret, load_secret, make_private
 from keyreel.net.addresses import AddressPolicy
 from keyreel.net.clients import Network, parse_networks
+from keyreel.server.bodies import Bodies
 from keyreel.server.credentials import KeyRing
 from keyreel.server.dependencies import Services
 from keyreel.server.endpoints import ServedEndpoints
@@ -98,6 +99,7 @@ async def open_services(
             refusals=Refusals(store.audit),
             endpoints=endpoints,
             disk=_disk(settings, objects, has_worker),
+            bodies=Bodies(settings.max_bytes_in_flight, settings.max_bytes_in_flight_per_key),
             presigner=await open_presigner(objects, seconds) if seconds else None,
         )
 

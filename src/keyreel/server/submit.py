@@ -1,11 +1,13 @@
 """Turns a client's input into a row in the queue."""
 
 import asyncio
+import json
 import mimetypes
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
+from fastapi import HTTPException
 from opentelemetry.trace import SpanKind
 
 from keyreel import traces
@@ -25,6 +27,8 @@ SHORT_RETENTION = 3600.0
 """Seconds for which an outcome can be read when the client wants nothing kept. fal has the same value."""
 _LONGEST_LINK = 4096
 """Characters that a link to a file of ours may have. Longer texts are not searched for one."""
+MAX_INPUT = 1024 * 1024
+"""Bytes of an input without its data URIs, as it lies in the database."""
 _SINGLE_IMAGE = "image_url"
 """The field of the image-to-video endpoint, which takes one picture."""
 
@@ -42,13 +46,24 @@ async def _submit(services: Services, key: Key, endpoint: Endpoint, body: Body, 
     stored: list[File] = []
     try:
         await _store_data_uris(services, key, body.input, stored)
+        await _check_size(body)
         submitted = await services.store.queue.submit(_new_request(services, key, endpoint, body, options))
-    except KeyreelError:  # after an error of the database, the request may be queued all the same
+    except (KeyreelError, HTTPException):  # after an error of the database, the request may be queued all the same
         await _delete(services, stored)
         raise
     if submitted.replayed:
         await _delete(services, stored)
     return submitted
+
+
+async def _check_size(body: Body) -> None:
+    """Answers 413 if the input would make a row large, now that its data URIs are files."""
+    if body.size > MAX_INPUT and await asyncio.to_thread(lambda: len(json.dumps(body.input))) > MAX_INPUT:
+        raise HTTPException(
+            413,
+            f"The input, without pictures and clips in valid data URIs, is larger than {MAX_INPUT} bytes. "
+            "Upload files and send their URLs.",
+        )
 
 
 def _new_request(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> NewRequest:
@@ -97,12 +112,12 @@ async def _store_data_uris(services: Services, key: Key, data: JsonObject, store
     """
     for item, field in _data_uris(data):
         try:
-            content_type, content = await asyncio.to_thread(
+            content_type, pieces = await asyncio.to_thread(
                 parse_data_uri, item[field], services.settings.max_body_bytes, ()
             )
         except RequestError:
             continue  # the worker reports the error
-        file = await _store_file(services, key, content_type or "application/octet-stream", content)
+        file = await _store_file(services, key, content_type or "application/octet-stream", pieces)
         item[field] = services.links.file_url(file)
         stored.append(file)
 
@@ -140,16 +155,21 @@ def _is_data_uri(value: object) -> bool:
     return isinstance(value, str) and value[:5].lower() == "data:"
 
 
-async def _store_file(services: Services, key: Key, content_type: str, content: bytes) -> File:
+async def _each(pieces: list[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+async def _store_file(services: Services, key: Key, content_type: str, pieces: list[bytes]) -> File:
     name = f"input{mimetypes.guess_extension(content_type) or ''}"
     new = NewFile(
         key_id=key.id,
         object=f"in/{uuid4()}/{name}",
         name=name,
         content_type=content_type,
-        size=len(content),
+        size=sum(map(len, pieces)),
         lifetime=services.settings.input_lifetime,
     )
     file = await services.store.files.add(new, upload=True)
-    await services.objects.put(new.object, content, content_type)
+    await services.objects.put(new.object, _each(pieces), content_type)
     return file

@@ -59,8 +59,9 @@ async def submit(
     """Queues a request. As on fal, its fields are validated when it runs, so that webhooks also report errors."""
     endpoint = services.endpoints.find(owner, alias, path)
     options = Options.of(request)
-    body = await read_body(request, services.settings.max_body_bytes)
-    submitted = await submit_request(services, key, endpoint, body, options)
+    async with services.bodies.receive(key.id) as incoming:
+        body = await read_body(request, services.settings.max_body_bytes, incoming)
+        submitted = await submit_request(services, key, endpoint, body, options)
     answer = {
         "status": State.IN_QUEUE,
         "request_id": submitted.id,

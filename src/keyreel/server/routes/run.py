@@ -28,9 +28,10 @@ async def submit_valid(
     """Queues a request whose fields are valid. Unlike the queue, it refuses another one at once."""
     endpoint = services.endpoints.find(owner, alias, path)
     options = Options.of(request)
-    body = await read_body(request, services.settings.max_body_bytes)
-    endpoint.read(body.input)
-    return await submit_request(services, key, endpoint, body, options)
+    async with services.bodies.receive(key.id) as incoming:
+        body = await read_body(request, services.settings.max_body_bytes, incoming)
+        endpoint.read(body.input)
+        return await submit_request(services, key, endpoint, body, options)
 
 
 ValidRequest = Annotated[Submitted, Depends(submit_valid)]
