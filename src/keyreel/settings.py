@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     max_bytes_in_flight_per_key: int = Field(
         default=512 * MIB, gt=0, description="The same for the bodies and uploads of one key."
     )
+    max_streams_per_key: int = Field(
+        default=100, gt=0, description="Streams of a status that one key may have open in a process."
+    )
     retention: float = Field(default=DAY, gt=0, description="Seconds for which the outcome of a request can be read.")
     audit_retention: float = Field(
         default=365 * DAY, gt=0, description="Seconds for which an entry of the audit log is kept."

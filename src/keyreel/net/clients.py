@@ -1,6 +1,7 @@
 """Who a client is, as far as its address tells, and which addresses belong to the operator's reverse proxies."""
 
 import ipaddress
+from functools import lru_cache
 
 from keyreel.errors import KeyreelError
 
@@ -18,6 +19,7 @@ def parse_networks(text: str, setting: str) -> tuple[Network, ...]:
         raise KeyreelError(f"{setting}: {error}.") from None
 
 
+@lru_cache(4096)
 def client_of(host: str) -> str:
     """Returns the name under which the calls from `host` are counted: its address, or its network in IPv6."""
     try:

@@ -13,12 +13,15 @@ from keyreel.files.disk import Disk
 from keyreel.files.links import Links
 from keyreel.files.objects import Objects
 from keyreel.files.presigned import Presigner
+from keyreel.net.clients import client_of
 from keyreel.server.bodies import Bodies
 from keyreel.server.credentials import KeyRing
 from keyreel.server.endpoints import ServedEndpoints
+from keyreel.server.guesses import Guesses
 from keyreel.server.refusals import Refusals
 from keyreel.server.sessions import Session, find_session
 from keyreel.server.snapshot import Snapshot
+from keyreel.server.streams import Streams
 from keyreel.server.webhook_urls import WebhookUrls
 from keyreel.server.webhooks import Signer
 from keyreel.settings import Settings
@@ -44,6 +47,8 @@ class Services:
     endpoints: ServedEndpoints
     disk: Disk
     bodies: Bodies
+    guesses: Guesses
+    streams: Streams
     presigner: Presigner | None = None
     """None: the content of files passes through the server."""
 
@@ -127,10 +132,14 @@ async def _verified_key(services: Services, credentials: str, address: str | Non
     key_id, colon, secret = credentials.partition(":")
     if not colon:
         raise HTTPException(401, "Invalid Key Authorization header format. Expected '<key_id>:<key_secret>'.")
+    client = client_of(address) if address else ""
+    services.guesses.check(client, key_id)
     key = await services.keyring.verify(key_id, secret)
     if key is None:
+        services.guesses.was_wrong(client, key_id)
         await services.refusals.add(key_id, address)
         raise HTTPException(401, "No user found for Key ID and Secret")
+    services.guesses.was_right(client, key_id)
     return key
 
 

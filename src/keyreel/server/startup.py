@@ -15,8 +15,10 @@ from keyreel.server.bodies import Bodies
 from keyreel.server.credentials import KeyRing
 from keyreel.server.dependencies import Services
 from keyreel.server.endpoints import ServedEndpoints
+from keyreel.server.guesses import Guesses
 from keyreel.server.refusals import Refusals
 from keyreel.server.snapshot import Snapshot
+from keyreel.server.streams import Streams
 from keyreel.server.webhook_urls import WebhookUrls
 from keyreel.server.webhooks import Signer
 from keyreel.settings import SHORTEST_SECRET, Settings
@@ -100,6 +102,8 @@ async def open_services(
             endpoints=endpoints,
             disk=_disk(settings, objects, has_worker),
             bodies=Bodies(settings.max_bytes_in_flight, settings.max_bytes_in_flight_per_key),
+            guesses=Guesses(),
+            streams=Streams(settings.max_streams_per_key),
             presigner=await open_presigner(objects, seconds) if seconds else None,
         )
 

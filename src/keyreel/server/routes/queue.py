@@ -47,6 +47,12 @@ async def name_request(status: CurrentRequest, response: Response) -> None:
     response.headers[REQUEST_ID] = status.id
 
 
+async def one_stream(key: CurrentKey, services: CurrentServices) -> AsyncIterator[None]:
+    """Counts as an open stream until the response has ended."""
+    with services.streams.open(key.id):
+        yield
+
+
 async def submit(
     request: Request,
     owner: str,
@@ -182,6 +188,7 @@ _add(
     "GET",
     _READ,
     Depends(name_request),
+    Depends(one_stream),
     response_class=EventSourceResponse,
 )
 for _path in ("/{owner}/{alias}", "/{owner}/{alias}/{path:path}"):

@@ -15,7 +15,7 @@ from keyreel.server.dependencies import Caller, CurrentServices, SubmitKey
 from keyreel.server.errors import REQUEST_ID, Json, PlatformError
 from keyreel.server.options import Options, read_body
 from keyreel.server.origins import CurrentOrigins
-from keyreel.server.routes.queue import follow, result_response
+from keyreel.server.routes.queue import follow, one_stream, result_response
 from keyreel.server.submit import submit_request
 from keyreel.store.records import Status, Submitted
 
@@ -92,7 +92,8 @@ for _path in ("/{owner}/{alias}", "/{owner}/{alias}/{path:path}"):
         stream,
         methods=["POST"],
         response_class=EventSourceResponse,
-        dependencies=[Depends(name_request)],
+        # First, so that a stream too many queues nothing.
+        dependencies=[Depends(one_stream), Depends(name_request)],
     )
 for _path in ("/{owner}/{alias}", "/{owner}/{alias}/{path:path}"):
     router.add_api_route(_path, run, methods=["POST"])
