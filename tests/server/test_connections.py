@@ -178,6 +178,27 @@ def test_requests_that_take_long_and_idle_connections_stay(impatient: LiveServer
         assert b"COMPLETED" in until_said(stream, b"COMPLETED")
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_a_request_that_cannot_be_read_is_answered(server: LiveServer, method: str) -> None:
+    head = f"{method} /health/live HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\r\n".encode()
+    with connect(server) as connection:
+        connection.sendall(head)
+        answer = until_closed(connection)
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.endswith(b'{"detail": "Invalid HTTP request received."}')
+
+
+def test_what_cannot_be_read_after_an_answer_ends_the_connection(server: LiveServer) -> None:
+    """The server had already refused the rest of the body."""
+    with connect(server) as connection:
+        head = f"POST /queue/{ENDPOINT} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n"
+        connection.sendall(head.encode())
+        answer = until_said(connection, b"}")
+        connection.sendall(b"broken\r\n")
+        answer += until_closed(connection)
+    assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 401 ") == 1
+
+
 def test_the_silent_make_room_for_others_of_their_address(crowded: LiveServer) -> None:
     before = ended("room")
     with ExitStack() as stack:

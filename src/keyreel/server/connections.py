@@ -15,6 +15,7 @@ from http import HTTPStatus
 from itertools import chain
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from keyreel import metrics
@@ -94,12 +95,19 @@ class Connection(H11Protocol):
             metrics.CONNECTIONS_ENDED.labels(wait.value).inc()
             self._end(wait)
 
-    def refuse(self, status: HTTPStatus, message: str) -> None:
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn calls this when h11 cannot read a request. Its own raises when an answer has begun, and for HEAD."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.refuse(HTTPStatus.BAD_REQUEST, msg)
+        else:
+            self.transport.close()
+
+    def refuse(self, status: HTTPStatus, message: str, headers: str = "") -> None:
         """Answers with an error and closes the connection."""
         body = json.dumps({"detail": message}).encode()
         head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nRetry-After: {RETRY_AFTER}\r\nConnection: close\r\n\r\n"
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n{headers}"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
@@ -180,4 +188,4 @@ class Doorman:
 
     def _refuse(self, connection: Connection, status: HTTPStatus, message: str) -> None:
         metrics.CONNECTIONS_ENDED.labels("refused").inc()
-        connection.refuse(status, message)
+        connection.refuse(status, message, f"Retry-After: {RETRY_AFTER}\r\n")
