@@ -1,7 +1,10 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
@@ -229,6 +232,32 @@ def test_alpha_patterns_must_be_names_of_layers(path: Path) -> None:
     assert "alpha_pattern that matches no layer by name ((a+)+$)" in refusal(
         path, lora(), {"lora_adapter_metadata": config}
     )
+
+
+numbers = st.integers(-1, 2**64)
+entries = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(["F32", "BF16", "F8_E4M3", "X", ""]),
+        "shape": st.lists(numbers, max_size=3),
+        "data_offsets": st.lists(numbers, max_size=3),
+        "__metadata__": st.text(),
+    },
+)
+names = st.sampled_from([f"{TO_Q}.lora_A.weight", f"{TO_Q}.lora_B.weight", f"{TO_Q}.alpha", "__metadata__"]) | st.text()
+headers = st.dictionaries(names, entries | numbers, max_size=4).map(lambda header: json.dumps(header).encode())
+
+
+@example(b"[" * 100_000, 0)
+@given(headers | st.binary(), st.sampled_from([0, 1, -1, 2**62]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_header_is_refused_or_fits(path: Path, header: bytes, off: int) -> None:
+    size = min(max(0, len(header) + off), 2**64 - 1)
+    path.write_bytes(size.to_bytes(8, "little") + header + bytes(64))
+    try:
+        check_lora(path, LINEARS, loc=LOC, name="style.safetensors")
+    except RequestError as error:
+        sole_message(error)
 
 
 def test_messages_stay_short(path: Path) -> None:

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,11 +12,11 @@ import httpx
 import pytest
 
 from keyreel import metrics
-from keyreel.server.connections import BODY_PIECE, TIMEOUTS, Wait
+from keyreel.server.connections import BODY_PIECE, STALL, TIMEOUTS, Doorman, Wait
 from tests.server.live import ENDPOINT, TIMEOUT, LiveServer, live_server
 from tests.server.queue_api import hold
 
-SHORT = 0.3
+SHORT = 0.6
 """Seconds. The server checks twice a second."""
 
 
@@ -170,7 +171,7 @@ def test_a_client_that_takes_nothing_of_an_answer_ends(impatient: LiveServer) ->
 
 @pytest.mark.slow
 def test_requests_that_take_long_and_idle_connections_stay(impatient: LiveServer) -> None:
-    with connect(impatient) as idle, busy(impatient, held(impatient)) as stream, connect(impatient) as silent:
+    with busy(impatient, held(impatient)) as stream, connect(impatient) as idle, connect(impatient) as silent:
         assert is_open(idle)
         assert until_closed(silent) == b""
         assert is_open(idle)
@@ -237,6 +238,23 @@ def test_a_full_server_says_so(crowded: LiveServer) -> None:
             answer = until_closed(fifth)
         assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
         assert b"\r\nRetry-After: 5\r\n" in answer
+
+
+def test_the_time_in_which_the_server_did_not_run_does_not_count() -> None:
+    """After a stop, what the clients sent meanwhile is still to be read."""
+
+    @dataclass(eq=False)
+    class Watched:
+        stalls: list[float] = field(default_factory=list)
+
+        def check(self, _now: float, stalled: float) -> None:
+            self.stalls.append(stalled)
+
+    watched, doorman = Watched(), Doorman(1, 1)
+    doorman._open[watched] = None  # type: ignore[index]
+    for now in (100.0, 100.5, 110.5, 111.0):
+        doorman.check(now)
+    assert watched.stalls == [0.0, 0.0, 10.0 - STALL, 0.0]
 
 
 def test_a_proxy_may_have_all_connections(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from keyreel.net.clients import Network, client_of, is_within
 
 BODY_PIECE = 16 * 1024
 """Bytes of a body that must arrive within each of its time limits."""
+STALL = 1.0
+"""Seconds between two checks from which the process was stopped, or had no processor."""
 RETRY_AFTER = 5
 """Seconds after which a refused client may connect again."""
 
@@ -83,8 +85,12 @@ class Connection(H11Protocol):
         """Whether all that came has been answered."""
         return self.waits_for is Wait.NOTHING and self.timeout_keep_alive_task is not None
 
-    def check(self, now: float) -> None:
-        """Ends the connection if it has waited too long for the same thing. Call it about once a second."""
+    def check(self, now: float, stalled: float) -> None:
+        """Ends the connection if it has waited too long for the same thing. Call it about once a second.
+
+        stalled: seconds since the last call in which this process did not run, so that nothing could arrive.
+        """
+        self._since += stalled
         wait = self.waits_for
         watched = (wait, self.cycle, self._progress(wait))
         if watched != self._watched:
@@ -142,6 +148,7 @@ class Doorman:
     in_all: int
     per_address: int
     proxies: tuple[Network, ...] = ()
+    _checked: float = math.inf
     _open: dict[Connection, None] = field(default_factory=dict)
     """In the order in which they came."""
     _by_client: defaultdict[str, dict[Connection, None]] = field(default_factory=lambda: defaultdict(dict))
@@ -170,9 +177,11 @@ class Doorman:
                 del self._by_client[client]
 
     def check(self, now: float) -> None:
-        """Ends the connections whose time is over."""
+        """Ends the connections whose time is over. Call it about once a second."""
+        stalled = max(0.0, now - self._checked - STALL)
+        self._checked = now
         for connection in tuple(self._open):
-            connection.check(now)
+            connection.check(now, stalled)
 
     def _clear(self, connections: Collection[Connection]) -> bool:
         """Closes the oldest that is waiting for a request, better one that has never sent any. False: none waits."""
