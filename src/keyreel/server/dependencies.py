@@ -87,7 +87,7 @@ CurrentKey = Annotated[Key, Depends(require_key)]
 
 
 def address_of(connection: HTTPConnection) -> str | None:
-    """Returns the caller's address. What a trusted proxy says of it counts: see FORWARDED_ALLOW_IPS of uvicorn."""
+    """Returns the caller's address. What a proxy in KEYREEL_TRUSTED_PROXIES says of it counts."""
     return connection.client.host if connection.client else None
 
 
