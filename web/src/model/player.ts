@@ -31,7 +31,7 @@ export function load(next: Film): () => void {
   film.value = next;
   on("play", () => (speed.value = video.playbackRate));
   on("ratechange", () => (speed.value = video.paused ? speed.value : video.playbackRate));
-  on("pause", () => !rewinding && (speed.value = 0));
+  on("pause", () => noteStop(video));
   speed.value = video.paused ? 0 : video.playbackRate;
   follow();
   return () => {
@@ -88,7 +88,12 @@ function play(next: number): void {
     return;
   }
   current.video.playbackRate = next;
-  void current.video.play().catch(() => (speed.value = 0));
+  void current.video.play().catch(() => noteStop(current.video));
+}
+
+/** Browsers tell of a stop late, when the video may already play again or go backwards. */
+function noteStop(video: HTMLVideoElement): void {
+  if (video.paused && !rewinding) speed.value = 0;
 }
 
 /** Browsers cannot play backwards, so this seeks. */
