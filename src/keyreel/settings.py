@@ -1,7 +1,7 @@
 """Every setting, once. Each is read from the environment as KEYREEL_<NAME>."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -70,6 +70,12 @@ class Settings(BaseSettings):
         repr=False,
         description="Other secrets, comma-separated, whose links, sessions and tokens are valid, too: a former one, or "
         "the next one while it is being introduced.",
+    )
+    sandbox: Literal["auto", "required"] = Field(
+        default="auto",
+        description="How the process that opens pictures, clips and LoRAs is contained: `auto` uses what the system "
+        "offers, `required` does not start workers where files or system calls cannot be contained. `keyreel doctor` "
+        "shows what the system offers.",
     )
     allow_hosts: str = Field(
         default="",
@@ -289,6 +295,12 @@ class Settings(BaseSettings):
     )
     max_pixels: int = Field(
         default=100_000_000, gt=0, description="Pixels in one picture, or in one frame of a clip, at most."
+    )
+    max_picture_memory: int = Field(
+        default=1024 * MIB,
+        gt=0,
+        description="Bytes of memory that one picture may take while it is decoded, at most. A pixel of a PNG, JPEG or "
+        "GIF takes 10, one of a WebP or AVIF 20.",
     )
     max_video_seconds: float = Field(default=600, gt=0, description="Seconds that a clip may last, at most.")
     fetch_timeout: float = Field(default=120, gt=0, description="Seconds for one download, at most.")

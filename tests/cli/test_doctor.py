@@ -42,7 +42,18 @@ def parameters(card: ModelCard) -> Parameters:
 def test_report_names_programs_devices_and_models() -> None:
     done = CliRunner().invoke(app, [], env={"COLUMNS": "200"})
     assert done.exit_code == 0
-    for text in ("Python", "torch", "cpu", "GiB free", "libx264", "free for models", "demo", "yes", "everything stays"):
+    for text in (
+        "Python",
+        "torch",
+        "cpu",
+        "GiB free",
+        "libx264",
+        "free for models",
+        "Decoder",
+        "demo",
+        "yes",
+        "everything stays",
+    ):
         assert text in done.output
 
 
@@ -51,6 +62,7 @@ def test_json_report() -> None:
     report = json.loads(CliRunner().invoke(app, ["--json"]).output)
     assert report["devices"][-1]["name"] == "cpu"
     assert report["engine_problem"] is None
+    assert report["sandbox"].keys() == {"files", "calls", "namespaces"}
     verdicts = {verdict["model"]: verdict for verdict in report["models"]}
     assert verdicts["demo"]["runs"] is True
     assert verdicts.keys() == CATALOGUE.keys()

@@ -1,5 +1,6 @@
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from multiprocessing import get_context
@@ -170,7 +171,7 @@ def test_colour_matrix_of_an_untagged_clip_depends_on_its_size(
     pixels = solid((200, 60, 30), width, height)
     path = tmp_path / "a.mkv"
     colour = {"dst_colorspace": int(Colorspace[matrix])}
-    write_video(path, [pixels], colour=colour, codec="ffv1", tagged=False)
+    write_video(path, [pixels], colour=colour, options={"crf": "0"}, tagged=False)
     np.testing.assert_allclose(read(path, 1)[0, 24, 32], (200, 60, 30), atol=4)
 
 
@@ -199,6 +200,21 @@ def test_other_files_are_unsupported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
     assert problem_type(path) == "unsupported_video_format"
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format"),
+    [("ffv1", "yuv420p"), ("mpeg2video", "yuv420p"), ("png", "rgb24"), ("qtrle", "rgb24"), ("snow", "yuv420p")],
+)
+def test_other_codecs_are_unsupported(tmp_path: Path, codec: str, pixel_format: str) -> None:
+    path = tmp_path / ("a.mov" if pixel_format == "rgb24" else "a.mkv")
+    write_video(path, ramp(3), codec=codec, pixel_format=pixel_format, options={"strict": "-2"})
+    with pytest.raises(RequestError) as caught:
+        clip_info(path, LIMITS, LOC)
+    (problem,) = caught.value.problems
+    assert (problem.loc, problem.type) == (LOC, "unsupported_video_format")
+    assert f"codec {codec} is not supported" in problem.message
+    assert "H.264" in problem.message
 
 
 def test_audio_file_is_unsupported(tmp_path: Path) -> None:
@@ -249,7 +265,7 @@ def test_too_long_clip_is_refused(tmp_path: Path) -> None:
 
 def test_clip_with_too_many_pixels_is_refused(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", ramp(2))
-    limits = Limits(image_bytes=1, video_bytes=1, lora_bytes=1, pixels=64 * 48 - 1, video_seconds=60, tokens=1)
+    limits = replace(LIMITS, pixels=64 * 48 - 1)
     assert problem_type(path, limits) == "image_too_large"
 
 
@@ -266,7 +282,7 @@ def test_clip_ends_where_its_frames_exceed_the_pixel_limit(tmp_path: Path) -> No
                     packet.pts = packet.dts = (packet.pts or 0) + offset * 120
                     packet.stream = stream
                     out.mux(packet)
-    limits = Limits(image_bytes=1, video_bytes=1, lora_bytes=1, pixels=100 * 100, video_seconds=60, tokens=1)
+    limits = replace(LIMITS, pixels=100 * 100)
     assert clip_info(path, LIMITS, LOC).frames == 6
     assert clip_info(path, limits, LOC).frames == 3
 

@@ -1,7 +1,10 @@
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from PIL import ExifTags, Image, ImageCms
 from keyreel.errors import RequestError
 from keyreel.media.images import cover, image_size, read_image
 from keyreel.media.limits import Limits
+from keyreel.settings import Settings
 from keyreel.video.canvas import Size
 from tests.media.videos import BLUE, GREEN, LIMITS, RED, WHITE, Pixels, corners, pure, quarters, solid
 
@@ -55,6 +59,13 @@ def test_format_is_detected_by_content_not_by_name(tmp_path: Path, format: str) 
     assert pixels.shape == (48, 64, 3)
     assert pixels.dtype == np.uint8
     assert corners(pixels) == [RED, GREEN, BLUE, WHITE]
+
+
+def test_the_first_of_several_pictures_of_a_camera_is_read(tmp_path: Path) -> None:
+    """Pillow takes a JPEG with more than one picture for a format of its own, MPO."""
+    second = Image.new("RGB", (64, 48), BLUE)
+    path = save(tmp_path / "a.jpg", solid(RED), "MPO", save_all=True, append_images=[second])
+    assert corners(read(path)) == [RED] * 4
 
 
 def test_lossless_picture_of_the_wanted_size_is_unchanged(tmp_path: Path) -> None:
@@ -228,6 +239,46 @@ def test_header_with_too_many_pixels_is_refused(tmp_path: Path) -> None:
 def test_picture_with_the_maximum_number_of_pixels_is_accepted(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", solid(RED, 1000, 1000))
     assert read(path).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(("format", "pixels"), [("PNG", 900), ("WEBP", 450), ("AVIF", 450)])
+def test_picture_that_would_take_too_much_memory_is_refused(tmp_path: Path, format: str, pixels: int) -> None:  # noqa: A002
+    path = tmp_path / "a"
+    Image.new("RGBA", (30, pixels // 30)).save(path, format)
+    enough, little = (replace(LIMITS, picture_memory=memory) for memory in (9000, 8999))
+    assert image_size(path, enough, LOC) == Size(30, pixels // 30)
+    with pytest.raises(RequestError) as caught:
+        image_size(path, little, LOC)
+    (problem,) = caught.value.problems
+    assert problem.loc == LOC
+    assert problem.type == "image_too_large"
+    assert problem.context == {"max_pixels": pixels - 1}
+    assert f"in a {format}" in problem.message
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from keyreel.media.images import read_image
+from keyreel.media.limits import Limits
+from keyreel.settings import Settings
+from keyreel.settings import Settings
+from keyreel.video.canvas import Size
+
+read_image(Path(sys.argv[1]), Size(1280, 720), Limits.from_settings(Settings()), ())
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+print(int(peak.split()[1]) * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_large_picture_with_16_bits_takes_less_memory_than_the_limit(tmp_path: Path) -> None:
+    """It took 1.7 GiB."""
+    path = tmp_path / "a.png"
+    path.write_bytes(png(10_000, 10_000, 16, 0, bytes(10_000 * 20_001)))
+    done = subprocess.run([sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < Settings().max_picture_memory
 
 
 def _samples() -> list[bytes]:

@@ -12,7 +12,15 @@ from PIL import Image
 
 from keyreel.media.limits import Limits
 
-LIMITS = Limits(image_bytes=1 << 20, video_bytes=1 << 20, lora_bytes=1, pixels=1_000_000, video_seconds=60, tokens=1)
+LIMITS = Limits(
+    image_bytes=1 << 20,
+    video_bytes=1 << 20,
+    lora_bytes=1,
+    pixels=1_000_000,
+    picture_memory=1 << 30,
+    video_seconds=60,
+    tokens=1,
+)
 LOC = ("videos", 0, "video_url")
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

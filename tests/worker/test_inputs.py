@@ -19,7 +19,7 @@ from keyreel.settings import Settings
 from keyreel.store.records import NewFile
 from keyreel.video.canvas import Size
 from keyreel.worker import retries
-from keyreel.worker.inputs import RequestFetcher, _environment
+from keyreel.worker.inputs import RequestFetcher
 from tests.worker.conftest import FAKE_DECODE_PROCESS, Bench
 from tests.worker.processes import children
 from tests.worker.site import Site, picture
@@ -152,14 +152,6 @@ async def test_an_idle_decode_process_that_died_is_replaced(shared_bench: Bench)
     (pid,) = children(FAKE_DECODE_PROCESS[-1])
     os.kill(pid, signal.SIGKILL)
     await shared_bench.output(await shared_bench.submit())
-
-
-async def test_the_decode_process_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KEYREEL_ADMIN_KEY", "id:SECRET")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SECRET")
-    monkeypatch.setenv("HF_TOKEN", "SECRET")
-    assert "SECRET" not in str(_environment())
-    assert "SECRET" not in str((Limits.from_settings(Settings()), Settings().sampling("single")))
 
 
 def data_uri(content: bytes) -> str:

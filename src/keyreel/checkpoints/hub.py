@@ -1,13 +1,22 @@
 """Files of repositories on the Hugging Face Hub, in the hub's cache on this machine. Needs no torch."""
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, hf_hub_download, is_offline_mode, scan_cache_dir, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_token,
+    hf_hub_download,
+    is_offline_mode,
+    scan_cache_dir,
+    snapshot_download,
+)
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
     CacheNotFound,
     EntryNotFoundError,
@@ -38,6 +47,17 @@ class HubFiles:
     repo: str
     patterns: tuple[str, ...]
     revision: str | None = None
+
+
+def own_token() -> str | None:
+    """Returns the token of the user who runs this process, unless HF_HUB_DISABLE_IMPLICIT_TOKEN forbids its use."""
+    return None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+
+
+def use_token(token: str | None) -> None:
+    """Uses `token` in this process from now on. `/proc` does not show it, unlike what the process started with."""
+    if token:
+        os.environ["HF_TOKEN"] = token
 
 
 def cached(files: HubFiles) -> Path | None:

@@ -22,6 +22,7 @@ from keyreel.checkpoints.checkpoint import Parameters, check_files, count_parame
 from keyreel.checkpoints.memory import LEAST, REFERENCE, ModelSize
 from keyreel.cli.models import gib
 from keyreel.errors import ModelError
+from keyreel.worker.sandbox import Layers, probe
 
 PACKAGES = ("torch", "diffusers", "transformers")
 LARGE = 1_000_000_000
@@ -60,12 +61,13 @@ class Report:
     engine_problem: str | None
     devices: tuple[Device, ...]
     h264: str | None
+    sandbox: Layers
     disk_free: int
     models: tuple[Verdict, ...]
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Check this machine: the engine, its devices, the video encoder, and which models run here.
+    """Check this machine: the engine, its devices, the video encoder, the sandbox, and which models run here.
 
     Exits with status 1 if no model runs here.
     """
@@ -93,6 +95,7 @@ def examine() -> Report:
         engine_problem=problem,
         devices=devices,
         h264=h264,
+        sandbox=probe(),
         disk_free=disk_free,
         models=tuple(
             Verdict(card.name, runs=False, reason=obstacle) if obstacle else judge(card, devices, disk_free)
@@ -191,6 +194,7 @@ def _facts(report: Report) -> Table:
     for device in report.devices:
         table.add_row(device.name, Text(f"{device.description}, {gib(device.memory)}, {gib(device.free)} free"))
     table.add_row("H.264", report.h264 or Text("no encoder", "red"))
+    table.add_row("Decoder", report.sandbox.describe())
     table.add_row("Disk", f"{gib(report.disk_free)} free for models")
     return table
 

@@ -76,7 +76,13 @@ class RankProcess:
         with theirs:
             command = [sys.executable, "-m", "keyreel.engine.rank_process", str(theirs.fileno())]
             # Its standard input closes when this process ends, in whatever way, and then the rank ends itself.
-            self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()])  # noqa: S603
+            # Rank 0 has downloaded the model when a rank loads it, so the others need neither the hub nor its token.
+            variables = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"} | {
+                "HF_HUB_OFFLINE": "1"
+            }
+            self.popen = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], env=variables
+            )
 
     def start_loading(self, start: Start) -> None:
         with suppress(ConnectionError):  # `wait_until_loaded` notices that the process is gone

@@ -30,6 +30,20 @@ SIGNATURES = {
 }
 """The first bytes of a file, by FFmpeg demuxer. Playlists are left out: they refer to other files."""
 
+CODECS = {
+    "h264": "H.264",
+    "hevc": "H.265",
+    "av1": "AV1",
+    "vp8": "VP8",
+    "vp9": "VP9",
+    "mpeg4": "MPEG-4",
+    "prores": "ProRes",
+    "mjpeg": "Motion JPEG",
+    "gif": "GIF",
+}
+"""The codecs of clips, by FFmpeg's name. It has some 200 others, most of them rare, old and seldom tested."""
+DECODERS = (*CODECS, "libdav1d", "libvpx", "libvpx-vp9")
+
 COUNTED_PACKETS = 1024
 """Clips with at most this many packets are decoded to count their frames. Longer clips outlast any generated video."""
 
@@ -97,7 +111,11 @@ def _open(path: Path, limits: Limits, loc: Loc) -> Iterator[tuple[InputContainer
     """Opens a file and its video stream. Converts decoding errors in the block to RequestError."""
     # FFmpeg must not guess the demuxer: it might take the file for a playlist and open other files.
     demuxer = _demuxer(path, loc)
-    options = {"protocol_whitelist": "file", "max_pixels": str(limits.pixels)}
+    options = {
+        "protocol_whitelist": "file",
+        "codec_whitelist": ",".join(DECODERS),  # FFmpeg opens decoders when it examines the streams
+        "max_pixels": str(limits.pixels),
+    }
     try:
         with av.open(f"file:{path}", format=demuxer, options=options, metadata_errors="replace") as container:
             stream = _video_stream(container, loc)
@@ -122,8 +140,19 @@ def _video_stream(container: InputContainer, loc: Loc) -> av.VideoStream:
     for stream in container.streams.video:
         # The cover art of an audio file is a video stream with one picture.
         if stream.codec_context is not None and not stream.disposition & stream.disposition.attached_pic:
+            _check_codec(stream.codec_context.codec.canonical_name, loc)
             return stream
     raise _unsupported(loc, "The file has no video stream that can be decoded.")
+
+
+def _check_codec(name: str, loc: Loc) -> None:
+    if name not in CODECS:
+        raise RequestError.at(
+            loc,
+            f"The clip's codec {name} is not supported. Encode it with one of {', '.join(CODECS.values())}.",
+            "unsupported_video_format",
+            supported_formats=EXTENSIONS,
+        )
 
 
 def _survey(container: InputContainer, stream: av.VideoStream) -> tuple[int, float]:

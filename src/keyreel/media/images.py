@@ -23,6 +23,9 @@ Point = tuple[float, float]
 CENTRE: Point = (0.5, 0.5)
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF")
+BYTES_PER_PIXEL = {"WEBP": 20, "AVIF": 20}
+"""Memory that decoding takes, as measured: of the decoder, the picture and a copy. Other formats take OTHERS."""
+OTHERS = 10
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif")
 SIGNATURE = re.compile(rb"\x89PNG|\xff\xd8\xff|RIFF....WEBP|....ftypavi[fs]|GIF8", re.DOTALL)
 UPRIGHT = {
@@ -46,6 +49,8 @@ STORED = {
 }
 """Where a point of the upright picture is in the stored one, by EXIF orientation."""
 SRGB = ImageCms.createProfile("sRGB")
+STRIP = 1 << 21
+"""Pixels that are converted at a time."""
 
 
 def image_size(path: Path, limits: Limits, loc: Loc) -> Size:
@@ -118,13 +123,14 @@ def _open_header(file: BinaryIO) -> Image.Image:
 
 
 def _check_pixels(image: Image.Image, limits: Limits, loc: Loc) -> None:
-    if image.width * image.height > limits.pixels:
+    allowed = min(limits.pixels, limits.picture_memory // BYTES_PER_PIXEL.get(image.format or "", OTHERS))
+    if image.width * image.height > allowed:
         raise RequestError.at(
             loc,
-            f"The picture has {image.width}x{image.height} pixels, more than the {limits.pixels} allowed "
-            "here. Scale it down.",
+            f"The picture has {image.width}x{image.height} pixels, more than the {allowed} that are allowed here in a "
+            f"{image.format}. Scale it down.",
             "image_too_large",
-            max_pixels=limits.pixels,
+            max_pixels=allowed,
         )
 
 
@@ -160,6 +166,18 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    """Converts to 8-bit sRGB, a strip at a time: the steps between would take several times the picture's memory."""
+    if image.mode == "RGB" and not image.has_transparency_data and not image.info.get("icc_profile"):
+        return image
+    page = Image.new("RGB", image.size)
+    rows = max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(image.height, top + rows)))
+        page.paste(_strip_to_rgb(strip), (0, top))
+    return page
+
+
+def _strip_to_rgb(image: Image.Image) -> Image.Image:
     """Converts to 8-bit sRGB.
 
     Transparent parts become white, as on a web page. Dropping the alpha channel would reveal the arbitrary colours that

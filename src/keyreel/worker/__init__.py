@@ -11,6 +11,7 @@ previews.py        publishes the newest preview of a running request
 completion.py      records how an attempt ended
 report.py          log lines and progress
 process.py         starts a process and talks to it: the supervisor's end of the pipe
+environment.py     what started processes inherit of the environment
 channel.py         the started process's end of the pipe
 messages.py        the messages and their encoding
 spool.py           passes pixels from the decode process to the engine process as files
@@ -18,6 +19,9 @@ checkpoint_file.py the file of a checkpoint, and which video it belongs to
 engine_process.py  runs the model
 checkpoint_writer.py  writes checkpoints beside the denoising
 decode_process.py  decodes untrusted files under limits
+sandbox.py         contains the decode process
+landlock.py        which files a process may open
+seccomp.py         which system calls a process may make
 guard_process.py   runs the prompt expander and the checkers
 retries.py         the retry policy for the store
 waiting.py         waits for several events

@@ -32,9 +32,15 @@ class Channel:
 
     def send(self, message: Message) -> None:
         """Sends a message. May be called in any thread."""
-        frame = encode(message)
+        self.forward(encode(message))
+
+    def forward(self, frame: bytes) -> None:
+        """Sends a message that is encoded already."""
         with self._sending:
             self._link.sendall(frame)
+
+    def close(self) -> None:
+        self._link.close()
 
     def receive(self) -> Message:
         """Waits for the next message. Raises EOFError when the supervisor has closed the pipe."""

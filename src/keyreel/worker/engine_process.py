@@ -102,8 +102,10 @@ class TorchEngine:
 
 
 def load_torch(order: Load) -> Engine:
+    from keyreel.checkpoints import hub
     from keyreel.engine.rank_process import load
 
+    hub.use_token(order.hub_token)
     return TorchEngine(load(order.model, order.device, order.cache_dir, order.settings, on_death=_end))
 
 

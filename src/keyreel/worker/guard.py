@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from keyreel.checkpoints import hub
 from keyreel.errors import ModelError, RequestError
 from keyreel.fal.schema import Request
 from keyreel.guard import condition_locs
@@ -16,6 +17,7 @@ from keyreel.safety.expansion import ExpansionError, not_configured
 from keyreel.safety.moderation import UNCHECKED
 from keyreel.safety.plan import GuardPlan
 from keyreel.settings import Settings
+from keyreel.worker.environment import of_models
 from keyreel.worker.inputs import RetryableError
 from keyreel.worker.messages import (
     Check,
@@ -152,8 +154,8 @@ class WorkerGuard:
 
     async def _start(self, plan: GuardPlan) -> Process:
         """Starts the process and loads `plan`. Raises ModelError or ProcessGoneError."""
-        process = self._process = await Process.start(self._command)
-        await process.send(LoadGuard(plan))
+        process = self._process = await Process.start(self._command, of_models())
+        await process.send(LoadGuard(plan, hub.own_token()))
         match await process.receive():
             case GuardReady():
                 return process

@@ -2,6 +2,7 @@
 
 import traceback
 
+from keyreel.checkpoints import hub
 from keyreel.errors import ModelError, RequestError
 from keyreel.guard import Guard
 from keyreel.media.samples import sample_frames
@@ -36,6 +37,7 @@ def _load(channel: Channel) -> Guard | None:
     order = channel.receive()
     if not isinstance(order, LoadGuard):
         raise TypeError(f"The first message must be LoadGuard, not {order}")
+    hub.use_token(order.hub_token)
     try:
         guard = Guard.load(order.plan)
     except ModelError as error:

@@ -1,7 +1,6 @@
 """Fetches a request's inputs and has the decode process decode them, before the device is free."""
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -20,14 +19,12 @@ from keyreel.video.job import InputFile
 from keyreel.video.recipes import choose_recipe
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.decode_process import decode_error
-from keyreel.worker.messages import Decode, Failed, Message, Ready, Refused, Spooled
+from keyreel.worker.messages import Crashed, Decode, Failed, Message, Ready, Refused, Spooled
 from keyreel.worker.process import Process, ProcessGoneError
 from keyreel.worker.retries import retry_on_store_error
 
 DECODE_TIMEOUT = 300.0
 """Seconds of wall-clock time for one request. The decode process limits its CPU time separately."""
-ENVIRONMENT_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "TZ")
-"""Environment variables that the decode process gets. Others may hold keys and tokens."""
 
 
 class RetryableError(Exception):
@@ -77,7 +74,7 @@ class Decoder:
 
     async def start(self) -> Process:
         """Starts the process, which takes a second. Call it early so that the first request need not wait."""
-        self._process = await Process.start(self._command, _environment())
+        self._process = await Process.start(self._command)
         return self._process
 
     async def decode(self, order: Decode) -> Spooled:
@@ -89,7 +86,7 @@ class Decoder:
             for _ in range(2):
                 process = await self._running_process()
                 try:
-                    return _read_answer(await self._ask(process, order))
+                    return _read_answer(await self._ask(process, order), order)
                 except TimeoutError:
                     raise decode_error("cannot be decoded: the decoder took too long") from None
                 except ProcessGoneError as error:
@@ -170,14 +167,15 @@ def _source_at(request: Request, loc: Loc) -> str | None:
     return None
 
 
-def _environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in ENVIRONMENT_VARIABLES if name in os.environ}
-
-
-def _read_answer(answer: Message) -> Spooled:
+def _read_answer(answer: Message, order: Decode) -> Spooled:
+    """Returns the decoded inputs. Trusts no path in the answer, because a file may have taken the decoder over."""
     match answer:
-        case Spooled():
-            return answer
+        case Spooled(prepared):
+            if {adapter.path for adapter in prepared.job.adapters} <= {file.path for _, file in order.files}:
+                return answer
+            raise RetryableError("The decode process answered with a file that it was not given")
+        case Crashed(how):
+            raise ProcessGoneError(how)
         case Refused(problems):
             raise RequestError(*problems)
         case Failed(message):

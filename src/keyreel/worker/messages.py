@@ -30,12 +30,16 @@ MAX_LENGTH = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The first message to the engine process: the model to load. device: one, or several; None means the fastest."""
+    """The first message to the engine process: the model to load. device: one, or several; None means the fastest.
+
+    hub_token: opens the operator's private and gated repositories.
+    """
 
     model: str
     device: str | None
     cache_dir: Path
     settings: RecipeSettings = RECIPE_DEFAULTS
+    hub_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Crashed:
+    """The decoder ended without an answer to Decode. how: see `describe_exit`."""
+
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
 class Decode:
     """To the decode process: check and decode the fetched files. The request comes without its URLs."""
 
@@ -164,9 +175,10 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class LoadGuard:
-    """The first message to the guard process: what to load."""
+    """The first message to the guard process: what to load. hub_token: see Load."""
 
     plan: GuardPlan
+    hub_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +237,7 @@ Message = (
     | Refused
     | Failed
     | Decode
+    | Crashed
     | Spooled
     | LoadGuard
     | GuardReady
@@ -234,6 +247,11 @@ Message = (
     | Checked
 )
 _KINDS = {kind.__name__: kind for kind in get_args(Message)}
+
+
+def describe_exit(status: int) -> str:
+    """Returns how a process ended: `status` is its exit status, or the negative number of the signal that killed it."""
+    return f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
 
 
 def encode(message: Message) -> bytes:
@@ -256,6 +274,12 @@ def decode(body: bytes) -> Message:
     name, _, fields = body.partition(b" ")
     message: Message = _adapter(name.decode("ascii")).validate_json(fields)
     return message
+
+
+def prepare(*kinds: type[Message]) -> None:
+    """Prepares to encode these kinds of messages, which takes milliseconds."""
+    for kind in kinds:
+        _adapter(kind.__name__)
 
 
 @cache

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Self
 
-from keyreel.worker.messages import LENGTH, Message, body_length, decode, encode
+from keyreel.worker.environment import of_system
+from keyreel.worker.messages import LENGTH, Message, body_length, decode, describe_exit, encode
 
 ENGINE_PROCESS = (sys.executable, "-m", "keyreel.worker.engine_process")
 DECODE_PROCESS = (sys.executable, "-m", "keyreel.worker.decode_process")
@@ -35,12 +36,16 @@ class Process:
 
     @classmethod
     async def start(cls, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Self:
-        """Starts `command` as a fresh interpreter. Unlike a fork, it inherits neither memory nor connections."""
+        """Starts `command` as a fresh interpreter. Unlike a fork, it inherits neither memory nor connections.
+
+        environment: by default `keyreel.worker.environment.of_system`, so that no secret is inherited.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             arguments = [*command, str(theirs.fileno()), str(os.getpid())]
+            variables = of_system() if environment is None else environment
             popen = subprocess.Popen(  # noqa: S603
-                arguments, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL
+                arguments, pass_fds=[theirs.fileno()], env=variables, stdin=subprocess.DEVNULL
             )
         return cls(popen, *await asyncio.open_unix_connection(sock=ours))
 
@@ -93,4 +98,4 @@ class Process:
             status = await asyncio.to_thread(self._popen.wait, 5)
         except subprocess.TimeoutExpired:
             return "closed its pipe"
-        return f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+        return describe_exit(status)

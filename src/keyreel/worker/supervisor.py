@@ -10,15 +10,18 @@ from pathlib import Path
 import structlog
 
 from keyreel import metrics
+from keyreel.checkpoints import hub
 from keyreel.errors import ModelError
 from keyreel.safety.c2pa import open_marker
 from keyreel.store import STORE_ERRORS
 from keyreel.store.records import Worker
 from keyreel.worker.context import WorkerContext
+from keyreel.worker.environment import of_models
 from keyreel.worker.guard import WorkerGuard
 from keyreel.worker.inputs import Decoder
 from keyreel.worker.messages import Load, LoadFailed, Ready
 from keyreel.worker.process import DECODE_PROCESS, ENGINE_PROCESS, GUARD_PROCESS, Process, ProcessGoneError
+from keyreel.worker.sandbox import probe, require
 from keyreel.worker.session import Session
 from keyreel.worker.waiting import wait_for_any
 
@@ -44,10 +47,13 @@ async def supervise(
     """Serves requests until `stop` is set, then finishes or hands back the ones it holds.
 
     engine_process, decode_process, guard_process: the programs to run.
-    Raises ModelError when the model or a checker cannot be loaded.
+    Raises ModelError when the model or a checker cannot be loaded, and KeyreelError when the settings demand a sandbox
+    that this system does not offer.
     """
     settings = context.settings
-    load = Load(model, device, settings.cache_dir, settings.recipe_settings)
+    if settings.sandbox == "required":
+        require(await asyncio.to_thread(probe))
+    load = Load(model, device, settings.cache_dir, settings.recipe_settings, hub.own_token())
     supervisor = Supervisor(context, load, stop, engine_process, decode_process, guard_process)
     done = asyncio.Event()
     presence = asyncio.create_task(supervisor.report_presence(done))
@@ -131,7 +137,7 @@ class Supervisor:
 
     async def _run_engine(self, folder: Path) -> int:
         """Runs one engine process from start to end. Returns how many videos it made."""
-        process = await Process.start(self._engine_process)
+        process = await Process.start(self._engine_process, of_models())
         try:
             facts = await self._load(process)
             await self._open_guard(facts)
