@@ -17,8 +17,9 @@ CHUNK = 1 << 20
 
 @dataclass
 class FakeHub:
-    """A hub on 127.0.0.1. repositories: folders by repository and commit. gated: accepted tokens by repository.
+    """A hub on 127.0.0.1. repositories: folders by repository and commit.
 
+    gated: accepted tokens by repository. As on the real hub, everybody may list the files of these repositories.
     cut: (path, bytes); the next download of that file is cut after that many bytes.
     log: (path, Range header) of each download.
     """
@@ -64,10 +65,13 @@ class FakeHub:
         return web.json_response({"id": request.match_info["repo"], "sha": commit})
 
     async def _info(self, request: web.Request) -> web.StreamResponse:
-        commit, folder = self._find(request)
+        commit, folder = self._repository(request)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         siblings = [{"rfilename": path.relative_to(folder).as_posix(), "size": path.stat().st_size} for path in files]
-        return web.json_response({"id": request.match_info["repo"], "sha": commit, "siblings": siblings})
+        gated = "manual" if request.match_info["repo"] in self.gated else False
+        return web.json_response(
+            {"id": request.match_info["repo"], "sha": commit, "gated": gated, "siblings": siblings}
+        )
 
     async def _tree(self, request: web.Request) -> web.StreamResponse:
         _, folder = self._find(request)
@@ -109,7 +113,10 @@ class FakeHub:
         repo = request.match_info["repo"]
         if (token := self.gated.get(repo)) and (sent := request.headers.get("Authorization")) != f"Bearer {token}":
             raise refusal(403 if sent else 401, "GatedRepo")
-        commits = self.repositories.get(repo)
+        return self._repository(request)
+
+    def _repository(self, request: web.Request) -> tuple[str, Path]:
+        commits = self.repositories.get(request.match_info["repo"])
         if commits is None:
             raise refusal(401, "RepoNotFound")
         revision = request.match_info.get("revision", "main")

@@ -16,6 +16,7 @@ from keyreel.fal.schema import File, Output, Request, parse_request, with_publis
 from keyreel.guard import Guard, condition_locs
 from keyreel.inputs.decode import decode
 from keyreel.inputs.fetch import Fetcher
+from keyreel.inputs.loras import hub_api
 from keyreel.inputs.sources import fetch_inputs
 from keyreel.media.atomic import replacing
 from keyreel.media.limits import Limits
@@ -196,7 +197,7 @@ async def _fetch(request: Request, base: Path, limits: Limits, settings: Setting
     async with Fetcher(
         settings.cache_dir / "inputs", AddressPolicy.everything(), settings.fetch_timeout, local_base=base
     ) as fetcher:
-        return await fetch_inputs(request, fetcher, limits)
+        return await fetch_inputs(request, fetcher, limits, hub_api(own_token=True))
 
 
 def _guard(plan: GuardPlan, model: "str | Model") -> Guard:

@@ -303,6 +303,11 @@ class Settings(BaseSettings):
         "GIF takes 10, one of a WebP or AVIF 20.",
     )
     max_video_seconds: float = Field(default=600, gt=0, description="Seconds that a clip may last, at most.")
+    hub_token_for_loras: bool = Field(
+        default=False,
+        description="Let every key use LoRAs in the private and gated hub repositories that the server's own token "
+        "opens.",
+    )
     fetch_timeout: float = Field(default=120, gt=0, description="Seconds for one download, at most.")
 
     @property

@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, close_session, constants
 from keyreel.errors import Problem, RequestError
 from keyreel.fal.schema import LoRA
 from keyreel.inputs.fetch import Fetcher
-from keyreel.inputs.loras import choose_file, file_url, find_lora, lora_names
+from keyreel.inputs.loras import choose_file, file_url, find_lora, hub_api, lora_names
 from keyreel.net.addresses import AddressPolicy
 from keyreel.video.job import InputFile
 
@@ -25,11 +25,16 @@ ANYWHERE = AddressPolicy.everything()
 
 @dataclass
 class Hub:
-    """A small hub. Repositories below `private/` and `gated/` need a token that no test has."""
+    """A small hub. Repositories below `private/` and `gated/` need a token that no test has.
+
+    tokens: the tokens that were sent.
+    """
 
     repositories: dict[str, dict[str, bytes]]
     endpoint: str = ""
     downloads: list[str] = field(default_factory=list)
+    gated: set[str] = field(default_factory=lambda: {"gated/style"})
+    tokens: set[str | None] = field(default_factory=set)
 
     @property
     def api(self) -> HfApi:
@@ -37,15 +42,17 @@ class Hub:
 
     async def info(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
+        self.tokens.add(request.headers.get("Authorization"))
         if name not in self.repositories or name.startswith("private/"):
             return web.json_response(status=401, headers={"X-Error-Code": "RepoNotFound"})
         files = self.repositories[name].items()
         siblings = [{"rfilename": file, "size": len(data), "lfs": _lfs(file, data)} for file, data in files]
-        return web.json_response({"id": name, "sha": COMMIT, "siblings": siblings})
+        gated = "auto" if name in self.gated else False
+        return web.json_response({"id": name, "sha": COMMIT, "gated": gated, "siblings": siblings})
 
     async def file(self, request: web.Request) -> web.Response:
         name, file = request.match_info["name"], request.match_info["file"]
-        if name.startswith("gated/"):
+        if name in self.gated:
             return web.Response(status=403, headers={"X-Error-Code": "GatedRepo"})
         data = self.repositories[name][file]
         lfs = _lfs(file, data)
@@ -175,9 +182,9 @@ class TestHub:
     @pytest.mark.parametrize(
         ("path", "message"),
         [
-            ("ann/missing", "ann/missing is not on the hub, or private: check the name, or set HF_TOKEN."),
+            ("ann/missing", "ann/missing is not on the hub, or private, and this server fetches LoRAs without a token"),
             ("private/style", "private/style is not on the hub, or private"),
-            ("gated/style", "gated/style is gated: accept its terms on the hub"),
+            ("gated/style", "gated/style is gated"),
             ("ann/a--b", "'ann/a--b' is not a valid name of a hub repository."),
         ],
     )
@@ -189,6 +196,24 @@ class TestHub:
         assert (problem.loc, problem.type) == (LOC, "file_download_error")
         assert message in problem.message
         assert "\n" not in problem.message
+
+    async def test_gated_files_that_the_operator_uses_are_not_taken_from_the_cache(
+        self, server: Fetcher, hub: Hub
+    ) -> None:
+        hub.repositories["ann/style"] = {"style.safetensors": WEIGHTS}
+        await find(LoRA(path="ann/style"), server, hub)
+        hub.gated.add("ann/style")
+        problem = await find_problem(LoRA(path="ann/style"), server, hub)
+        assert "KEYREEL_HUB_TOKEN_FOR_LORAS" in problem.message
+
+    async def test_own_token_is_not_used_unless_asked_for(self, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("HF_TOKEN", "hf_operator")
+        hub.repositories["ann/style"] = {"style.safetensors": WEIGHTS}
+        await lora_names("ann/style", LOC)
+        assert hub.tokens == {None}
+        await lora_names("ann/style", LOC, hub_api(own_token=True))
+        assert hub.tokens == {None, "Bearer hf_operator"}
 
     async def test_unreachable_hub_is_reported(self, server: Fetcher, hub: Hub) -> None:
         hub.endpoint = "http://127.0.0.1:1"

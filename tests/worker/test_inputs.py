@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub import close_session, constants
 from tenacity import wait_none
 
 from keyreel.fal.schema import LoRA
@@ -20,6 +21,7 @@ from keyreel.store.records import NewFile
 from keyreel.video.canvas import Size
 from keyreel.worker import retries
 from keyreel.worker.inputs import RequestFetcher
+from tests.fake_hub import MAIN, FakeHub
 from tests.worker.conftest import FAKE_DECODE_PROCESS, Bench
 from tests.worker.processes import children
 from tests.worker.site import Site, picture
@@ -152,6 +154,28 @@ async def test_an_idle_decode_process_that_died_is_replaced(shared_bench: Bench)
     (pid,) = children(FAKE_DECODE_PROCESS[-1])
     os.kill(pid, signal.SIGKILL)
     await shared_bench.output(await shared_bench.submit())
+
+
+@pytest.mark.slow
+@pytest.mark.asyncio(loop_scope="function")
+async def test_a_lora_is_fetched_with_the_operators_token_only_if_the_operator_allows_it(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / "style.safetensors").write_bytes(b"not a LoRA")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    with FakeHub({"studio/gated": {MAIN: tmp_path / "repository"}}, gated={"studio/gated": "hf_good"}).served() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        links = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", links)
+        failures = []
+        for allowed in (False, True):
+            async with bench.worker(settings=bench.settings(hub_token_for_loras=allowed)):
+                failures.append(await bench.failure(await bench.submit(loras=[{"path": "studio/gated"}])))
+        close_session()
+    assert [failure.type for failure in failures] == ["file_download_error", "lora_load_error"]
+    assert "KEYREEL_HUB_TOKEN_FOR_LORAS" in failures[0].message
 
 
 def data_uri(content: bytes) -> str:

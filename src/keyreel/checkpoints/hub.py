@@ -36,8 +36,17 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
 LIST_TIMEOUT = 10.0
 """Seconds that listing a repository's files may take."""
-HUB_ERRORS = (CacheNotFound, EntryNotFoundError, HFValidationError, HTTPError, OfflineModeIsEnabled)
+
+
+class NoTokenError(Exception):
+    """The repository is gated, and no token is used."""
+
+
+HUB_ERRORS = (CacheNotFound, EntryNotFoundError, HFValidationError, HTTPError, NoTokenError, OfflineModeIsEnabled)
 """Errors that concern a repository. An OSError of the disk is not one of them: it concerns this machine."""
+GATED_ERRORS = (GatedRepoError, NoTokenError)
+CLOSED_ERRORS = (*GATED_ERRORS, RepositoryNotFoundError)
+"""Errors that a token may help against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,8 @@ def file_sizes(repo: str, api: HfApi) -> dict[str, int]:
     if is_offline_mode():
         return _cached_sizes(repo)
     info = api.model_info(repo, files_metadata=True, timeout=LIST_TIMEOUT)
+    if info.gated and api.token is False:
+        raise NoTokenError  # else its files would be taken from the cache, if the operator uses them
     return {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
 

@@ -24,15 +24,15 @@ async def find_lora(lora: LoRA, fetcher: Fetcher, *, max_bytes: int, loc: Loc, a
     """Returns the file of a LoRA. loc: its location in the request, such as `("loras", 0, "path")`.
 
     Fetches a URL or data URI. Otherwise a local file or folder, if the fetcher allows them, takes precedence over a hub
-    repository of the same name. Does not read the content; `keyreel.checkpoints.lora_keys.check_lora` does. Raises
-    RequestError.
+    repository of the same name. Does not read the content; `keyreel.checkpoints.lora_keys.check_lora` does. api: the
+    hub, by default without a token. Raises RequestError.
     """
     if URL.match(lora.path):
         source = file_url(lora.path)
     elif local := _local_path(lora.path, fetcher.local_base):
         source = str(_local_file(local, lora.weight_name, loc))
     elif hub.REPOSITORY.fullmatch(lora.path):
-        return await asyncio.to_thread(_from_hub, lora, fetcher, api or HfApi(), max_bytes, loc)
+        return await asyncio.to_thread(_from_hub, lora, fetcher, api or hub_api(), max_bytes, loc)
     else:
         or_local = "" if fetcher.local_base is None else ", existing file or folder,"
         message = f"{lora.path!r} is not a URL, data URI{or_local} or hub repository (owner/name)."
@@ -40,12 +40,18 @@ async def find_lora(lora: LoRA, fetcher: Fetcher, *, max_bytes: int, loc: Loc, a
     return await fetcher.fetch(source, max_bytes=max_bytes, loc=loc, is_lora=True)
 
 
+def hub_api(*, own_token: bool = False) -> HfApi:
+    """Returns the hub's API. own_token: whether private repositories of whoever runs this process are opened."""
+    return HfApi(token=None if own_token else False)
+
+
 async def lora_names(repository: str, loc: Loc, api: HfApi | None = None) -> list[str]:
     """Lists the safetensors files of a hub repository, the most likely default first. Raises RequestError."""
+    api = api or hub_api()
     try:
-        sizes = await asyncio.to_thread(hub.file_sizes, repository, api or HfApi())
+        sizes = await asyncio.to_thread(hub.file_sizes, repository, api)
     except hub.HUB_ERRORS as error:
-        raise RequestError.at(loc, hub.translate_error(repository, error), "file_download_error") from error
+        raise _hub_error(repository, error, api, loc) from error
     names = (name for name in sizes if name.endswith(".safetensors"))
     return sorted(names, key=lambda name: (COMFY.search(name) is not None, name != DEFAULT_NAME, name))
 
@@ -105,7 +111,7 @@ def _from_hub(lora: LoRA, fetcher: Fetcher, api: HfApi, max_bytes: int, loc: Loc
             raise RequestError.at(loc, message, "file_too_large", max_size=max_bytes)
         path, sha256 = _download(lora.path, name, fetcher, api)
     except hub.HUB_ERRORS as error:
-        raise RequestError.at(loc, hub.translate_error(lora.path, error), "file_download_error") from error
+        raise _hub_error(lora.path, error, api, loc) from error
     return InputFile(path, sha256, PurePosixPath(name).name)
 
 
@@ -124,3 +130,14 @@ def _download(repository: str, name: str, fetcher: Fetcher, api: HfApi) -> tuple
         path = Path(api.hf_hub_download(repository, name, cache_dir=loras.hub))
     sha256 = hub.content_sha256(path)
     return fetcher.lend(path, loras), sha256
+
+
+def _hub_error(repository: str, error: Exception, api: HfApi, loc: Loc) -> RequestError:
+    reason = hub.translate_error(repository, error)
+    if api.token is False and isinstance(error, hub.CLOSED_ERRORS):
+        state = "gated" if isinstance(error, hub.GATED_ERRORS) else "not on the hub, or private"
+        reason = (
+            f"{repository} is {state}, and this server fetches LoRAs without a token of the hub. Check the name, give "
+            "a link to the file, or ask the operator to set KEYREEL_HUB_TOKEN_FOR_LORAS."
+        )
+    return RequestError.at(loc, reason, "file_download_error")

@@ -12,6 +12,7 @@ from keyreel.fal.schema import SOURCE_FIELDS, Request, replace_sources, with_pub
 from keyreel.files.links import Access, Links, access
 from keyreel.inputs.fetch import Fetcher
 from keyreel.inputs.lora_cache import LoRACache
+from keyreel.inputs.loras import hub_api
 from keyreel.inputs.sources import fetch_inputs
 from keyreel.media.limits import Limits
 from keyreel.safety.provenance import without_secrets
@@ -123,7 +124,7 @@ async def prepare_inputs(
     recipe, limits = choose_recipe(request.recipe, model.capabilities, settings.recipe), Limits.from_settings(settings)
     request = with_published_steps(request, settings.recipe, published)
     async with RequestFetcher(context, key_id, folder / "inputs") as fetcher:
-        files = await fetch_inputs(request, fetcher, limits)
+        files = await fetch_inputs(request, fetcher, limits, hub_api(own_token=settings.hub_token_for_loras))
     order = Decode(
         # Without URLs: a URL may contain a secret, or a whole file as a data URI.
         request=replace_sources(request, lambda _source: ""),

@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub import close_session, constants
 
 from tests.fake_hub import MAIN, FakeHub
+from tests.server.live import live_server
 
 
 @pytest.fixture
@@ -25,6 +26,21 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 def test_the_loras_of_a_repository_are_listed(http: httpx.Client) -> None:
     answer = http.get("/api/loras", params={"repository": "studio/styles"})
     assert (answer.status_code, answer.json()) == (200, ["pytorch_lora_weights.safetensors", "style.safetensors"])
+
+
+def test_the_operators_token_opens_repositories_only_if_the_operator_allows_it(
+    http: httpx.Client, hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    answer = http.get("/api/loras", params={"repository": "studio/gated"})
+    assert answer.status_code == 404
+    assert "ask the operator to set KEYREEL_HUB_TOKEN_FOR_LORAS" in answer.json()["detail"]
+    with live_server(tmp_path / "open", hub_token_for_loras=True) as server:
+        answer = httpx.get(
+            f"{server.url}/api/loras", params={"repository": "studio/gated"}, headers=server.headers, trust_env=False
+        )
+    assert answer.json() == ["pytorch_lora_weights.safetensors", "style.safetensors"]
+    assert hub.log == []
 
 
 @pytest.mark.parametrize(
