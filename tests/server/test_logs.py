@@ -8,6 +8,9 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from keyreel.files.links import Links
+from tests.files.test_links import make_file
+
 CONFIGURE = """
 import logging
 import structlog
@@ -70,3 +73,31 @@ def test_logs_on_a_terminal_are_readable() -> None:
     assert "request_done" in text
     assert "disk is full" in text
     assert "{" not in text
+
+
+def test_links_that_open_files_are_not_logged() -> None:
+    links, file = Links("http://keyreel.example", b"s" * 32), make_file()
+    upload = links.upload_url(file, 60)
+    share = f"http://keyreel.example/api/shared/{links.share_token(file.id)}"
+    secrets = [links.file_token(file), links.share_token(file.id), upload.rpartition("=")[2]]
+    urls = [links.file_url(file), upload, share]
+    program = f"""
+log = structlog.get_logger("keyreel")
+for url in {urls!r}:
+    log.info("answered", path=url.removeprefix("http://keyreel.example"))
+    logging.getLogger("library").warning("cannot read %s", url)
+    try:
+        raise OSError(url)
+    except OSError:
+        log.exception("not_read")
+"""
+    for text in (json.dumps(printed(program)), shown(program)):
+        assert text.count("/files/***/video.mp4") == 3
+        assert text.count("/storage/uploads/***?expires=") == 3
+        assert text.count("signature=***") == 3
+        assert text.count("/api/shared/***") == 3
+        assert not [secret for secret in secrets if secret in text]
+
+
+def test_a_traceback_on_a_terminal_shows_no_values_of_variables() -> None:
+    assert "id:secret" not in shown("key = 'id:secret'" + FAILURE)
