@@ -1,5 +1,6 @@
 """What contains the decoder. On a system without Landlock or seccomp, these tests are skipped."""
 
+import base64
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -17,11 +18,14 @@ from keyreel.worker import landlock, seccomp
 from keyreel.worker.inputs import Decoder, RetryableError
 from keyreel.worker.messages import Decode
 from keyreel.worker.sandbox import Layers, probe, require
+from tests.worker.conftest import Bench
+from tests.worker.site import picture
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (landlock.version() and seccomp.is_offered()), reason="needs Landlock and seccomp"),
 ]
+PICTURE = base64.b64encode(picture()).decode()
 HOSTILE = (sys.executable, "-m", "tests.worker.hostile_decode_process")
 
 
@@ -106,3 +110,8 @@ def test_a_system_without_a_layer_is_refused() -> None:
     for layers in (Layers(0, calls=True, namespaces=True), Layers(7, calls=False, namespaces=True)):
         with pytest.raises(KeyreelError, match="KEYREEL_SANDBOX=required, but this system cannot contain"):
             require(layers)
+
+
+async def test_a_worker_that_demands_the_sandbox_starts_with_it(bench: Bench) -> None:
+    async with bench.worker(settings=bench.settings(sandbox="required")):
+        await bench.output(await bench.submit(images=[{"image_url": f"data:image/png;base64,{PICTURE}"}]))
