@@ -11,6 +11,7 @@ from pathlib import Path
 from keyreel.errors import RequestError
 from keyreel.worker import decode_process
 from keyreel.worker.messages import Decode, Spooled
+from keyreel.worker.spool import pixels_folder
 
 PTRACE_TRACEME = 0
 CLONE_NEWUSER = 0x10000000
@@ -21,13 +22,13 @@ async def decode(order: Decode) -> Spooled:
     """Reads from the request's only file which files to look for."""
     ((_, file),) = order.files
     targets = [Path(line) for line in file.path.read_text().splitlines()]
-    (order.folder / "own").write_text("a file in its own folder")
-    raise RequestError.at((), " ".join(reached(targets, order.folder)), "file_decode_error")
+    (pixels_folder(order.folder) / "own").write_text("a file in its own folder")
+    raise RequestError.at((), " ".join(reached(targets, file.path, order.folder)), "file_decode_error")
 
 
-def reached(targets: list[Path], folder: Path) -> Iterator[str]:
-    """Yields what could be reached."""
-    for name, attempt in _attempts(targets, folder).items():
+def reached(targets: list[Path], own: Path, folder: Path) -> Iterator[str]:
+    """Yields what could be reached. own: a file that may be read."""
+    for name, attempt in _attempts(targets, own, folder).items():
         try:
             attempt()
         except (OSError, ValueError):
@@ -35,13 +36,16 @@ def reached(targets: list[Path], folder: Path) -> Iterator[str]:
         yield name
 
 
-def _attempts(targets: list[Path], folder: Path) -> dict[str, Callable[[], object]]:
+def _attempts(targets: list[Path], own: Path, folder: Path) -> dict[str, Callable[[], object]]:
     return {
         **{target.name: target.read_bytes for target in targets},
         "passwords": Path("/etc/passwd").read_text,
         "environment": Path(f"/proc/{os.getppid()}/environ").read_bytes,
         "root": lambda: list(Path("/").iterdir()),
         "requests": lambda: list(folder.parent.iterdir()),
+        "changed": lambda: own.open("r+b"),
+        "truncated": lambda: os.truncate(own, 0),
+        "removed": own.unlink,
         "planted": lambda: (folder.parent / "planted").write_text("planted"),
         "link": lambda: (folder / "link").symlink_to("/etc"),
         "mode": lambda: folder.chmod(0o700),

@@ -18,6 +18,7 @@ from keyreel.worker import landlock, seccomp
 from keyreel.worker.inputs import Decoder, RetryableError
 from keyreel.worker.messages import Decode
 from keyreel.worker.sandbox import Layers, probe, require
+from keyreel.worker.spool import pixels_folder
 from tests.worker.conftest import Bench
 from tests.worker.site import picture
 
@@ -71,20 +72,21 @@ async def test_a_decoder_that_was_taken_over_reaches_nothing(
         with pytest.raises(RequestError) as caught:
             await hostile.decode(new_order(tmp_path / name, "\n".join(map(str, secrets))))
         assert caught.value.problems[0].message == ""
-        assert (tmp_path / name / "own").exists()
+        assert (pixels_folder(tmp_path / name) / "own").exists()
 
 
 def test_it_would_reach_all_of_it_if_it_were_not_contained(secrets: list[Path], tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "picture").touch()
     program = (
         "import sys; from pathlib import Path; from tests.worker.hostile_decode_process import reached; "
-        "folder, *targets = map(Path, sys.argv[1:]); print(*reached(targets, folder))"
+        "own, *targets = map(Path, sys.argv[1:]); print(*reached(targets, own, own.parent))"
     )
-    arguments = [tmp_path / "first", *secrets]
+    arguments = [tmp_path / "first" / "picture", *secrets]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     everything = (
-        "keyreel.db links.key 0.npy passwords environment root requests planted link mode socket unix pair program "
-        "fork kill trace limit"
+        "keyreel.db links.key 0.npy passwords environment root requests changed truncated removed planted link mode "
+        "socket unix pair program fork kill trace limit"
     )
     assert set(everything.split()) <= set(done.stdout.split())
 

@@ -5,7 +5,7 @@ import numpy as np
 from keyreel.video.canvas import Size
 from keyreel.video.job import Condition, Job, Prepared
 from keyreel.worker.messages import LENGTH, decode, encode
-from keyreel.worker.spool import read_pixels, spool, unspool, write_preview
+from keyreel.worker.spool import pixels_folder, read_pixels, spool, unspool, write_preview
 
 
 def pixels(frames: int, seed: int) -> np.ndarray:
@@ -15,6 +15,7 @@ def pixels(frames: int, seed: int) -> np.ndarray:
 def test_a_job_that_is_spooled_and_sent_comes_back_whole(tmp_path: Path) -> None:
     conditions = (Condition(pixels(1, 1), 0, 1.0), Condition(pixels(9, 2), 8, 0.5))
     job = Job("a circle", "", Size(6, 4), 17, 2, 25, 7, conditions=conditions)
+    pixels_folder(tmp_path).mkdir()
     spooled = spool(Prepared(job, {"images.0": "a" * 64}), tmp_path)
     assert spooled.prepared.job.conditions == ()
     assert decode(encode(spooled)[LENGTH.size :]) == spooled

@@ -35,7 +35,7 @@ from keyreel.worker.messages import (
     prepare,
 )
 from keyreel.worker.sandbox import Sandbox
-from keyreel.worker.spool import spool
+from keyreel.worker.spool import pixels_folder, spool
 
 MEMORY = 4096 * MIB
 """Bytes of writable memory. The longest 720p clip takes 445 MB, a picture as much as its limit."""
@@ -85,6 +85,7 @@ def decode_error(reason: str) -> RequestError:
 
 
 def _frame_of_answer(order: Decode, decode_inputs: DecodeInputs, sandbox: Sandbox, channel: Channel) -> bytes:
+    pixels_folder(order.folder).mkdir(exist_ok=True)
     if COPIES and order.files:
         return _frame_of_copy(order, decode_inputs, sandbox, channel)
     with asyncio.Runner() as runner:
@@ -114,7 +115,7 @@ def _answer_and_end(order: Decode, decode_inputs: DecodeInputs, sandbox: Sandbox
         _limit_cpu()
         runner = asyncio.Runner()
         runner.get_loop()  # makes sockets, which the sandbox does not allow
-        sandbox.confine([file.path for _, file in order.files], order.folder)
+        sandbox.confine([file.path for _, file in order.files], pixels_folder(order.folder))
         with os.fdopen(writer, "wb") as pipe:
             pipe.write(encode(_answer(order, decode_inputs, runner)))
     except BaseException:  # noqa: BLE001 - whatever happens, the copy must not do the work of its original

@@ -14,7 +14,7 @@ from keyreel.worker.messages import Pin, Spooled
 
 
 def spool(prepared: Prepared, folder: Path) -> Spooled:
-    """Writes the pixels of each condition to `folder` and returns the rest."""
+    """Writes the pixels of each condition to `pixels_folder(folder)` and returns the rest."""
     conditions = prepared.job.conditions
     for index, condition in enumerate(conditions):
         np.save(pixels_path(folder, index), condition.pixels, allow_pickle=False)
@@ -43,8 +43,13 @@ def checkpoint_path(folder: Path) -> Path:
     return folder / f"checkpoint-{secrets.token_hex(4)}.safetensors"
 
 
+def pixels_folder(folder: Path) -> Path:
+    """Returns the only folder of a request that the decoder may write to: the fetched files must stay as they are."""
+    return folder / "pixels"
+
+
 def pixels_path(folder: Path, index: int) -> Path:
-    return folder / f"{index}.npy"
+    return pixels_folder(folder) / f"{index}.npy"
 
 
 def read_pixels(path: Path) -> Pixels:
