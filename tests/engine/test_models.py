@@ -13,7 +13,7 @@ from torch import nn
 from keyreel.engine.models import Model, load_model
 from keyreel.errors import ModelError
 from keyreel.video.canvas import Grid
-from keyreel.video.recipes import Capabilities, RecipeName, RecipeSettings
+from keyreel.video.recipes import Capabilities, Published, RecipeName, RecipeSettings
 from tests.tiny_checkpoints import single_file, tiny_checkpoint, tiny_upsampler
 
 CPU = torch.device("cpu")
@@ -238,7 +238,9 @@ def test_a_default_recipe_that_is_not_supported_is_refused(
 
 def test_a_guided_recipe_is_refused_for_a_distilled_model(checkpoint: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(checkpoint, tmp_path / "distilled")
-    assert load_model(str(folder), "cpu", tmp_path).capabilities == Capabilities(distilled=True)
+    assert load_model(str(folder), "cpu", tmp_path).capabilities == Capabilities(
+        distilled=True, published=Published("distilled", 8)
+    )
     with pytest.raises(ModelError, match="Recipe stg is not for distilled models"):
         load_model(str(folder), "cpu", tmp_path, RecipeSettings(recipe="stg"))
 

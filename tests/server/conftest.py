@@ -22,8 +22,8 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server that may send webhooks to this machine."""
-    with live_server(tmp_path_factory.mktemp("server"), allow_hosts="127.0.0.1") as server:
+    """A server that may send webhooks to this machine, which is also its reverse proxy."""
+    with live_server(tmp_path_factory.mktemp("server"), allow_hosts="127.0.0.1", trusted_proxies="127.0.0.1") as server:
         yield server
 
 
