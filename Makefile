@@ -51,11 +51,13 @@ bench-server: $(VENV)/.dev ## Measure the server's figures in docs/performance.m
 bench-fleet: $(VENV)/.dev programs ## Measure the fleet's figures in docs/performance.md
 	$(BIN)/python -m benchmarks.fleet
 
-chaos: $(VENV)/.dev ## Kill processes and fill a disk, 200 times each, and whole workers 50 times (hours)
+chaos: $(VENV)/.dev programs ## Kill processes and fill a disk, 200 times each, and whole workers 50 times (hours)
 	$(BIN)/python -m tests.worker.chaos --rounds 200
 	$(BIN)/python -m tests.worker.takeover --rounds 50
 	$(BIN)/python -m tests.server.chaos --rounds 200
+	$(BIN)/python -m tests.server.chaos --rounds 200 --database postgresql
 	$(BIN)/python -m tests.server.full_disk --rounds 200
+	$(BIN)/python -m tests.server.full_disk --rounds 200 --database postgresql
 
 # Prints its seed: `make fuzz SEED=7` makes the same calls again.
 fuzz: $(VENV)/.dev ## Make 10^5 bad calls to a server, and print what it answered

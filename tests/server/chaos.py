@@ -1,17 +1,15 @@
 """Kills the server many times while clients submit requests: `python -m tests.server.chaos --rounds 200`.
 
 After a restart, each accepted request must exist and complete once. The same holds for a request that a client sent
-again, under the same idempotency key, because the answer was lost.
+again, under the same idempotency key, because the answer was lost. `--database postgresql` runs it on PostgreSQL.
 """
 
 import argparse
 import asyncio
 import random
-import sqlite3
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,9 @@ import aiohttp
 from keyreel.fal.outcomes import WORKER_LOST
 from keyreel.store.submission import MAX_FAILURES
 from tests.server.live import APP, ENDPOINT
+from tests.server.requests_table import check_integrity, read_requests
 from tests.server.whole import HEADERS, small, whole_server
+from tests.store.postgres import DATABASES, database_of_kind
 
 CLIENTS = 8
 MAX_PAUSE = 1.0
@@ -40,6 +40,7 @@ class Chaos:
     """What the clients and the database have shown so far."""
 
     folder: Path
+    database_url: str
     rng: random.Random
     accepted: dict[str, str] = field(default_factory=dict)
     """Request ids by idempotency key."""
@@ -53,7 +54,7 @@ class Chaos:
         # The rounds alternate between a running worker and a server that has just started.
         worker = bool(self.counts["rounds"] % 2)
         async with (
-            whole_server(self.folder, worker=worker) as server,
+            whole_server(self.folder, worker=worker, database=self.database_url) as server,
             aiohttp.ClientSession(server.url, headers=HEADERS) as http,
         ):
             await self._send_again(http)
@@ -66,11 +67,14 @@ class Chaos:
             await server.process.wait()
             await asyncio.gather(*storm)
         self.counts["rounds"] += 1
-        self._check_database()
+        await self._check_database()
 
     async def drain(self) -> None:
         """Starts the server a last time and waits until all requests have completed."""
-        async with whole_server(self.folder) as server, aiohttp.ClientSession(server.url, headers=HEADERS) as http:
+        async with (
+            whole_server(self.folder, database=self.database_url) as server,
+            aiohttp.ClientSession(server.url, headers=HEADERS) as http,
+        ):
             await self._send_again(http)
             for request_id in self.accepted.values():
                 async with asyncio.timeout(TIMEOUT):
@@ -79,7 +83,7 @@ class Chaos:
                 if not await check_video(http, request_id, WORKER_LOST.type):
                     self.counts[f"ended after {MAX_FAILURES} kills"] += 1
             await server.end()
-        self._check_database()
+        await self._check_database()
         assert self.completed.keys() == set(self.accepted.values())
         self.counts["accepted"] = len(self.accepted)
 
@@ -104,12 +108,11 @@ class Chaos:
             return False
         return True
 
-    def _check_database(self) -> None:
+    async def _check_database(self) -> None:
         """Checks the database while no server uses it."""
-        columns = "id, idempotency_key, state, attempt, result, error_type"
-        with closing(sqlite3.connect(self.folder / "keyreel.db")) as database:
-            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-            rows = {row[0]: row[1:] for row in database.execute(f"SELECT {columns} FROM request")}  # noqa: S608
+        check_integrity(self.database_url)
+        columns = "id", "idempotency_key", "state", "attempt", "result", "error_type"
+        rows = {row[0]: row[1:] for row in await read_requests(self.database_url, *columns)}
         missing = set(self.accepted.values()) - rows.keys()
         assert not missing, missing
         unknown = {row[0] for row in rows.values()} - self.accepted.keys() - set(self.unanswered)
@@ -119,9 +122,9 @@ class Chaos:
                 assert self.completed.setdefault(request_id, tuple(outcome)) == tuple(outcome)
 
 
-async def chaos(folder: Path, rounds: int, seed: int = 0) -> Counter[str]:
+async def chaos(folder: Path, database_url: str, rounds: int, seed: int = 0) -> Counter[str]:
     """Runs the rounds and checks the results. Returns counts to print."""
-    run = Chaos(folder, random.Random(seed))  # noqa: S311
+    run = Chaos(folder, database_url, random.Random(seed))  # noqa: S311
     for number in range(rounds):
         await run.round()
         if not (number + 1) % 20:
@@ -161,11 +164,11 @@ async def check_video(http: aiohttp.ClientSession, request_id: str, *expected_er
     return True
 
 
-def _main(rounds: int, seed: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+def _main(rounds: int, seed: int, database: str) -> None:
+    with tempfile.TemporaryDirectory() as name, database_of_kind(database, Path(name)) as url:
         started = time.monotonic()
-        counts = asyncio.run(chaos(Path(folder), rounds, seed))
-    print(", ".join(f"{number} {name}" for name, number in counts.items()), end=": ")
+        counts = asyncio.run(chaos(Path(name), url, rounds, seed))
+    print(f"{database}:", ", ".join(f"{number} {name}" for name, number in counts.items()), end=": ")
     print(f"nothing lost, each completed once, integrity ok, in {time.monotonic() - started:.0f} s")
 
 
@@ -173,5 +176,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--database", choices=DATABASES, default=DATABASES[0])
     arguments = parser.parse_args()
-    _main(arguments.rounds, arguments.seed)
+    _main(arguments.rounds, arguments.seed, arguments.database)

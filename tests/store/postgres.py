@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 SERVER = "KEYREEL_TEST_POSTGRES"
 """Names the server to use in place of one that the tests start."""
 INSTALLED = "/usr/lib/postgresql"
+DATABASES = ("sqlite", "postgresql")
 SETTINGS = ("fsync=off", "listen_addresses=", "max_connections=200")
 
 
@@ -53,14 +54,22 @@ class Server:
 
 
 @contextmanager
-def restartable_server(programs: Path, settings: Sequence[str] = SETTINGS) -> Iterator[Server]:
-    """Starts a server. It and its folder are removed at the end of the block, where it has to be running."""
+def restartable_server(
+    programs: Path, settings: Sequence[str] = SETTINGS, data: Path | None = None
+) -> Iterator[Server]:
+    """Starts a server. It and its folder are removed at the end of the block, where it has to be running.
+
+    data: a folder on another disk for the tables. The write-ahead log is not in it: a server that cannot write it ends.
+    """
     # In a short path, because the path of a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="pg-") as name:
         folder, owner = Path(name), _owner()
         if owner:
             shutil.chown(folder, owner)
-        _run(programs / "initdb", "-D", folder / "data", "-U", "keyreel", "--auth=trust", "--no-sync", user=owner)
+        if data:
+            (folder / "data").symlink_to(data)
+        options = ("-U", "keyreel", "--auth=trust", "--no-sync", "--waldir", folder / "wal")
+        _run(programs / "initdb", "-D", folder / "data", *options, user=owner)
         server = Server(programs, folder, settings)
         server.start()
         try:
@@ -73,6 +82,22 @@ def restartable_server(programs: Path, settings: Sequence[str] = SETTINGS) -> It
 def running_server(programs: Path) -> Iterator[str]:
     """Starts an empty server and yields its URL."""
     with restartable_server(programs) as server:
+        yield server.url
+
+
+@contextmanager
+def database_of_kind(kind: str, folder: Path, disk: Path | None = None) -> Iterator[str]:
+    """Yields the URL of an empty database of one of the `DATABASES`, on PostgreSQL with a server of its own.
+
+    folder: of the SQLite file. disk: the folder on another disk where PostgreSQL's tables shall be.
+    """
+    if kind == "sqlite":
+        yield f"sqlite:///{folder / 'keyreel.db'}"
+        return
+    programs = find_programs()
+    if not programs:
+        raise FileNotFoundError("PostgreSQL is not installed.")
+    with restartable_server(programs, data=disk) as server:
         yield server.url
 
 
