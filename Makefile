@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 PYTEST = OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model image bench-server bench-fleet chaos fuzz storm audit lock clean
+.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model image bench-server bench-fleet chaos fuzz soak storm audit lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,10 @@ chaos: $(VENV)/.dev programs ## Kill processes and fill a disk, 200 times each, 
 # Prints its seed: `make fuzz SEED=7` makes the same calls again.
 fuzz: $(VENV)/.dev ## Make 10^5 bad calls to a server, and print what it answered
 	$(BIN)/python -m tests.fuzz.fuzz $(if $(SEED),--seed $(SEED))
+
+soak: $(VENV)/.dev programs ## Serve a day's videos at full speed and check that nothing grows (half an hour)
+	$(BIN)/python -m tests.server.soak
+	$(BIN)/python -m tests.server.soak --database postgresql
 
 # Prints its seed: `make storm SEED=7` runs the same plan again.
 storm: $(VENV)/.dev programs ## Run a fleet while its processes and servers fail (minutes)

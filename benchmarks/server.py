@@ -12,7 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 from tests.server.live import APP, ENDPOINT
 from tests.server.whole import HEADERS, KEY, small, whole_server
-from tests.worker.processes import children
+from tests.worker.processes import memory, server_processes
 
 CONNECTIONS = 8
 STEP = 0.05
@@ -205,7 +205,7 @@ async def busy(client: Client, requests: int, steps: int) -> None:
     print(f"device busy over {requests} queued requests of {STEP * steps:g} s: {share:.0%}")
 
 
-async def memory(folder: Path, requests: int, model: str) -> None:
+async def memory_growth(folder: Path, requests: int, model: str) -> None:
     """Prints the memory of the server and its children after some requests, and its growth over `requests` more."""
     command = (sys.executable, "-m", "keyreel", "serve", "--port", "0", "--model", model, "--data-dir", str(folder))
     environment = os.environ | {"KEYREEL_ADMIN_KEY": KEY, "KEYREEL_CACHE_DIR": str(folder / "cache")}
@@ -240,19 +240,7 @@ async def _printed_url(lines: asyncio.StreamReader) -> str:
 
 def resident(pid: int) -> dict[str, int]:
     """Returns the bytes of the server, and of each child process by the module that it runs."""
-    return {name: _resident(each) for name, each in [("the server", pid), *_modules(pid)]}
-
-
-def _modules(pid: int) -> Iterator[tuple[str, int]]:
-    for child in children("keyreel.worker.", pid):
-        words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
-        yield next(word for word in words if word.startswith("keyreel.")), child
-
-
-def _resident(pid: int) -> int:
-    """Returns the proportional set size: a page that several processes share counts once in their sum."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+    return {name: memory(each) for name, each in server_processes(pid, "keyreel.worker.")}
 
 
 async def main(rounds: int, requests: int, model: str) -> None:
@@ -260,7 +248,7 @@ async def main(rounds: int, requests: int, model: str) -> None:
         folder = Path(name)
         await submits_and_polls(folder / "polls", rounds)
         await pick_up_cancel_and_busy(folder / "device", 5 * rounds)
-        await memory(folder / "memory", requests, model)
+        await memory_growth(folder / "memory", requests, model)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Finds the processes that a process has started."""
+"""Finds the processes that a process has started, and measures them."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -9,3 +10,26 @@ def children(module: str, parent: int | None = None) -> list[int]:
     tasks = Path(f"/proc/{parent or os.getpid()}/task").iterdir()
     pids = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
     return [pid for pid in pids if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def server_processes(pid: int, *modules: str) -> Iterator[tuple[str, int]]:
+    """Yields the server, and each child process that runs one of `modules` by the name of its own module."""
+    yield "server", pid
+    for child in sorted({child for module in modules for child in children(module, pid)}):
+        words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+        yield next(word for word in words if word.startswith(modules)), child
+
+
+def memory(pid: int) -> int:
+    """Returns the proportional set size in bytes: a page that several processes share counts once in their sum."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+
+
+def threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def handles(pid: int) -> int:
+    """Returns the number of open files, sockets and pipes."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
