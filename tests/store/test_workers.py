@@ -1,7 +1,10 @@
 from dataclasses import replace
 
+from sqlalchemy import select
+
 from keyreel.store import Store
-from keyreel.store.records import Worker
+from keyreel.store.records import DAY, Worker
+from keyreel.store.tables import worker
 from keyreel.store.workers import REPORT_TIMEOUT
 from tests.store.conftest import Clock
 
@@ -27,3 +30,11 @@ async def test_a_removed_worker_is_not_alive(store: Store) -> None:
     await store.workers.report(LOADING)
     await store.workers.remove(LOADING.name)
     assert await store.workers.alive() == []
+
+
+async def test_workers_that_vanished_are_forgotten_when_another_one_starts(store: Store, clock: Clock) -> None:
+    await store.workers.report(LOADING)
+    await clock.advance(DAY + 1)
+    await store.workers.report(replace(LOADING, name="host:cuda:1"))
+    async with store.database.read() as connection:
+        assert (await connection.execute(select(worker.c.name))).scalars().all() == ["host:cuda:1"]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 
 from keyreel.store.audit import SERVER, Action, Actor, record
 from keyreel.store.changes import Topic
@@ -16,6 +16,8 @@ LEASE = 150.0
 RETRIES = 10
 FIRST_PAUSE = 7.0
 """Seconds before the first retry. The pause doubles each time, which gives ten retries within two hours, as at fal."""
+LONGEST_PAUSE = FIRST_PAUSE * 2 ** (RETRIES - 1)
+"""No delivery waits longer. A time further ahead is from before the clock was set back."""
 
 
 class Deliveries:
@@ -83,7 +85,8 @@ class Deliveries:
             return (await connection.execute(statement)).scalar_one()
 
     def _due(self) -> tuple[ColumnElement[bool], ...]:
-        return delivery.c.state == "PENDING", delivery.c.due <= self._now
+        is_due = or_(delivery.c.due <= self._now, delivery.c.due > self._now + LONGEST_PAUSE)
+        return delivery.c.state == "PENDING", is_due
 
     async def _record(self, claimed: Delivery, **values: Any) -> None:
         async with self._database.write() as connection:

@@ -7,7 +7,7 @@ administrator's is none. A key without a row has no limits.
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Select, case, cast, func, null, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, case, cast, func, not_, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keyreel.store.database import Database
@@ -164,8 +164,10 @@ async def _take_token(connection: AsyncConnection, key_id: str, limit: int, now:
     """
     interval = MINUTE / limit
     refilled: ColumnElement[Any] = api_key.c.refilled_at
-    taken = case((refilled > now, refilled), else_=now) + interval
-    has_token = or_(refilled.is_(None), refilled + interval <= now + MINUTE + _ROUNDING)
+    # A bucket is full within a minute. A time further ahead is from before the clock was set back.
+    is_filling = and_(refilled > now, refilled <= now + MINUTE + _ROUNDING)
+    taken = case((is_filling, refilled), else_=now) + interval
+    has_token = or_(refilled.is_(None), not_(is_filling), refilled + interval <= now + MINUTE + _ROUNDING)
     statement = update(api_key).where(api_key.c.id == key_id, has_token).values(refilled_at=taken)
     if not (await connection.execute(statement)).rowcount:
         wait = await connection.scalar(select(refilled + interval - MINUTE - now).where(api_key.c.id == key_id))

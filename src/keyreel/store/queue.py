@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -38,15 +38,26 @@ from keyreel.store.records import (
     Submitted,
 )
 from keyreel.store.requests import outcome_columns, outcome_of, position
-from keyreel.store.submission import first_row
+from keyreel.store.submission import MAX_FAILURES, first_row
 from keyreel.store.tables import delivery, file, request
-from keyreel.store.transitions import LEASE, complete, discard, held_by, lock, release, release_all
+from keyreel.store.transitions import (
+    LEASE,
+    complete,
+    discard,
+    held_by,
+    lock,
+    overlong_leases,
+    release,
+    release_all,
+)
 from keyreel.store.turns import order_of
 
 RETRY_PAUSE = 1.0
 """Seconds between the first failed attempt and the next one. The pause doubles each time."""
 _CLOCK_STEP = 0.01
 """Seconds by which the database's clock may be behind this process's when a deadline comes."""
+LONGEST_RETRY_PAUSE = RETRY_PAUSE * 2**MAX_FAILURES
+"""No request waits longer. A time further ahead is from before the clock was set back."""
 _SWEEP_LIMIT = 500
 """Rows that one sweep deletes at most, so that it does not block other writers for long."""
 _SWEEP = "sweep"
@@ -118,8 +129,8 @@ class Queue:
 
     async def leave_device(self, lease: Lease) -> None:
         """Adds the time since `enter_device` to the request's. Does nothing if the lease is lost."""
-        used = request.c.device_seconds + func.coalesce(self._now - request.c.device_since, 0.0)
-        await self._change_held(lease, device_since=None, device_seconds=used)
+        used = case((request.c.device_since <= self._now, self._now - request.c.device_since), else_=0.0)
+        await self._change_held(lease, device_since=None, device_seconds=request.c.device_seconds + used)
 
     async def heartbeat(
         self, lease: Lease, progress: JsonObject | None = None, lines: Sequence[LogLine] = ()
@@ -218,11 +229,13 @@ class Queue:
     async def reap(self) -> Reaped:
         """Releases expired leases, completes requests past their start deadline and deletes expired ones."""
         expired = and_(request.c.state == State.IN_PROGRESS, request.c.lease_until <= self._now)
+        too_long = overlong_leases(self._now)
         # Read first: every process reaps, and usually nothing is due.
-        if not await self._is_any(expired, self._late(), request.c.expires_at <= self._now):
+        if not await self._is_any(expired, too_long, self._late(), request.c.expires_at <= self._now):
             return Reaped(0, 0, 0)
         async with self._database.write() as connection:
             await self._database.serialise(connection, _SWEEP)
+            await connection.execute(update(request).where(too_long).values(lease_until=self._now + LEASE))
             released = await release_all(connection, self._now, expired)
             reaped = Reaped(released, await self._time_out(connection), await self._delete_expired(connection))
         if reaped != Reaped(0, 0, 0):
@@ -235,7 +248,7 @@ class Queue:
             _waiting.c.state == State.IN_QUEUE,
             _waiting.c.pool == pool,
             _waiting.c.priority <= at_least,
-            _waiting.c.not_before <= self._now,
+            or_(_waiting.c.not_before <= self._now, _waiting.c.not_before > self._now + LONGEST_RETRY_PAUSE),
             or_(_waiting.c.start_deadline.is_(None), _waiting.c.start_deadline > self._now),
             _waiting.c.key_id.not_in(keys_at_their_limit(self._database)),
         )

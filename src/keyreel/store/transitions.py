@@ -13,6 +13,8 @@ from keyreel.store.usage import add_usage, counted_as
 
 LEASE = 30.0
 """Seconds after the last heartbeat until a lease expires."""
+_CLOCK_SLACK = 1.0
+"""Seconds by which the clock may seem to go back between two statements."""
 
 # Up to the last heartbeat of a worker that did not leave the device, so most likely died on it.
 _lost_seconds = case(
@@ -33,6 +35,11 @@ def held_by(lease: Lease) -> ColumnElement[bool]:
         request.c.attempt == lease.attempt,
         request.c.state == State.IN_PROGRESS,
     )
+
+
+def overlong_leases(now: ColumnElement[float]) -> ColumnElement[bool]:
+    """Matches leases from before the clock was set back, which would outlast their worker by as much."""
+    return and_(request.c.state == State.IN_PROGRESS, request.c.lease_until > now + LEASE + _CLOCK_SLACK)
 
 
 async def lock(

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from sqlalchemy import delete, insert, select, update
 
 from keyreel.store.database import Database
-from keyreel.store.records import Worker
+from keyreel.store.records import DAY, Worker
 from keyreel.store.tables import worker
 
 REPORT_TIMEOUT = 30.0
@@ -26,6 +26,8 @@ class Workers:
             await self._database.serialise(connection, f"report {status.name}")
             known = await connection.execute(update(worker).where(worker.c.name == status.name).values(**values))
             if not known.rowcount:
+                # In a fleet every worker has a name of its own, and one that was killed could not remove its row.
+                await connection.execute(delete(worker).where(worker.c.seen < self._now - DAY))
                 await connection.execute(insert(worker).values(**values))
 
     async def alive(self) -> list[Worker]:
