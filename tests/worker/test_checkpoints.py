@@ -2,6 +2,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from keyreel.files.objects import sweep_files
 from keyreel.store.records import LeaseLostError, State, Status
+from keyreel.store.tables import file
 from keyreel.video.events import Checkpoint
 from keyreel.worker.attempt import Attempt, InterruptedAttemptError, Interruption
 from keyreel.worker.checkpoint_file import read_checkpoint, write_checkpoint
@@ -19,9 +21,10 @@ from keyreel.worker.spool import checkpoint_path
 from tests.safety.chat_server import Chat, chat, completion
 from tests.worker.conftest import FAKE_ENGINE_PROCESS, PATIENCE, Bench, Gate
 from tests.worker.processes import children
+from tests.worker.test_completion import GatedObjects, gated_objects
 from tests.worker.test_session import is_completed_or_at
 
-__all__ = ["chat"]
+__all__ = ["chat", "gated_objects"]
 
 IDENTITY = {"prompt": "a red circle", "device": "fake"}
 STEPS = 50
@@ -136,6 +139,19 @@ async def test_a_lost_lease_ends_the_attempt_and_leaves_no_checkpoint(bench: Ben
         checkpoints.offer(new_file(tmp_path, 1))
         assert await attempt.wait_for_interruption() is Interruption.LOST
     assert not list(objects(bench).rglob("*.safetensors"))
+
+
+async def test_a_checkpoint_that_the_end_of_the_video_overtakes_leaves_no_row(
+    bench: Bench, gated_objects: GatedObjects, tmp_path: Path
+) -> None:
+    await bench.submit()
+    context = replace(bench.context, objects=gated_objects)
+    attempt = await next_attempt(bench)
+    async with asyncio.timeout(PATIENCE), Checkpoints(context, attempt).storing() as checkpoints:
+        checkpoints.offer(new_file(tmp_path, 1))
+        await gated_objects.arrived.wait()
+    async with bench.store.database.read() as connection:
+        assert not (await connection.execute(file.select())).all()
 
 
 async def test_what_a_paused_worker_writes_after_the_sweep_is_deleted(bench: Bench, tmp_path: Path) -> None:

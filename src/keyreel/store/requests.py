@@ -88,6 +88,11 @@ class Requests:
                 for row in await connection.execute(statement)
             ]
 
+    async def checkpoint(self, request_id: str) -> str | None:
+        """Returns the id of the file from which the next attempt at a request would resume."""
+        async with self._database.read() as connection:
+            return await connection.scalar(select(request.c.checkpoint).where(request.c.id == request_id))
+
     async def depths(self) -> list[Depth]:
         """Returns how many requests wait and run in each pool."""
         oldest = self._database.now - func.min(request.c.created)

@@ -10,8 +10,9 @@ import structlog
 
 from keyreel.errors import RequestError
 from keyreel.store import STORE_ERRORS
-from keyreel.store.records import File, LeaseLostError, NewFile
+from keyreel.store.records import File, Lease, LeaseLostError, NewFile
 from keyreel.worker.attempt import Attempt, InterruptedAttemptError, Interruption
+from keyreel.worker.attempt_file import AttemptFile
 from keyreel.worker.checkpoint_file import SavedCheckpoint, UnusableCheckpointError, read_checkpoint
 from keyreel.worker.context import WorkerContext
 
@@ -33,7 +34,7 @@ class Checkpoints:
         self._attempt = attempt
         self._waiting: asyncio.Queue[Path] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
-        self._file: File | None = None
+        self._file = AttemptFile(context.store.files, _new_file(attempt.lease))
         self._is_recorded = False
         self._fetched: tuple[Path, SavedCheckpoint] | None = None
 
@@ -85,8 +86,8 @@ class Checkpoints:
             if self._task:
                 self._task.cancel()
                 await asyncio.wait([self._task])
-            if self._file:
-                await self._remove_orphan(self._file)
+            if file := await self._file.added():
+                await self._remove_orphan(file)
 
     def offer(self, path: Path) -> None:
         """Queues a file to be stored. It is deleted afterwards."""
@@ -111,34 +112,22 @@ class Checkpoints:
                 self._waiting.task_done()
 
     async def _store(self, path: Path) -> None:
-        self._file = self._file or await self._add()
-        await self._context.objects.put(self._file.object, path)
-        if self._is_recorded:
-            return
-        try:
-            await self._context.store.queue.save_checkpoint(self._attempt.lease, self._file.id)
-        except LeaseLostError:
-            await self._context.objects.delete(self._file.object)
-            await self._context.store.files.remove(self._file.id)
-            raise
-        self._is_recorded = True
-
-    async def _add(self) -> File:
-        """Adds the file's row without a size: it expires like an unfinished upload, if nothing ends it earlier."""
-        lease = self._attempt.lease
-        new = NewFile(
-            key_id=lease.key_id,
-            object=f"checkpoints/{lease.id}/{lease.attempt}.safetensors",
-            name="checkpoint.safetensors",
-            content_type="application/octet-stream",
-        )
-        return await self._context.store.files.add(new)
+        file = await self._file.get()
+        await self._context.objects.put(file.object, path)
+        if not self._is_recorded:
+            await self._context.store.queue.save_checkpoint(self._attempt.lease, file.id)
+            self._is_recorded = True
 
     async def _remove_orphan(self, file: File) -> None:
-        """Deletes the object if its row is gone: a worker that was paused may have written it again after the sweep."""
+        """Deletes a checkpoint that no request knows: the attempt ended while it was stored, or had lost its lease.
+
+        Also one whose row is gone: a worker that was paused may have written the object again after the sweep.
+        """
+        store, lease = self._context.store, self._attempt.lease
         try:
-            if await self._context.store.files.get(file.id) is None:
+            if await store.files.get(file.id) is None or await store.requests.checkpoint(lease.id) != file.id:
                 await self._context.objects.delete(file.object)
+                await store.files.remove(file.id)
         except STORE_ERRORS:
             _log.warning("checkpoint_not_removed", exc_info=True)
 
@@ -152,3 +141,13 @@ def _is_followed(error: Exception) -> bool:
     if isinstance(error, InterruptedAttemptError):
         return error.why in (Interruption.RELEASED, Interruption.PREEMPTED)
     return not isinstance(error, RequestError | LeaseLostError)
+
+
+def _new_file(lease: Lease) -> NewFile:
+    """Returns a file without a size: it expires like an unfinished upload, if nothing ends it earlier."""
+    return NewFile(
+        key_id=lease.key_id,
+        object=f"checkpoints/{lease.id}/{lease.attempt}.safetensors",
+        name="checkpoint.safetensors",
+        content_type="application/octet-stream",
+    )

@@ -12,9 +12,10 @@ from PIL import Image
 
 from keyreel.errors import RequestError
 from keyreel.store import STORE_ERRORS
-from keyreel.store.records import File, NewFile
+from keyreel.store.records import Lease, NewFile
 from keyreel.video.job import Pixels
 from keyreel.worker.attempt import Attempt
+from keyreel.worker.attempt_file import AttemptFile
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.inputs import RetryableError
 from keyreel.worker.spool import read_pixels
@@ -37,7 +38,7 @@ class Previews:
         self._check = check
         self._waiting: asyncio.Queue[Path] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
-        self._file: File | None = None
+        self._file = AttemptFile(context.store.files, _new_file(attempt.lease))
         self._published = 0
 
     @asynccontextmanager
@@ -72,30 +73,32 @@ class Previews:
                 path.unlink(missing_ok=True)
 
     async def _publish(self, pixels: Pixels) -> None:
-        self._file = self._file or await self._add()
+        file = await self._file.get()
         strip = await asyncio.to_thread(encode_strip, pixels)
-        await self._context.objects.put(self._file.object, strip, self._file.content_type)
+        await self._context.objects.put(file.object, strip, file.content_type)
         self._published += 1
         # The file keeps its address, so the query makes a browser fetch the new content.
-        self._attempt.report.set_preview(f"{self._context.links.file_url(self._file)}?{self._published}", len(pixels))
-
-    async def _add(self) -> File:
-        """Adds the file's row without a size: if the worker dies, the file expires like an unfinished upload."""
-        lease = self._attempt.lease
-        name = f"previews/{lease.id}/{lease.attempt}.jpg"
-        new = NewFile(
-            key_id=lease.key_id, object=name, name="preview.jpg", content_type="image/jpeg", acl=lease.output_acl
-        )
-        return await self._context.store.files.add(new)
+        self._attempt.report.set_preview(f"{self._context.links.file_url(file)}?{self._published}", len(pixels))
 
     async def _remove(self) -> None:
-        if not self._file:
+        if not (file := await self._file.added()):
             return
         try:
-            await self._context.objects.delete(self._file.object)
-            await self._context.store.files.remove(self._file.id)
+            await self._context.objects.delete(file.object)
+            await self._context.store.files.remove(file.id)
         except STORE_ERRORS:
             _log.warning("preview_not_removed", exc_info=True)
+
+
+def _new_file(lease: Lease) -> NewFile:
+    """Returns a file without a size: if the worker dies, it expires like an unfinished upload."""
+    return NewFile(
+        key_id=lease.key_id,
+        object=f"previews/{lease.id}/{lease.attempt}.jpg",
+        name="preview.jpg",
+        content_type="image/jpeg",
+        acl=lease.output_acl,
+    )
 
 
 def encode_strip(pixels: Pixels) -> bytes:
