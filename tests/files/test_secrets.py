@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from keyreel.errors import KeyreelError
 from keyreel.files.secrets import derive_secret, load_secret, make_private
 
 LINKS = "0314a075645073cfe425503359c6272ca615767bdd7425a15d8144f955c55467"
@@ -41,7 +42,7 @@ def test_simultaneous_loads_get_the_same_secret(tmp_path: Path) -> None:
 
 def test_a_damaged_secret_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"short")
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(KeyreelError, match="damaged"):
         load_secret(tmp_path / "secret")
 
 
@@ -51,3 +52,16 @@ def test_other_users_cannot_enter_a_private_folder(tmp_path: Path) -> None:
     for private in (folder, tmp_path / "new"):
         make_private(private)
         assert private.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_used_is_named_with_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(KeyreelError, match=rf"^Cannot use the data folder {folder}: .*KEYREEL_DATA_DIR\.$"):
+            make_private(folder)
+
+
+def test_a_secret_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(KeyreelError, match=r"^Cannot use the secret .*/file/links\.key: "):
+        load_secret(tmp_path / "file" / "links.key")

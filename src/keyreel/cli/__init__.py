@@ -11,6 +11,7 @@ from keyreel.cli.keys import keys
 from keyreel.cli.migrate import migrate
 from keyreel.cli.models import models
 from keyreel.cli.ray import ray
+from keyreel.cli.repair import repair
 from keyreel.cli.serve import serve
 from keyreel.cli.worker import worker
 from keyreel.cli.wrap import wrap
@@ -44,6 +45,7 @@ app.command(epilog="Prompts that the demo model understands:\n\n" + "\n\n".join(
 app.command()(serve)
 app.command()(worker)
 app.command()(migrate)
+app.command()(repair)
 app.add_typer(ray, name="ray")
 app.add_typer(keys, name="keys")
 app.command()(audit)

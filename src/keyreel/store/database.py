@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -40,6 +41,13 @@ _CONNECTIONS = 5
 _BUSY_TIMEOUT = 10.0
 """Seconds that SQLite waits for a lock."""
 _READERS = 4
+_REPAIR = "`keyreel repair` saves what can be read into a new file and keeps this one."
+_HINTS = {
+    sqlite3.SQLITE_BUSY: "Another program has it open, such as a database browser or a backup: close it.",
+    sqlite3.SQLITE_CORRUPT: _REPAIR,
+    sqlite3.SQLITE_NOTADB: _REPAIR,
+}
+"""What to do, by SQLite's error code."""
 
 # Statements appear in logs when they fail. Their values, such as prompts, do not.
 _create_engine = partial(
@@ -166,14 +174,16 @@ async def connect(address: str, now: ColumnElement[float]) -> AsyncIterator[Data
         try:
             database = await stack.enter_async_context(opened)
         except STORE_ERRORS as error:
-            raise StoreUnavailableError(f"Cannot open the database {url}: {_first_line(error)}") from error
+            raise StoreUnavailableError(f"Cannot open the database {url}: {_description(error)}") from error
         yield database
 
 
-def _first_line(error: BaseException) -> str:
-    """Returns what is said of the driver's error, without SQLAlchemy's statement and link."""
+def _description(error: BaseException) -> str:
+    """Returns what is said of the driver's error, without SQLAlchemy's statement and link, and what to do."""
     cause = getattr(error, "orig", None) or error
-    return (str(cause) or type(cause).__name__).partition("\n")[0]
+    first_line = (str(cause) or type(cause).__name__).partition("\n")[0]
+    hint = _HINTS.get(getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_OK))
+    return f"{first_line}. {hint}" if hint else first_line
 
 
 @asynccontextmanager
@@ -225,11 +235,20 @@ async def _sqlite(url: URL, now: ColumnElement[float]) -> AsyncIterator[Database
         _configure(reader, "BEGIN", "query_only = ON")
         try:
             async with writer.begin() as connection:
+                await _check(connection, url)
                 await connection.run_sync(migrate)
             yield Database(writer, reader, now)
         finally:
             await reader.dispose()
             await writer.dispose()
+
+
+async def _check(connection: AsyncConnection, url: URL) -> None:
+    """Raises StoreUnavailableError if the file is damaged: who goes on writing to it loses more."""
+    found = str(await connection.scalar(text("PRAGMA quick_check(1)")))
+    if found != "ok":
+        damage = " ".join(found.split())
+        raise StoreUnavailableError(f"The database {url.database} is damaged ({damage}). {_REPAIR}")
 
 
 def _configure(engine: AsyncEngine, begin: str, *pragmas: str) -> None:
