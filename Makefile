@@ -56,6 +56,10 @@ chaos: $(VENV)/.dev programs ## Kill processes and fill a disk, 200 times each, 
 	$(BIN)/python -m tests.worker.takeover --rounds 50
 	$(BIN)/python -m tests.server.chaos --rounds 200
 	$(BIN)/python -m tests.server.chaos --rounds 200 --database postgresql
+	$(BIN)/python -m tests.server.stages
+	$(BIN)/python -m tests.server.stages --database postgresql
+	$(BIN)/python -m tests.server.backlog
+	$(BIN)/python -m tests.server.backlog --database postgresql
 	$(BIN)/python -m tests.server.full_disk --rounds 200
 	$(BIN)/python -m tests.server.full_disk --rounds 200 --database postgresql
 

@@ -17,7 +17,7 @@ Sample = Mapping[str, float]
 
 MODULES = ("keyreel.worker.", "tests.worker.")
 MIB = 1024 * 1024
-SETTLE_TIMEOUT = 30.0
+SETTLE_TIMEOUT = 90.0
 PAUSE = 0.5
 """Seconds between two measurements that have to agree."""
 LASTING = {"api_key", "installation", "usage", "worker"}

@@ -34,7 +34,7 @@ from tests.worker.site import picture
 DAY = 2160
 PARTS = 12
 CLIENTS = 8
-LIFETIME = 15.0
+LIFETIME = 30.0
 PERIOD = 0.5
 """Seconds between two deletions of what has expired."""
 CONSTANTS = {"keyreel.server.process.REAP_PERIOD": PERIOD, "keyreel.server.process.SWEEP_PERIOD": PERIOD}

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keyreel.cli import app
-from keyreel.store import database, open_store
+from keyreel.store import STORE_ERRORS, database, open_store
 from keyreel.store.records import StoreError, StoreInUseError, StoreUnavailableError
 from keyreel.store.repair import repair
 from tests.store.steps import claim, submit
@@ -92,3 +92,16 @@ async def test_who_locks_the_file_is_to_let_it_go(path: Path, monkeypatch: pytes
         other.execute("COMMIT")
     async with open_store(f"sqlite:///{path}") as store:
         assert len(await store.requests.live()) == REQUESTS
+
+
+async def test_a_store_goes_on_when_a_lock_is_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_BUSY_TIMEOUT", 0.1)
+    async with open_store(f"sqlite:///{path}") as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(STORE_ERRORS, match="database is locked"):
+                await submit(store)
+            assert await store.requests.live() == [], "reading works meanwhile, and nothing was half written"
+            other.execute("ROLLBACK")
+        accepted = await submit(store)
+        assert (await claim(store)).id == accepted

@@ -33,3 +33,9 @@ def threads(pid: int) -> int:
 def handles(pid: int) -> int:
     """Returns the number of open files, sockets and pipes."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def processor_seconds(pid: int) -> float:
+    """Returns the processor time that the process has used, without that of its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -133,8 +133,8 @@ class WorkerGuard:
         async with self._lock:
             try:
                 process = await self._running_process()
-                await process.send(order)
                 async with asyncio.timeout(ANSWER_TIMEOUT):
+                    await process.send(order)
                     return await process.receive()
             except TimeoutError:
                 await self.close()

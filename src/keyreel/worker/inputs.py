@@ -81,19 +81,21 @@ class Decoder:
     async def decode(self, order: Decode) -> Spooled:
         """Decodes the files of one request. Raises RequestError or RetryableError.
 
-        Files are blamed for the second crash: the first may have another cause, such as too little memory.
+        Files are blamed for the second failure: the first may have another cause, such as too little memory.
         """
+        reason = ""
         async with self._lock:
             for _ in range(2):
                 process = await self._running_process()
                 try:
                     return _read_answer(await self._ask(process, order), order)
                 except TimeoutError:
-                    raise decode_error("cannot be decoded: the decoder took too long") from None
+                    reason = "took too long"
                 except ProcessGoneError as error:
-                    if not order.files:
-                        raise RetryableError(f"The decode process {error}") from None
-        raise decode_error("cannot be decoded: the decoder crashed")
+                    reason = f"crashed: it {error}"
+                if not order.files:
+                    raise RetryableError(f"The decode process {reason}")
+        raise decode_error(f"cannot be decoded: the decoder {reason.partition(':')[0]}")
 
     async def close(self) -> None:
         process, self._process = self._process, None
@@ -108,8 +110,8 @@ class Decoder:
 
     async def _ask(self, process: Process, order: Decode) -> Message:
         try:
-            await process.send(order)
             async with asyncio.timeout(DECODE_TIMEOUT):
+                await process.send(order)
                 return await process.receive()
         except BaseException:  # also when cancelled: the next caller must not receive this answer
             process.kill()
