@@ -35,9 +35,11 @@ DAY = 2160
 PARTS = 12
 CLIENTS = 8
 LIFETIME = 30.0
+LIFETIMES = ("retention", "input_lifetime", "output_lifetime", "audit_retention")
 PERIOD = 0.5
 """Seconds between two deletions of what has expired."""
-CONSTANTS = {"keyreel.server.process.REAP_PERIOD": PERIOD, "keyreel.server.process.SWEEP_PERIOD": PERIOD}
+PERIODS = ("REAP_PERIOD", "SWEEP_PERIOD", "AUDIT_PERIOD")
+CONSTANTS = {f"keyreel.server.process.{name}": PERIOD for name in PERIODS}
 WORK = small("preview pace=0.005", number_of_steps=5)
 PICTURE = picture()
 DATA_URI = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
@@ -159,7 +161,7 @@ async def soak(
     """
     counts: Counter[str] = Counter()
     samples = []
-    lifetimes: dict[str, Any] = dict.fromkeys(("retention", "input_lifetime", "output_lifetime"), lifetime)
+    lifetimes: dict[str, Any] = dict.fromkeys(LIFETIMES, lifetime)
     settings = lifetimes | {"checkpoint_every": 0.01}
     async with (
         receiver() as webhooks,

@@ -22,7 +22,7 @@ async def test_requests_leave_nothing_behind(tmp_path: Path) -> None:
     [
         ("server: MiB of memory", 2.0),
         ("server: handles", 1),
-        ("server: threads", 1),
+        ("server: threads", 3),
         ("rows", 0.4),
         ("KiB of files", 1),
     ],

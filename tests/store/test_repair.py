@@ -48,7 +48,7 @@ async def test_a_damaged_file_is_refused_and_what_can_be_read_is_rescued(path: P
     assert repaired.damaged.read_bytes() == damaged
     assert repaired.rows["api_key"] == 1
     async with open_store(f"sqlite:///{path}") as store:
-        found = [status.id for status in await store.requests.live()]
+        found = list(await store.requests.queue())
         assert REQUESTS - 5 <= len(found) < REQUESTS
         assert found == [request for request in ids if request in found]
         assert (await claim(store)).id == found[0]
@@ -91,7 +91,7 @@ async def test_who_locks_the_file_is_to_let_it_go(path: Path, monkeypatch: pytes
                 pass
         other.execute("COMMIT")
     async with open_store(f"sqlite:///{path}") as store:
-        assert len(await store.requests.live()) == REQUESTS
+        assert len(await store.requests.queue()) == REQUESTS
 
 
 async def test_a_store_goes_on_when_a_lock_is_gone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ async def test_a_store_goes_on_when_a_lock_is_gone(path: Path, monkeypatch: pyte
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(STORE_ERRORS, match="database is locked"):
                 await submit(store)
-            assert await store.requests.live() == [], "reading works meanwhile, and nothing was half written"
+            assert await store.requests.queue() == {}, "reading works meanwhile, and nothing was half written"
             other.execute("ROLLBACK")
         accepted = await submit(store)
         assert (await claim(store)).id == accepted

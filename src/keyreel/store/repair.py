@@ -16,7 +16,7 @@ from keyreel.store.records import StoreError
 from keyreel.store.tables import metadata
 
 _PARTS = ("-wal", "-shm", "")
-_GAP = 100_000
+_GAP = 10_000
 """Row numbers to try in a table whose end cannot be read."""
 
 
@@ -70,7 +70,7 @@ def _copy(path: Path, rescued: Path) -> dict[str, int]:
     ):
         for table in metadata.sorted_tables:
             rows[table.name] = _copy_table(source, target, table.name)
-        for name in ("event", "delivery"):
+        for name in ("event", "delivery", "request_input"):
             target.execute(f"DELETE FROM {name} WHERE request_id NOT IN (SELECT id FROM request)")  # noqa: S608
     return rows
 
