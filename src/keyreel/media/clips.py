@@ -41,7 +41,7 @@ CODECS = {
     "mjpeg": "Motion JPEG",
     "gif": "GIF",
 }
-"""The codecs of clips, by FFmpeg's name. It has some 200 others, most of them rare, old and seldom tested."""
+"""The codecs of clips, by FFmpeg's name. It has some 300 decoders, each of them code that a file could run."""
 DECODERS = (*CODECS, "libdav1d", "libvpx", "libvpx-vp9")
 
 COUNTED_PACKETS = 1024
