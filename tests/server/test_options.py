@@ -1,5 +1,6 @@
 """The body, the headers and the query of a submit."""
 
+import gzip
 import json
 from typing import Any
 
@@ -55,6 +56,19 @@ async def failures_and_retention(store: Store, submitted: dict[str, Any]) -> tup
         found = await connection.execute(statement.where(columns.id == submitted["request_id"]))
         failures, seconds = found.one()
     return failures, round(seconds)
+
+
+def test_a_byte_order_mark_is_read(http: httpx.Client) -> None:
+    body = b'\xef\xbb\xbf{"prompt": "a fox", "seed": 3}'
+    assert http.post(f"/run/{ENDPOINT}", content=body).json()["seed"] == 3
+
+
+@pytest.mark.parametrize("way", ["queue", "run"])
+def test_an_encoded_body_is_refused_by_name(http: httpx.Client, way: str) -> None:
+    body = gzip.compress(b'{"prompt": "a fox"}')
+    answer = http.post(f"/{way}/{ENDPOINT}", content=body, headers={"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert "encoded with gzip" in answer.json()["detail"]
 
 
 def test_headers_for_fals_own_fleet_are_ignored(http: httpx.Client) -> None:

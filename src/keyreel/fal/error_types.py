@@ -185,6 +185,7 @@ PLAIN_ERRORS: Mapping[int, ErrorType] = {
             "The body or the upload is larger than the server allows, or than the key may upload in a day.",
             "Upload files and send their URLs.",
         ),
+        ErrorType(415, "The body is encoded, with gzip or otherwise.", "Send it as it is."),
         ErrorType(416, "The requested range is not in the file."),
         ErrorType(
             422, "A parameter or the body of one of Keyreel's own routes is not valid.", "Correct what `loc` names."

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import math
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,9 @@ async def read_body(request: Request, max_bytes: int, incoming: Incoming) -> Bod
         fields = {name: query[name] for name in query if name not in QUEUE_PARAMETERS}
         text = json.dumps(fields, sort_keys=True).encode()
         return Body(fields, hashlib.sha256(text).hexdigest(), len(text))
+    if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        message = f"The body is encoded with {encoding}, which this server does not decode. Send it as it is."
+        raise HTTPException(415, message, {"Accept-Encoding": "identity"})
     raw, digest = bytearray(), hashlib.sha256()
     async for chunk in _limited(request, max_bytes):
         incoming.add(len(chunk))
@@ -107,7 +111,7 @@ async def _parsed(raw: bytearray) -> Any:
 def parse_json(raw: bytes | bytearray) -> Any:
     """Raises RequestError for invalid JSON; also for Infinity, NaN and numbers too large for a float."""
     try:
-        value = from_json(raw, allow_inf_nan=False)
+        value = from_json(raw.removeprefix(BOM_UTF8), allow_inf_nan=False)
     except ValueError as error:
         raise RequestError.at((), "JSON decode error", "json_invalid", error=str(error)) from None
     if not _is_finite(value):
