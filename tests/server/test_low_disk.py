@@ -11,15 +11,16 @@ from keyreel.files.disk import Disk
 from keyreel.server.startup import open_services
 from keyreel.settings import Settings
 from keyreel.store.records import Worker
-from tests.server.full_disk import ON_A_SMALL_DISK
+from tests.server.full_disk import on_a_small_disk
 from tests.server.storage_api import Api
 
 
 @pytest.mark.slow
 def test_a_small_disk_keeps_its_floor(tmp_path: Path) -> None:
-    if subprocess.run([*ON_A_SMALL_DISK, tmp_path, "true"], capture_output=True).returncode:
+    if subprocess.run(on_a_small_disk(str(tmp_path), "24m", "true"), capture_output=True).returncode:
         pytest.skip("this system does not permit mounting a small disk")
-    command = [*ON_A_SMALL_DISK, str(tmp_path), sys.executable, "-m", "tests.server.low_disk", str(tmp_path)]
+    program = (sys.executable, "-m", "tests.server.low_disk", str(tmp_path))
+    command = on_a_small_disk(str(tmp_path), "24m", *program)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout == "refused in time\n", done.stderr
 

@@ -73,7 +73,7 @@ def test_a_key_that_is_revoked_while_the_page_is_open_ends_its_session(
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # makes the page ask at once
     expect(page.get_by_label("Your key")).to_be_visible()
     expect(page.get_by_role("alert")).to_have_text(
-        "This session has ended: its user signed out, or its key was revoked."
+        "This session has ended: its user signed out, or its key was revoked or has expired."
     )
 
 

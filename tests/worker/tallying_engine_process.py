@@ -12,8 +12,8 @@ from keyreel.worker import engine_process
 from keyreel.worker.engine_process import Engine, load_torch
 from keyreel.worker.messages import Load, Ready
 
-TALLY = "KEYREEL_TEST_TALLY"
-"""Environment variable that names the file."""
+TALLY = "PYTHON_KEYREEL_TALLY"
+"""Environment variable that names the file. Engine processes inherit those of Python, and few others."""
 
 
 @dataclass(frozen=True)
