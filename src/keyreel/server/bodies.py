@@ -30,7 +30,7 @@ class Bodies:
     per_key: int
     _total: int = 0
     _by_key: Counter[str] = field(default_factory=Counter)
-    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TURNS))
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TURNS))
 
     @asynccontextmanager
     async def receive(self, key_id: str) -> AsyncIterator["Incoming"]:
@@ -50,9 +50,6 @@ class Bodies:
         if self._total + size > self.in_all:
             raise HTTPException(503, "Too many large bodies arrive at a time. Try again.", {"Retry-After": RETRY_AFTER})
         self._count(key_id, size)
-
-    def turn(self) -> asyncio.Semaphore:
-        return self._turns
 
     def _count(self, key_id: str, size: int) -> None:
         self._total += size
@@ -77,7 +74,7 @@ class Incoming:
     async def turn(self) -> None:
         """If the body is large, waits until few others are parsed and stored. The turn ends with the body."""
         if self.size >= LARGE:
-            await self.stack.enter_async_context(self.bodies.turn())
+            await self.stack.enter_async_context(self.bodies.turns)
 
 
 def lift_limit(request: Request) -> None:

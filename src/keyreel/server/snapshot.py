@@ -22,7 +22,8 @@ import structlog
 from keyreel import metrics
 from keyreel.server.shared_reads import SharedReads
 from keyreel.store import STORE_ERRORS, Store, Topic
-from keyreel.store.records import LogEntry, Place, State, Status
+from keyreel.store.records import LogEntry, State, Status
+from keyreel.store.requests import Place
 from keyreel.worker.waiting import wait_for_any
 
 PERIOD = 1.0

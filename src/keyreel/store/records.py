@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum, auto
 from math import ceil
-from typing import NamedTuple
 
 from keyreel.errors import KeyreelError
 from keyreel.fal.outcomes import JsonObject, Outcome
@@ -163,13 +162,6 @@ class Status:
     """When the last attempt began."""
     finished: float | None
     outcome: Outcome | None
-
-
-class Place(NamedTuple):
-    """Where a request waits. position: how many requests go before it. attempt: that of its status."""
-
-    position: int
-    attempt: int
 
 
 @dataclass(frozen=True, slots=True)

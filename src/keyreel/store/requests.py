@@ -3,13 +3,13 @@
 from collections.abc import Collection
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, case, func, null, or_, select, tuple_
 
 from keyreel.fal.outcomes import Failure, Outcome, Success
 from keyreel.store.database import Database
-from keyreel.store.records import Depth, Level, LogEntry, Place, State, Status
+from keyreel.store.records import Depth, Level, LogEntry, State, Status
 from keyreel.store.tables import AnyRow, event, request
 from keyreel.store.turns import order_of
 
@@ -35,6 +35,13 @@ _columns = (
     *outcome_columns,
     *(request.c[name] for name in Status.__slots__ if name not in _COMPUTED_FIELDS),
 )
+
+
+class Place(NamedTuple):
+    """Where a request waits. position: how many requests go before it. attempt: that of its status."""
+
+    position: int
+    attempt: int
 
 
 class Requests:
