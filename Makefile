@@ -33,7 +33,7 @@ gallery: $(VENV)/.engine ## Make the videos and pictures of docs/gallery.md
 test: lint types programs ## Run lint, types and every test
 	$(PYTEST)
 
-test-fast: $(VENV)/.dev ## Run the tests that take less than about a second each
+test-fast: $(VENV)/.dev ## Run the tests that take less than about half a second each
 	$(PYTEST) -m 'not slow'
 
 page: $(VENV)/.dev ## Build the playground into the package

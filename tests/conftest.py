@@ -4,13 +4,16 @@ import os
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from keyreel.engine.models import Model, load_model
 from keyreel.video.recipes import RecipeSettings
 from tests.store.postgres import SERVER, find_programs, new_database, running_server
-from tests.tiny_checkpoints import tiny_checkpoint, tiny_lora, tiny_upsampler
+
+# The process that hands out the tests makes no models: without these imports, which take seconds, it starts sooner.
+if TYPE_CHECKING:
+    from keyreel.engine.models import Model
 
 
 @pytest.hookimpl(wrapper=True)
@@ -75,12 +78,16 @@ def fleet_url(postgres: str, tmp_path: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model in diffusers' layout."""
+    from tests.tiny_checkpoints import tiny_checkpoint
+
     return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
 def full_checkpoint(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with the upsampler and the distilled LoRA that recipes need."""
+    from tests.tiny_checkpoints import tiny_lora, tiny_upsampler
+
     folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("full") / "tiny")
     tiny_upsampler(folder / "latent_upsampler")
     tiny_lora(folder / "distilled.safetensors")
@@ -88,11 +95,15 @@ def full_checkpoint(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def full_model(full_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+def full_model(full_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> "Model":
+    from keyreel.engine.models import load_model
+
     recipe_settings = RecipeSettings(distilled_lora=str(full_checkpoint / "distilled.safetensors"))
     return load_model(str(full_checkpoint), "cpu", tmp_path_factory.mktemp("cache"), recipe_settings)
 
 
 @pytest.fixture(scope="session")
-def model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+def model(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> "Model":
+    from keyreel.engine.models import load_model
+
     return load_model(str(checkpoint), "cpu", tmp_path_factory.mktemp("cache"))

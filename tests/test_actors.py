@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -93,9 +94,15 @@ def keyreel(address: str, *arguments: str, fails: bool = False) -> str:
     return done.stderr if fails else done.stdout
 
 
-def placed(address: str) -> dict[int, int]:
-    """Returns the process of the worker on each GPU."""
-    return {int(gpu): int(pid) for pid, gpu in PROCESS.findall(keyreel(address, "status"))}
+def placed(address: str, workers: int) -> dict[int, int]:
+    """Waits until so many workers run. Returns the process of the worker on each GPU."""
+    end = time.monotonic() + TIMEOUT
+    # An actor that has not started within `ANSWER_TIMEOUT` is not listed.
+    while time.monotonic() < end:
+        found = {int(gpu): int(pid) for pid, gpu in PROCESS.findall(keyreel(address, "status"))}
+        if len(found) == workers:
+            return found
+    raise TimeoutError(f"{len(found)} of {workers} workers run.")
 
 
 def wait_for_end(pid: int) -> None:
@@ -136,7 +143,7 @@ async def test_workers_are_started_restarted_and_drained(address: str, store: St
 
     one = (*up, "--workers", "1")
     assert [keyreel(address, *one), keyreel(address, *one)] == ["Workers: 1\n"] * 2, "the same one"
-    (first,) = placed(address).values()
+    (first,) = placed(address, 1).values()
     await finish_a_request(store)
 
     # A worker that dies takes its actor along, and the other way round. Ray starts both again.
@@ -153,7 +160,7 @@ async def test_workers_are_started_restarted_and_drained(address: str, store: St
         await store.workers.remove(worker.name)  # the two that were killed; others report again
 
     assert keyreel(address, *up) == "Workers: 2\n", "one per GPU"
-    workers = placed(address)
+    workers = placed(address, 2)
     assert workers.keys() == {0, 1}
     assert keyreel(address, "down") == "Workers stopped: 2\n"
     for pid in workers.values():

@@ -114,6 +114,7 @@ def test_command_and_server_need_no_torch() -> None:
     assert not loaded("import keyreel.cli, keyreel.server.process") & TORCH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["engine_process", "decode_process"])
 def test_worker_processes_start_without_network_libraries(process: str) -> None:
     assert not loaded(f"import keyreel.worker.{process}") & (NETWORK | TORCH)

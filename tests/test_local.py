@@ -155,6 +155,7 @@ def test_missing_checker_is_noticed_only_when_requested(model: Model, tmp_path: 
     assert notices(enable_safety_checker=False) == []
 
 
+@pytest.mark.slow
 def test_last_event_holds_the_output(model: Model, tmp_path: Path) -> None:
     *others, last = keyreel.stream(SMALL, model=model, out=tmp_path / "v.mp4")
     assert isinstance(last, Done)

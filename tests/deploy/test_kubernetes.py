@@ -78,6 +78,7 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
 def test_documents_have_the_fields_of_their_kind(built: dict[str, Documents], build: str, version: str) -> None:

@@ -215,6 +215,7 @@ def attach_and_fail(transformer: LTXVideoTransformer3DModel, lora: Adapter) -> "
     return reference
 
 
+@pytest.mark.slow
 def test_an_error_detaches_and_frees_the_lora(
     transformer: LTXVideoTransformer3DModel, adapter: Callable[..., Adapter]
 ) -> None:

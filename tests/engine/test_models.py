@@ -144,6 +144,7 @@ def test_weights_of_another_shape_are_refused(folder: Path, load: Callable[[Path
         load(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shared.weight", "encoder.embed_tokens.weight"])
 def test_the_token_embedding_can_have_either_of_two_names(
     folder: Path, load: Callable[[Path], Model], name: str

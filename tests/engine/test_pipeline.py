@@ -264,6 +264,7 @@ def other_model(full_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     return load_model(str(full_checkpoint), "cpu", tmp_path_factory.mktemp("cache"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stochastic", [False, True], ids=["deterministic", "stochastic"])
 @pytest.mark.parametrize("recipe", ["single", "multiscale"])
 def test_a_video_resumed_at_any_step_has_the_same_bytes(

@@ -290,6 +290,7 @@ def _samples() -> list[bytes]:
     return samples
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(_samples()), st.data())
 @pytest.mark.filterwarnings("ignore")

@@ -255,6 +255,7 @@ def test_incomplete_pairs_and_unusable_files_are_refused(field: str, tmp_path: P
         open_marker(settings.model_copy(update={field: tmp_path / "text.pem"}))
 
 
+@pytest.mark.slow
 def test_generated_videos_are_marked(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYREEL_PROVENANCE", "true")
     monkeypatch.setenv("KEYREEL_DATA_DIR", str(tmp_path / "data"))

@@ -19,6 +19,7 @@ from keyreel.settings import Settings
 from keyreel.store import Store
 from keyreel.store.records import Lease, LeaseStatus, LogLine, NewKey
 from keyreel.worker.waiting import wait_for_any
+from tests.store.template import put_database
 
 T = TypeVar("T")
 
@@ -160,6 +161,7 @@ def live_server(folder: Path, **settings: Any) -> Iterator[LiveServer]:
 async def _main(folder: Path, settings: dict[str, Any], started: Future[LiveServer]) -> None:
     with listen("127.0.0.1", 0) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        put_database(folder)
         chosen = Settings(data_dir=folder, cache_dir=folder / "cache", **settings)
         async with open_services(chosen, url) as services:
             admin, user = (

@@ -16,6 +16,7 @@ from keyreel.server.dependencies import Services
 from keyreel.server.startup import open_services
 from keyreel.settings import Settings
 from keyreel.store.records import File, NewFile, NewKey
+from tests.store.template import put_database
 
 KIB = 1024
 URL = "http://keyreel.test"
@@ -58,6 +59,7 @@ class Api:
 
 @asynccontextmanager
 async def open_api(folder: Path, **settings: Any) -> AsyncIterator[Api]:
+    put_database(folder)
     chosen = Settings(data_dir=folder, cache_dir=folder / "cache", **settings)
     with capture_logs():  # by default, structlog formats tracebacks for terminals, which takes seconds
         async with open_services(chosen, URL) as services:

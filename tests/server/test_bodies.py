@@ -108,6 +108,7 @@ async def test_all_keys_together_may_not_send_too_much(narrow: Api) -> None:
     assert answer.headers["retry-after"] == "5"
 
 
+@pytest.mark.slow
 async def test_uploads_count_with_what_is_in_memory(tmp_path: Path) -> None:
     limits = {"max_bytes_in_flight_per_key": IN_MEMORY, "max_lora_bytes": 2 * IN_MEMORY}
     async with open_api(tmp_path, **limits) as api:

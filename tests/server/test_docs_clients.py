@@ -34,6 +34,7 @@ def test_javascript_programs(server: LiveServer, tmp_path: Path, program: str) -
     assert done.stdout.split() == [server.worker.leases[-1].id, VIDEO["url"]]
 
 
+@pytest.mark.slow
 def test_the_python_program(server: LiveServer) -> None:
     (program,) = programs("python")
     command = [sys.executable, "-c", adapted(program, server)]

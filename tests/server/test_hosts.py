@@ -33,6 +33,7 @@ def test_uploads_and_downloads_on_fals_hosts(http: httpx.Client, rest: str, medi
     assert http.get(path, headers={"Host": "queue.fal.run"}).status_code == 404
 
 
+@pytest.mark.slow
 def test_answers_name_the_host_that_was_asked(http: httpx.Client, server: LiveServer) -> None:
     own = f"{server.url}/files/token/video.mp4"
     server.worker.video = {"url": own, "content_type": "video/mp4"}

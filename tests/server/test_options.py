@@ -13,6 +13,7 @@ from tests.server.live import ENDPOINT, LiveServer
 from tests.server.queue_api import finish, hold, submit
 
 
+@pytest.mark.slow
 def test_priority_and_queue_length_are_respected(http: httpx.Client, server: LiveServer) -> None:
     hold(http)
     low = submit(
@@ -76,6 +77,7 @@ def test_headers_for_fals_own_fleet_are_ignored(http: httpx.Client) -> None:
     finish(http, submit(http, "a fox", headers=headers))
 
 
+@pytest.mark.slow
 def test_a_start_timeout_ends_a_waiting_request(http: httpx.Client, server: LiveServer) -> None:
     held = hold(http)
     # The newer header wins.
@@ -139,6 +141,7 @@ def test_a_body_that_is_no_json_object_is_refused(http: httpx.Client, way: str, 
     assert answer.json()["detail"][0]["loc"] == ["body"]
 
 
+@pytest.mark.slow
 def test_a_body_that_is_too_large_is_refused(http: httpx.Client, server: LiveServer) -> None:
     limit = server.services.settings.max_body_bytes
 

@@ -95,6 +95,7 @@ async def test_the_first_signal_stops_and_the_second_has_its_default_effect() ->
     assert signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_an_open_stream_does_not_keep_the_server_from_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "GRACE", 0)
     with ExitStack() as connections:
@@ -126,6 +127,7 @@ async def test_housekeeping_continues_after_an_error_of_the_database(
     assert queue.failures == 0
 
 
+@pytest.mark.slow
 async def test_a_start_timeout_is_noticed_when_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "REAP_PERIOD", 3600.0)
     stop = asyncio.Event()

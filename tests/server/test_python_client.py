@@ -56,6 +56,7 @@ def test_subscribe_reports_updates_and_logs(client: fal_client.SyncClient, serve
     assert last.metrics["inference_time"] >= 0
 
 
+@pytest.mark.slow
 def test_submit_then_status_then_result(client: fal_client.SyncClient) -> None:
     handle = client.submit(ENDPOINT, {"prompt": "a fox"}, priority="low", hint="warm", start_timeout=60)
     assert handle.get(interval=0.02)["prompt"] == "a fox"
@@ -65,6 +66,7 @@ def test_submit_then_status_then_result(client: fal_client.SyncClient) -> None:
     assert client.result(APP, handle.request_id) == handle.get()
 
 
+@pytest.mark.slow
 def test_cancel_of_queued_and_running_requests(client: fal_client.SyncClient) -> None:
     running = client.submit(ENDPOINT, {"prompt": "hold"})
     for status in running.iter_events(interval=0.02):

@@ -6,11 +6,12 @@ import pytest
 from keyreel.server.refusals import Refusals
 from keyreel.store import Store
 from tests.store.conftest import empty_store
+from tests.store.template import put_database
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with empty_store(f"sqlite:///{tmp_path / 'keyreel.db'}") as store:
+    async with empty_store(put_database(tmp_path)) as store:
         yield store
 
 

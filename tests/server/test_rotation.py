@@ -82,12 +82,14 @@ async def accepts(issued: Issued, folder: Path, secret: str | None, *accepted: s
         return set(await issued.accepted_by(api))
 
 
+@pytest.mark.slow
 async def test_an_accepted_secret_keeps_everything_valid_until_it_is_withdrawn(tmp_path: Path) -> None:
     issued = await issued_by(tmp_path, OLD)
     assert await accepts(issued, tmp_path, NEW, "yet another old secret", OLD) == {True}
     assert await accepts(issued, tmp_path, NEW) == {False}
 
 
+@pytest.mark.slow
 async def test_keys_in_the_data_folder_stay_valid_when_a_secret_is_set(tmp_path: Path) -> None:
     issued = await issued_by(tmp_path, None)
     assert await accepts(issued, tmp_path, NEW) == {True}

@@ -50,6 +50,7 @@ def current_task() -> asyncio.Task[None]:
     return task
 
 
+@pytest.mark.slow
 async def test_an_answer_that_drips_is_given_up_in_time(
     store: Store, session: aiohttp.ClientSession, signer: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,11 +17,12 @@ from keyreel.store import Store, open_store
 from keyreel.store.database import Database
 from keyreel.store.records import LogLine, NewRequest, State, Status
 from keyreel.store.requests import Requests
+from tests.store.template import put_database
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(f"sqlite:///{tmp_path / 'keyreel.db'}") as store:
+    async with open_store(put_database(tmp_path)) as store:
         yield store
 
 

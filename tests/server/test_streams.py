@@ -16,6 +16,7 @@ def server(tmp_path: Path) -> Iterator[LiveServer]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_key_may_have_so_many_streams_open(server: LiveServer) -> None:
     with (
         httpx.Client(base_url=server.url, headers=server.headers, trust_env=False) as http,

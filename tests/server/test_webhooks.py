@@ -32,6 +32,7 @@ from keyreel.worker import retries
 from tests.server.webhook_receiver import Call, receiver, verify, verify_by_jwks
 from tests.spans import recorder, span_id
 from tests.store.conftest import Clock, empty_store
+from tests.store.template import put_database
 
 URLS = WebhookUrls([bytes(32)])
 OUTPUT = {"prompt": "a cat \ud83d", "seed": 7, "video": {"url": "http://127.0.0.1/files/x/v.mp4"}}
@@ -55,7 +56,7 @@ class WatchedDeliveries(Deliveries):
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with empty_store(f"sqlite:///{tmp_path / 'keyreel.db'}") as store:
+    async with empty_store(put_database(tmp_path)) as store:
         yield replace(store, deliveries=WatchedDeliveries(store.database))
 
 

@@ -18,6 +18,7 @@ with exclusive_lock(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_with_the_id_of_the_first(tmp_path: Path) -> None:
     path = tmp_path / "keyreel.db"
     command = [sys.executable, "-c", HOLDER, str(path)]

@@ -37,6 +37,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 async def test_a_damaged_file_is_refused_and_what_can_be_read_is_rescued(path: Path) -> None:
     ids = await fill(path)
     damage(path)
@@ -65,6 +66,7 @@ def test_a_file_without_rows_stays_where_it_is(path: Path, content: bytes) -> No
     assert path.read_bytes() == content
 
 
+@pytest.mark.slow
 async def test_the_command_says_what_it_rescued(path: Path) -> None:
     await fill(path)
     result = CliRunner().invoke(app, ["repair"], env={"KEYREEL_DATA_DIR": str(path.parent)})
@@ -81,6 +83,7 @@ async def test_only_a_file_that_no_server_uses_is_repaired(path: Path) -> None:
             repair(path)
 
 
+@pytest.mark.slow
 async def test_who_locks_the_file_is_to_let_it_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "_BUSY_TIMEOUT", 0.1)
     await fill(path)

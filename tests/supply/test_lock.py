@@ -37,6 +37,7 @@ def test_every_package_has_hashes(name: str) -> None:
     assert [package for package, entry in entries(name).items() if not HASH.search(entry["rest"])] == []
 
 
+@pytest.mark.slow
 @each_lock
 def test_the_lock_has_all_that_an_install_needs(name: str) -> None:
     """`make lock` brings a lock up to date. Only torch, and what torch alone brings, is left out."""

@@ -1,9 +1,11 @@
+import pytest
 import torch
 from training.optimise import Hold
 from training.start import held
 from training.transformer import _new_transformer
 
 
+@pytest.mark.slow
 def test_an_optimiser_step_moves_all_weights_but_the_held_ones() -> None:
     torch.manual_seed(0)
     model = _new_transformer()

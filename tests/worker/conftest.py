@@ -22,6 +22,7 @@ from keyreel.store.records import NewRequest, Priority, State, Status
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.process import DECODE_PROCESS, GUARD_PROCESS
 from keyreel.worker.supervisor import supervise
+from tests.store.template import put_database
 from tests.worker.site import Site, open_site
 
 FAKE_ENGINE_PROCESS = (sys.executable, "-m", "tests.worker.fake_engine_process")
@@ -173,7 +174,7 @@ def steps_done(status: Status) -> int:
 @asynccontextmanager
 async def open_bench(folder: Path, url: str | None = None) -> AsyncIterator[Bench]:
     """url: of the database; by default a file in the folder."""
-    async with open_store(url or f"sqlite:///{folder / 'keyreel.db'}") as store:
+    async with open_store(url or put_database(folder)) as store:
         yield new_bench(store, folder)
 
 

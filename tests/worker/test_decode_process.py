@@ -42,6 +42,7 @@ async def test_a_file_is_not_blamed_for_one_crash(shared_bench: Bench, site: Sit
     assert (await shared_bench.completed(request)).attempt == 1
 
 
+@pytest.mark.slow
 async def test_a_request_without_files_is_not_blamed_for_a_crash(shared_bench: Bench) -> None:
     failure = await shared_bench.failure(await shared_bench.submit(DOOMED, retry=False))
     assert failure.type == "runner_server_error"

@@ -110,6 +110,7 @@ async def test_a_stored_file_that_may_not_be_read_counts_as_missing(shared_bench
     assert failure.detail[0]["loc"] == ["body", "images", 0, "image_url"]
 
 
+@pytest.mark.slow
 async def test_all_inputs_that_cannot_be_fetched_are_listed_in_fals_format(shared_bench: Bench, site: Site) -> None:
     request = await shared_bench.submit(
         images=[

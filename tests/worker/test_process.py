@@ -35,6 +35,7 @@ async def process() -> AsyncIterator[Process]:
     await process.close()
 
 
+@pytest.mark.slow
 async def test_messages_go_to_the_process_and_come_back(process: Process) -> None:
     for message in (Step(3), Notice("a “circle”" * 100_000)):
         await process.send(message)
@@ -43,6 +44,7 @@ async def test_messages_go_to_the_process_and_come_back(process: Process) -> Non
     assert not process.gone.is_set()
 
 
+@pytest.mark.slow
 async def test_a_process_that_exits_is_reported_with_its_status(process: Process) -> None:
     await process.send(Stop("exit"))
     for _ in range(2):
@@ -58,6 +60,7 @@ async def test_a_process_that_is_killed_is_reported_with_the_signal(process: Pro
         await process.receive()
 
 
+@pytest.mark.slow
 async def test_a_process_that_sends_garbage_is_killed(process: Process) -> None:
     await process.send(Stop("garbage"))
     with pytest.raises(ProcessGoneError, match=r"^was killed by signal 9$"):

@@ -53,6 +53,7 @@ async def test_each_recipe_makes_a_video(
     assert ("Upsampling Refining, 1 step" in log) == (expected == "multiscale")
 
 
+@pytest.mark.slow
 async def test_a_recipe_that_the_model_does_not_support_is_refused(shared_bench: Bench) -> None:
     failure = await shared_bench.failure(await shared_bench.submit(recipe="multiscale"))
     assert failure.type == "feature_not_supported"

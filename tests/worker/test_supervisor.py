@@ -129,6 +129,7 @@ async def checking(bench: Bench, check: Gate, grace: float) -> AsyncIterator[tup
         yield request, stop
 
 
+@pytest.mark.slow
 async def test_a_draining_worker_gives_a_check_of_a_finished_video_its_grace(bench: Bench, gate: Gate) -> None:
     async with checking(bench, gate, grace=PATIENCE) as (request, stop):
         stop.set()
@@ -136,6 +137,7 @@ async def test_a_draining_worker_gives_a_check_of_a_finished_video_its_grace(ben
         await bench.output(request)
 
 
+@pytest.mark.slow
 async def test_a_draining_worker_does_not_wait_longer_than_its_grace_for_a_check(bench: Bench, gate: Gate) -> None:
     async with checking(bench, gate, grace=0.0) as (request, stop):
         stop.set()
@@ -143,6 +145,7 @@ async def test_a_draining_worker_does_not_wait_longer_than_its_grace_for_a_check
         assert (status.state, status.attempt) == (State.IN_QUEUE, 1)
 
 
+@pytest.mark.slow
 async def test_a_request_can_be_cancelled_while_its_video_is_checked(bench: Bench, gate: Gate) -> None:
     async with checking(bench, gate, grace=PATIENCE) as (request, _):
         await bench.store.queue.cancel(request)
@@ -200,6 +203,7 @@ async def test_a_worker_outlives_a_database_without_free_connections(
             await each_bench.output(await each_bench.submit())
 
 
+@pytest.mark.slow
 async def test_a_model_that_cannot_be_loaded_raises_an_error(bench: Bench) -> None:
     with pytest.raises(ModelError, match="There is no model 'missing'"):
         await supervise(
@@ -222,6 +226,7 @@ async def test_a_checker_that_cannot_be_loaded_raises_an_error(bench: Bench, tmp
             )
 
 
+@pytest.mark.slow
 async def test_a_worker_can_be_stopped_while_its_checker_loads(bench: Bench, tmp_path: Path) -> None:
     """This guard process reports its start through a named pipe and then never becomes ready."""
     started = tmp_path / "started"

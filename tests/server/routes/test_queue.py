@@ -118,6 +118,7 @@ def test_paths_work_with_and_without_prefix_endpoint_and_slash(
     assert http.put(f"{request}/cancel{slash}").status_code == 400
 
 
+@pytest.mark.slow
 def test_cancel_tells_whether_the_request_was_queued_running_or_completed(http: httpx.Client) -> None:
     running = hold(http)
     queued = submit(http)

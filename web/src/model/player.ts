@@ -29,10 +29,8 @@ export function load(next: Film): () => void {
     requestAnimationFrame(follow);
   };
   film.value = next;
-  on("play", () => (speed.value = video.playbackRate));
-  on("ratechange", () => (speed.value = video.paused ? speed.value : video.playbackRate));
-  on("pause", () => noteStop(video));
-  speed.value = video.paused ? 0 : video.playbackRate;
+  for (const name of ["play", "pause", "ratechange"]) on(name, () => noteSpeed(video));
+  noteSpeed(video);
   follow();
   return () => {
     stop.abort();
@@ -88,12 +86,12 @@ function play(next: number): void {
     return;
   }
   current.video.playbackRate = next;
-  void current.video.play().catch(() => noteStop(current.video));
+  void current.video.play().catch(() => noteSpeed(current.video));
 }
 
-/** Browsers tell of a stop late, when the video may already play again or go backwards. */
-function noteStop(video: HTMLVideoElement): void {
-  if (video.paused && !rewinding) speed.value = 0;
+/** Browsers tell of a start or a stop late, when the video may already do the opposite or go backwards. */
+function noteSpeed(video: HTMLVideoElement): void {
+  if (!rewinding) speed.value = video.paused ? 0 : video.playbackRate;
 }
 
 /** Browsers cannot play backwards, so this seeks. */
