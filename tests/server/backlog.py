@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from sqlalchemy import insert
 
 from keyreel.store import open_store
-from keyreel.store.submission import first_row
-from keyreel.store.tables import request
+from keyreel.store.submission import first_row, insert_request
 from tests.server.chaos import TIMEOUT, ended
 from tests.server.live import APP, ENDPOINT
 from tests.server.requests_table import read_requests
@@ -39,9 +37,8 @@ async def queue_up(database_url: str, number: int) -> list[str]:
     """Fills the queue as submits would, in one transaction. Returns the ids."""
     ids = [f"{index:08}-0000-0000-0000-000000000000" for index in range(number)]
     async with open_store(database_url) as store, store.database.write() as connection:
-        values = first_row(new_request(endpoint=ENDPOINT, input=small(number_of_steps=1)), store.database.now)
-        rows = [{"id": request_id, "turn": turn} for turn, request_id in enumerate(ids, 1)]
-        await connection.execute(insert(request).values({**values, "id": "", "turn": 0}), rows)
+        new = new_request(endpoint=ENDPOINT, input=small(number_of_steps=1))
+        await connection.execute(insert_request(store.database.now), [first_row(new, each) for each in ids])
     return ids
 
 

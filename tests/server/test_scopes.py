@@ -1,6 +1,7 @@
 """What a key may do and until when: scopes and expiry, and the scope that each route declares."""
 
 import asyncio
+import inspect
 import time
 from collections.abc import Iterator
 from typing import Any, cast
@@ -76,6 +77,20 @@ def test_every_route_declares_what_it_needs(app: FastAPI) -> None:
         if not any(map(_is_declaration, _calls_of(getattr(context, "dependant", None))))
     }
     assert undeclared.keys() <= PLAIN, undeclared
+
+
+def test_no_dependency_runs_in_a_thread(app: FastAPI) -> None:
+    """FastAPI calls a plain function in a thread, which takes longer than all else of a short call."""
+    calls = {
+        call for context in iter_route_contexts(app.routes) for call in _calls_of(getattr(context, "dependant", None))
+    }
+    assert calls
+    plain = [call for call in calls if not _is_asynchronous(call) and not _is_asynchronous(type(call).__call__)]
+    assert plain == []
+
+
+def _is_asynchronous(call: object) -> bool:
+    return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
 
 
 def _is_declaration(call: object) -> bool:

@@ -1,13 +1,18 @@
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
+from sqlalchemy.engine.interfaces import CacheStats
 from sqlalchemy.exc import OperationalError
 
+from keyreel.fal.outcomes import Success
 from keyreel.store import Store, open_store
-from keyreel.store.records import StoreInUseError
+from keyreel.store.records import Limits, LogLine, NewFile, StoreInUseError, Worker
 from tests.store.steps import live_requests, new_request, submit
 
 
@@ -50,6 +55,59 @@ async def test_a_reading_transaction_cannot_write(file_url: str) -> None:
         with pytest.raises(OperationalError, match="readonly"):
             async with store.database.read() as connection:
                 await connection.execute(text("DELETE FROM request"))
+
+
+@contextmanager
+def compiled_statements() -> Iterator[set[str]]:
+    """Collects the statements that SQLAlchemy compiles."""
+    compiled: set[str] = set()
+
+    def note(_connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
+        if context.compiled and context.cache_hit is not CacheStats.CACHE_HIT:
+            compiled.add(statement)
+
+    event.listen(Engine, "after_cursor_execute", note)
+    yield compiled
+    event.remove(Engine, "after_cursor_execute", note)
+
+
+async def test_statements_are_compiled_once(file_url: str) -> None:
+    """Compiling takes longer than executing."""
+
+    async def everything(store: Store) -> None:
+        limits = Limits(
+            max_requests=5, max_queued=5, max_running=5, max_per_minute=60, max_bytes=1000, max_upload_bytes=1000
+        )
+        key = await store.keys.create("somebody", limits=limits)
+        await store.keys.get(key.key.id)
+        await store.files.add(
+            NewFile(key_id=key.key.id, object="a", name="a.png", content_type="image/png", size=10, lifetime=60),
+            upload=True,
+        )
+        await store.files.expired()
+        await store.workers.report(Worker(name="worker", pool="default", device="cpu", model="model", ready=True))
+        await store.workers.alive()
+        await submit(store, key_id=key.key.id, webhook_url="http://keyreel.example")
+        await store.queue.has_work()
+        lease = await store.queue.claim("worker")
+        assert lease
+        await store.queue.enter_device(lease)
+        await store.queue.heartbeat(lease, {"step": 1}, [LogLine("a line")])
+        await store.queue.leave_device(lease)
+        await store.requests.running()
+        await store.requests.queue()
+        await store.queue.finish(lease, Success({}))
+        await store.requests.status(lease.id)
+        await store.deliveries.has_due()
+        (delivery,) = await store.deliveries.claim()
+        await store.deliveries.delivered(delivery)
+        await store.queue.reap()
+
+    async with open_store(file_url) as store:
+        await everything(store)
+        with compiled_statements() as compiled:
+            await everything(store)
+    assert compiled == set()
 
 
 async def test_a_reader_does_not_wait_for_the_writer(file_url: str) -> None:

@@ -53,19 +53,25 @@ class Services:
     """None: the content of files passes through the server."""
 
 
-async def get_services(connection: HTTPConnection) -> Services:
+def services_of(connection: HTTPConnection) -> Services:
+    """Returns the services, for dependencies: one that depends on another costs each call 50 microseconds more."""
     return cast("Services", connection.app.state.services)
+
+
+async def get_services(connection: HTTPConnection) -> Services:
+    return services_of(connection)
 
 
 CurrentServices = Annotated[Services, Depends(get_services)]
 
 
-async def require_key(connection: HTTPConnection, services: CurrentServices) -> Key:
+async def require_key(connection: HTTPConnection) -> Key:
     """Returns the caller's key. Answers 401, in fal's words, when there is none.
 
     The key comes from `Authorization: Key id:secret`, from the playground's session, or from a temporary token for the
     application in the URL.
     """
+    services = services_of(connection)
     scheme, _, credentials = connection.headers.get("authorization", "").partition(" ")
     # Clients of other services send a key as `Bearer`. No token contains a colon.
     if (scheme.lower() == "key" and credentials) or (scheme.lower() == "bearer" and ":" in credentials):

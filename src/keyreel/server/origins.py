@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from keyreel.fal.hosts import MEDIA, QUEUE
 from keyreel.files.links import Links
-from keyreel.server.dependencies import CurrentServices
+from keyreel.server.dependencies import services_of
 
 _BY_FALS_HOST = "keyreel.by_fals_host"
 
@@ -43,12 +43,13 @@ def mark(scope: Scope) -> dict[str, Any]:
     return {**scope, _BY_FALS_HOST: True}
 
 
-def origins(request: Request, services: CurrentServices) -> Origins:
+async def origins(request: Request) -> Origins:
     """Returns the addresses for the answer to a call."""
-    own = services.links.base_url
+    links = services_of(request).links
+    own = links.base_url
     if request.scope.get(_BY_FALS_HOST):
-        return Origins(QUEUE, replace(services.links, public_url=MEDIA), own)
-    return Origins(f"{own}/queue", services.links, own)
+        return Origins(QUEUE, replace(links, public_url=MEDIA), own)
+    return Origins(f"{own}/queue", links, own)
 
 
 CurrentOrigins = Annotated[Origins, Depends(origins)]

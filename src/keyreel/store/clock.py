@@ -5,14 +5,14 @@ from typing import Any
 from sqlalchemy import Double
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
 
 
-class DatabaseTime(ColumnElement[float]):
+class DatabaseTime(FunctionElement[float]):
     """The SQL expression of the current time in seconds since 1970. It is constant within a statement."""
 
     type = Double()
-    inherit_cache = True
+    inherit_cache = True  # with a plain ColumnElement in it, SQLAlchemy compiles a statement anew each time
 
 
 @compiles(DatabaseTime, "sqlite")

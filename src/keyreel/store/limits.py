@@ -34,8 +34,10 @@ async def check_submit(database: Database, connection: AsyncConnection, key_id: 
     """Locks the key until the commit and raises KeyLimitError or StorageLimitError if it may not have a new request."""
     limits = await _lock(database, connection, key_id)
     if limits.max_requests is not None or limits.max_queued is not None:
-        waiting, running = [await _count(connection, key_id, state) for state in (State.IN_QUEUE, State.IN_PROGRESS)]
-        if limits.max_requests is not None and waiting + running >= limits.max_requests:
+        live = request.c.key_id == key_id, request.c.state.in_((State.IN_QUEUE, State.IN_PROGRESS))
+        in_queue = func.count().filter(request.c.state == State.IN_QUEUE)
+        waiting, total = (await connection.execute(select(in_queue, func.count()).where(*live))).one()
+        if limits.max_requests is not None and total >= limits.max_requests:
             raise KeyLimitError(f"have no more than {limits.max_requests} requests waiting or running")
         if limits.max_queued is not None and waiting >= limits.max_queued:
             raise KeyLimitError(f"have no more than {limits.max_queued} requests waiting")
@@ -90,7 +92,8 @@ async def runs_too_many(database: Database, connection: AsyncConnection, key_id:
     if limit is None:
         return False
     await database.serialise(connection, f"claim {key_id}")
-    return await _count(connection, key_id, State.IN_PROGRESS) > limit
+    runs = request.c.key_id == key_id, request.c.state == State.IN_PROGRESS
+    return int((await connection.execute(select(func.count()).where(*runs))).scalar_one()) > limit
 
 
 def stored_bytes(key_id: str) -> Select[int]:
@@ -138,11 +141,6 @@ async def _check_day(
     uploaded, wait = (await connection.execute(statement)).one()
     if uploaded + max(size, 1) > limit:
         raise KeyLimitError(f"upload no more than {limit:,} bytes a day", float(wait))
-
-
-async def _count(connection: AsyncConnection, key_id: str, state: State) -> int:
-    statement = select(func.count()).where(request.c.key_id == key_id, request.c.state == state)
-    return int((await connection.execute(statement)).scalar_one())
 
 
 async def _check_room(

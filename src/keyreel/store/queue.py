@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -38,7 +38,7 @@ from keyreel.store.records import (
     Submitted,
 )
 from keyreel.store.requests import outcome_columns, outcome_of, position
-from keyreel.store.submission import MAX_FAILURES, first_row
+from keyreel.store.submission import MAX_FAILURES, first_row, insert_request
 from keyreel.store.tables import delivery, file, request
 from keyreel.store.transitions import (
     LEASE,
@@ -71,6 +71,7 @@ class Queue:
         self._database = database
         self._changes = database.changes
         self._now = database.now
+        self._insertion = insert_request(database.now)
 
     async def submit(self, new: NewRequest) -> Submitted:
         """Queues a request and returns after the commit.
@@ -273,7 +274,7 @@ class Queue:
             await check_queue_length(self._database, connection, new)
             await check_submit(self._database, connection, new.key_id)
             request_id = str(uuid4())
-            await connection.execute(insert(request).values(id=request_id, **first_row(new, self._now)))
+            await connection.execute(self._insertion, first_row(new, request_id))
             await hold_inputs(connection, request_id, new)
             place_in_queue = await connection.scalar(select(position).where(request.c.id == request_id))
         self._changes.announce(Topic.QUEUED)

@@ -13,7 +13,7 @@ after 200 requests of one key waits for one of them.
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, ScalarSelect, Select, func, literal_column, select, union_all
+from sqlalchemy import ColumnElement, FromClause, Select, bindparam, func, literal_column, select, union_all
 
 from keyreel.store.records import NewRequest, State
 from keyreel.store.tables import request
@@ -28,20 +28,25 @@ def order_of(requests: FromClause) -> tuple[ColumnElement[Any], ...]:
     return requests.c.priority, requests.c.turn, requests.c.seq
 
 
-def turn_of(new: NewRequest) -> ScalarSelect[int]:
-    """Returns the turn of a request that is about to be inserted. Each part reads one entry of an index."""
-    lowest, highest = func.min(_earlier.c.turn), func.max(_earlier.c.turn)
-    key = _earlier.c.key_id == new.key_id
-    parts = union_all(
-        _in_lane(new, highest).where(_attempted),
-        _in_lane(new, lowest).where(_earlier.c.state == State.IN_QUEUE),
-        *(_in_lane(new, highest + 1).where(key, _earlier.c.state == state) for state in _LIVE),
-    ).subquery()
-    return select(func.coalesce(func.max(parts.c.turn), 0)).scalar_subquery()
+def _in_lane(turn: ColumnElement[int]) -> Select[int]:
+    pool, priority = _earlier.c.pool == bindparam("of_pool"), _earlier.c.priority == bindparam("of_priority")
+    return select(turn.label("turn")).where(pool, priority)
 
 
-_LIVE = (State.IN_QUEUE, State.IN_PROGRESS)
+_lowest, _highest = func.min(_earlier.c.turn), func.max(_earlier.c.turn)
+_of_key = _earlier.c.key_id == bindparam("of_key")
+_parts = union_all(
+    _in_lane(_highest).where(_attempted),
+    _in_lane(_lowest).where(_earlier.c.state == State.IN_QUEUE),
+    *(
+        _in_lane(_highest + 1).where(_of_key, _earlier.c.state == state)
+        for state in (State.IN_QUEUE, State.IN_PROGRESS)
+    ),
+).subquery()
+next_turn = select(func.coalesce(func.max(_parts.c.turn), 0)).scalar_subquery()
+"""The turn of a request that is about to be inserted, by `lane_of`. Each part reads one entry of an index."""
 
 
-def _in_lane(new: NewRequest, turn: ColumnElement[int]) -> Select[int]:
-    return select(turn.label("turn")).where(_earlier.c.pool == new.pool, _earlier.c.priority == new.priority)
+def lane_of(new: NewRequest) -> dict[str, str | int]:
+    """Returns the parameters of `next_turn`."""
+    return {"of_pool": new.pool, "of_priority": new.priority, "of_key": new.key_id}

@@ -82,7 +82,7 @@ async def _find(token: str, request: Request, services: Services) -> File:
     file = await services.store.files.get(ref.id)
     if file is None:
         raise HTTPException(410, "This file has expired.")  # the link is signed, so the file existed
-    match access(file, await _reader(request, services) if file.acl else None):
+    match access(file, await _reader(request) if file.acl else None):
         case Access.HIDE:
             raise _no_such_file()
         case Access.FORBID:
@@ -90,10 +90,10 @@ async def _find(token: str, request: Request, services: Services) -> File:
     return file
 
 
-async def _reader(request: Request, services: Services) -> str | None:
+async def _reader(request: Request) -> str | None:
     """Returns the id of the caller's key. Links work without a key, so one that may not read is ignored."""
     try:
-        return (await Needs(Scope.READ)(await require_key(request, services))).id
+        return (await Needs(Scope.READ)(await require_key(request))).id
     except HTTPException:
         return None
 

@@ -88,7 +88,7 @@ async def uploader(request: Request, services: CurrentServices) -> str:
     """Returns the id of the uploading key, from an upload token or from the key itself."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
-        return (await Needs(Scope.UPLOAD)(await require_key(request, services))).id
+        return (await Needs(Scope.UPLOAD)(await require_key(request))).id
     claims = services.links.verify_upload_token(token)
     if claims is None or await services.keyring.find_by_token(claims) is None:
         raise HTTPException(401, "The upload token is invalid or has expired.")
