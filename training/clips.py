@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from keyreel.media.clips import rgb_pixels
+from keyreel.media.frames import rgb_pixels
 from training.content import Content, DrawnClip, Shot
 
 VIDEO_FILES = (".mp4", ".mov", ".webm", ".mkv")

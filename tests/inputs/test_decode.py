@@ -83,6 +83,17 @@ async def test_constant_rate_factor_compresses_pictures(tmp_path: Path) -> None:
     assert np.abs(rough[0].astype(int) - noise).mean() > 10
 
 
+async def test_constant_rate_factor_compresses_each_frame_of_a_clip(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (9, 480, 480, 3), np.uint8)
+    write_video(tmp_path / "a.mp4", list(noise))
+    fine, rough = [
+        (await make_job(tmp_path, videos=[{"video_url": "a.mp4"}], constant_rate_factor=factor)).conditions[0].pixels
+        for factor in (0, 40)
+    ]
+    assert rough.shape == fine.shape == noise.shape
+    assert (np.abs(rough.astype(int) - fine).mean((1, 2, 3)) > 10).all()
+
+
 async def test_the_focus_decides_what_is_cut_off(tmp_path: Path) -> None:
     wide = np.zeros((480, 960, 3), np.uint8)
     wide[:, 480:] = 255

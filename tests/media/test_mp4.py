@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keyreel.media.clips import clip_info, read_clip
-from keyreel.media.mp4 import Mp4Writer, compress, read_metadata
+from keyreel.media.mp4 import Mp4Writer, read_metadata
 from keyreel.video.canvas import Size
 from tests.media.videos import BLUE, GREEN, LIMITS, LOC, RED, WHITE, Pixels, corners, quarters, ramp, solid
 
@@ -34,19 +34,6 @@ def test_frames_have_exact_times_at_a_constant_rate(tmp_path: Path, rate: int, c
         assert stream.time_base
         times = [(frame.pts or 0) * stream.time_base for frame in container.decode(video=0)]
     assert times == [Fraction(i, rate) for i in range(count)]
-
-
-def test_higher_rate_factor_loses_more() -> None:
-    frames = np.stack(ramp(20))
-    fine, rough = compress(frames, 1), compress(frames, 51)
-    assert fine.shape == rough.shape == frames.shape
-    np.testing.assert_allclose(fine, frames, atol=4)
-    assert np.abs(rough.astype(int) - frames).mean() > np.abs(fine.astype(int) - frames).mean()
-    np.testing.assert_array_equal(compress(frames, 29), compress(frames, 29))
-
-
-def test_compression_keeps_colours() -> None:
-    assert corners(compress(quarters(SIZE.width, SIZE.height)[None], 1)[0]) == [RED, GREEN, BLUE, WHITE]
 
 
 def test_frames_are_read_back_in_order(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from keyreel.fal.schema import ImageCondition, Request, VideoCondition
 from keyreel.media.clips import ClipInfo, clip_info, read_clip
 from keyreel.media.images import Point, image_size, read_image
 from keyreel.media.limits import Limits
-from keyreel.media.mp4 import compress
 from keyreel.video.canvas import Grid, Size, drawn_frames, latent_shape, output_size, pass_sizes
 from keyreel.video.job import AdapterFile, Condition, InputFile, Job, Prepared, Sampling
 from keyreel.video.timeline import Span, check_tokens, place
@@ -114,11 +113,12 @@ def _first_size(sources: Sequence[_Source]) -> Size | None:
 
 
 def _read(source: _Source, span: Span, size: Size, limits: Limits, rate_factor: int) -> Condition:
+    path, loc, focus = source.file.path, source.loc, source.focus
     if span.is_clip:
-        pixels = read_clip(source.file.path, size, source.frames[: span.count], limits, source.loc, source.focus)
+        pixels = read_clip(path, size, source.frames[: span.count], limits, loc, focus, rate_factor)
     else:
-        pixels = read_image(source.file.path, size, limits, source.loc, source.focus)[None]
-    return Condition(compress(pixels, rate_factor) if rate_factor else pixels, span.start, source.strength)
+        pixels = read_image(path, size, limits, loc, focus, rate_factor)[None]
+    return Condition(pixels, span.start, source.strength)
 
 
 def _dotted(loc: Loc) -> str:

@@ -13,11 +13,11 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.sidedata.sidedata import SideData
-from av.video.reformatter import Colorspace, Interpolation
 from numpy.typing import NDArray
 from PIL import Image
 
 from keyreel.errors import Loc, RequestError
+from keyreel.media.frames import rgb_pixels
 from keyreel.media.images import CENTRE, Point, cover
 from keyreel.media.limits import Limits
 from keyreel.video.canvas import Size
@@ -46,16 +46,6 @@ DECODERS = (*CODECS, "libdav1d", "libvpx", "libvpx-vp9")
 
 COUNTED_PACKETS = 1024
 """Clips with at most this many packets are decoded to count their frames. Longer clips outlast any generated video."""
-
-UNSPECIFIED_COLORSPACE = 2
-EXACT = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.BITEXACT
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
-"""Converts between RGB and YUV at full chroma resolution, with the same result on every processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +76,18 @@ def clip_info(path: Path, limits: Limits, loc: Loc) -> ClipInfo:
 
 
 def read_clip(
-    path: Path, size: Size, frames: Sequence[int], limits: Limits, loc: Loc, focus: Point = CENTRE
+    path: Path,
+    size: Size,
+    frames: Sequence[int],
+    limits: Limits,
+    loc: Loc,
+    focus: Point = CENTRE,
+    rate_factor: int = 0,
 ) -> NDArray[np.uint8]:
     """Returns the frames with the given numbers, which count from 0 in display order: (frames, height, width, 3), RGB.
 
-    Each frame is cropped and scaled when it is decoded; focus: see `cover`. Raises RequestError if one is missing.
+    Each frame is cropped and scaled when it is decoded; focus, rate_factor: see `cover`. Raises RequestError if one is
+    missing.
     """
     clip = np.empty((len(frames), size.height, size.width, 3), np.uint8)
     wanted, count = np.array(frames), max(frames) + 1
@@ -99,7 +96,7 @@ def read_clip(
         aspect = _pixel_aspect(stream)
         for number, frame in enumerate(islice(_frames(container, stream), count)):
             if (matches := wanted == number).any():
-                clip[matches] = _pixels(frame, aspect, size, focus)
+                clip[matches] = _pixels(frame, aspect, size, focus, rate_factor)
             found = number + 1
     if found < count:
         raise _damaged(loc, f"Only {found} of the clip's {count} frames can be read.")
@@ -179,7 +176,7 @@ def _frames(container: InputContainer, stream: av.VideoStream) -> Iterator[av.Vi
             yield from stream.codec_context.decode(None)
 
 
-def _pixels(frame: av.VideoFrame, pixel_aspect: float, size: Size, focus: Point) -> NDArray[np.uint8]:
+def _pixels(frame: av.VideoFrame, pixel_aspect: float, size: Size, focus: Point, rate_factor: int) -> NDArray[np.uint8]:
     """Returns a frame upright, cropped and scaled: (height, width, 3)."""
     a, b, c, d = _orientation(frame)
     turned = abs(b) > abs(a)
@@ -187,21 +184,11 @@ def _pixels(frame: av.VideoFrame, pixel_aspect: float, size: Size, focus: Point)
     x, y = (c, b) if turned else (a, d)
     stored = (1 - focus[0] if x < 0 else focus[0], 1 - focus[1] if y < 0 else focus[1])
     stored = stored[::-1] if turned else stored
-    fitted = np.asarray(cover(rgb, Size(size.height, size.width) if turned else size, pixel_aspect, stored))
+    stored_size = Size(size.height, size.width) if turned else size
+    fitted = np.asarray(cover(rgb, stored_size, pixel_aspect, stored, rate_factor))
     if turned:
         fitted = fitted.swapaxes(0, 1)
     return fitted[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
-
-
-def rgb_pixels(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Converts a whole frame, as stored, to RGB by its own matrix and range: (height, width, 3)."""
-    matrix = None
-    if frame.colorspace == UNSPECIFIED_COLORSPACE and not frame.format.is_rgb:
-        # Players choose the matrix of an untagged file by its size.
-        high_definition = frame.width >= 1280 or frame.height > 576
-        matrix = Colorspace.ITU709 if high_definition else Colorspace.ITU601
-    rgb = frame.reformat(format="rgb24", src_colorspace=matrix, interpolation=EXACT, threads=1)
-    return np.asarray(rgb.to_ndarray(), np.uint8)
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[int, int, int, int]:

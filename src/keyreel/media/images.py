@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from keyreel.errors import Loc, RequestError
+from keyreel.media.compression import compressed
 from keyreel.media.limits import Limits
 from keyreel.video.canvas import Size
 
@@ -60,25 +61,31 @@ def image_size(path: Path, limits: Limits, loc: Loc) -> Size:
         return _swap(size) if _orientation(image) >= 5 else size
 
 
-def read_image(path: Path, size: Size, limits: Limits, loc: Loc, focus: Point = CENTRE) -> NDArray[np.uint8]:
+def read_image(
+    path: Path, size: Size, limits: Limits, loc: Loc, focus: Point = CENTRE, rate_factor: int = 0
+) -> NDArray[np.uint8]:
     """Returns the picture as displayed, cropped and scaled: (height, width, 3), sRGB. Raises RequestError.
 
-    Of an animation it returns the first picture. focus: see `cover`.
+    Of an animation it returns the first picture. focus, rate_factor: see `cover`.
     """
     with _open(path, limits, loc) as image:
         orientation = _orientation(image)
         stored = STORED[orientation](*focus) if orientation in STORED else focus
-        fitted = cover(_rgb(image), _swap(size) if orientation >= 5 else size, focus=stored)
+        stored_size = _swap(size) if orientation >= 5 else size
+        fitted = cover(_rgb(image), stored_size, focus=stored, rate_factor=rate_factor)
         if orientation in UPRIGHT:
             fitted = fitted.transpose(UPRIGHT[orientation])
         return np.array(fitted)
 
 
-def cover(image: Image.Image, size: Size, pixel_aspect: float = 1.0, focus: Point = CENTRE) -> Image.Image:
+def cover(
+    image: Image.Image, size: Size, pixel_aspect: float = 1.0, focus: Point = CENTRE, rate_factor: int = 0
+) -> Image.Image:
     """Returns the image cropped to the aspect ratio of `size`, then scaled. Nothing is stretched or padded.
 
     pixel_aspect: the width of a pixel over its height. It differs from 1 in some clips.
     focus: the point of the image that comes as near to the centre of the crop as the image's edges allow.
+    rate_factor: how strongly the crop is compressed before it is scaled; 0 leaves it as it is.
     """
     scale = max(size.width / (image.width * pixel_aspect), size.height / image.height)
     width = min(image.width, size.width / (scale * pixel_aspect))
@@ -86,6 +93,8 @@ def cover(image: Image.Image, size: Size, pixel_aspect: float = 1.0, focus: Poin
     left = max(0.0, min(focus[0] * image.width - width / 2, image.width - width))
     top = max(0.0, min(focus[1] * image.height - height / 2, image.height - height))
     box = (left, top, min(image.width, left + width), min(image.height, top + height))
+    if rate_factor:
+        return compressed(image, rate_factor, box).resize((size.width, size.height), Image.Resampling.LANCZOS)
     return image.resize((size.width, size.height), Image.Resampling.LANCZOS, box)
 
 

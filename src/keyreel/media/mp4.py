@@ -2,19 +2,16 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from numpy.typing import NDArray
 
 from keyreel.media.atomic import replacing
-from keyreel.media.clips import EXACT, rgb_pixels
+from keyreel.media.frames import DETERMINISTIC, tag_colours, yuv_frame
 from keyreel.video.canvas import Size
 
 CONTAINER_OPTIONS = {
@@ -29,14 +26,8 @@ CODEC_OPTIONS = {
     "crf": "18",
     # Takes 7 s for 89 frames of 1280x720 on two shared cores. "veryfast" takes 3 s; its file is a quarter larger.
     "preset": "medium",
-    # x264's output depends on the number of threads, whose default depends on the machine.
-    "threads": "8",
-    # With AVX2, x264's macroblock tree reads uninitialised memory if the width is not a multiple of 128. The output
-    # then differs between runs, for example at 832x480. Up to SSE4.2 it equals that of the C code.
-    "x264-params": "asm=SSE4.2",
+    **DETERMINISTIC,
 }
-COMPRESSED_RATE = 25
-"""Frames per second. Any value will do: a rate factor applies to each frame alike, unlike a target size in bytes."""
 BRAND_KEYS = {"major_brand", "minor_version", "compatible_brands"}
 
 
@@ -83,11 +74,11 @@ class Mp4Writer:
     def _video_stream(self) -> av.VideoStream:
         stream = self._container.add_stream("libx264", rate=self.rate, options=CODEC_OPTIONS)
         stream.width, stream.height, stream.pix_fmt = self.size.width, self.size.height, "yuv420p"
-        _tag_colours(stream.codec_context)
+        tag_colours(stream.codec_context)
         return stream
 
     def _frame(self, pixels: NDArray[np.uint8]) -> av.VideoFrame:
-        return _yuv_frame(pixels, self.frames, self.rate)
+        return yuv_frame(pixels, self.frames, self.rate)
 
     def _finish(
         self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
@@ -97,42 +88,6 @@ class Mp4Writer:
         if not self.frames:
             raise ValueError("A video needs at least one frame.")
         self._container.mux(self._stream.encode())
-
-
-def compress(frames: NDArray[np.uint8], rate_factor: int) -> NDArray[np.uint8]:
-    """Encodes frames with H.264, decodes them and returns the result: (n, height, width, 3), RGB, even sizes.
-
-    Lightricks does this to conditions, because the model was trained on compressed clips.
-    """
-    encoder = av.CodecContext.create("libx264", "w")
-    assert isinstance(encoder, av.VideoCodecContext)  # noqa: S101
-    encoder.height, encoder.width = frames.shape[1:3]
-    encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, COMPRESSED_RATE)
-    encoder.options = CODEC_OPTIONS | {"crf": str(rate_factor), "preset": "veryfast"}
-    _tag_colours(encoder)
-    decoder = av.CodecContext.create("h264", "r")
-    packets = [encoder.encode(_yuv_frame(pixels, index, COMPRESSED_RATE)) for index, pixels in enumerate(frames)]
-    decoded = [frame for packet in chain(*packets, encoder.encode(None), [None]) for frame in decoder.decode(packet)]
-    return np.stack([rgb_pixels(frame) for frame in decoded])
-
-
-def _yuv_frame(pixels: NDArray[np.uint8], index: int, rate: int) -> av.VideoFrame:
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24").reformat(
-        format="yuv420p",
-        dst_colorspace=Colorspace.ITU709,
-        dst_color_range=ColorRange.MPEG,
-        interpolation=EXACT,
-        threads=1,
-    )
-    frame.pts, frame.time_base = index, Fraction(1, rate)
-    return frame
-
-
-def _tag_colours(context: av.VideoCodecContext) -> None:
-    context.colorspace = Colorspace.ITU709
-    context.color_primaries = ColorPrimaries.BT709
-    context.color_trc = ColorTrc.BT709
-    context.color_range = ColorRange.MPEG
 
 
 def read_metadata(path: Path) -> dict[str, str]:

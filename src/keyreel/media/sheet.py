@@ -7,7 +7,7 @@ import av
 from PIL import Image, ImageDraw, ImageFont
 
 from keyreel.media.atomic import replacing
-from keyreel.media.clips import rgb_pixels
+from keyreel.media.frames import rgb_pixels
 from keyreel.media.samples import evenly_spaced
 
 GAP = 4
