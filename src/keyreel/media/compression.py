@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from keyreel.media.frames import DETERMINISTIC, rgb_pixels, tag_colours, yuv_frame
 
 MAX_SIDE = 4096
-"""Pixels. Larger pictures are scaled down first: x264 takes some 10 bytes for each pixel, and none over 16,384."""
+"""Pixels. Larger pictures are scaled down first: x264 takes some 25 bytes for a pixel, and no side over 16,384."""
 BLUR = ImageFilter.Kernel((3, 3), np.outer(kernel := (0.274069, 0.451863, 0.274069), kernel).ravel().tolist())
 """A Gaussian with a standard deviation of 1 pixel."""
 _RATE = 25
