@@ -5,7 +5,7 @@ import pytest
 
 from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, Success
 from keyreel.store import Store
-from keyreel.store.queue import RETRY_PAUSE
+from keyreel.store.queue import RETRY_PAUSE, WAITING
 from keyreel.store.records import (
     Cancellation,
     Idempotency,
@@ -193,6 +193,32 @@ async def test_a_request_whose_workers_vanish_three_times_fails(store: Store, cl
         await clock.advance(LEASE)
         assert (await store.queue.reap()).released == 1
     assert (await status(store, request_id)).outcome == WORKER_LOST
+
+
+async def test_an_idle_worker_takes_over_a_request_that_waits_for_a_busy_device(store: Store) -> None:
+    waiting = await leased(store)
+    assert await store.queue.take_over("idle") is None, "its inputs are still being fetched"
+    await store.queue.heartbeat(waiting, {"stage": WAITING})
+    assert await store.queue.take_over("worker") is None, "it waits for this worker's own device"
+    assert await store.queue.has_work(besides="worker") is False
+    assert await store.queue.take_over("idle", "large") is None
+    assert await store.queue.has_work(besides="idle")
+    taken = await store.queue.take_over("idle")
+    assert taken is not None
+    assert (taken.id, taken.attempt) == (waiting.id, 2)
+    assert await store.queue.heartbeat(waiting) is LeaseStatus.LOST
+    assert not await store.queue.enter_device(waiting)
+    assert await store.queue.take_over("third") is None, "the new attempt does not wait"
+    assert await store.queue.enter_device(taken)
+
+
+async def test_a_request_on_a_device_or_cancelled_is_not_taken_over(store: Store) -> None:
+    running, cancelled = await leased(store), await leased(store)
+    for lease in (running, cancelled):
+        await store.queue.heartbeat(lease, {"stage": WAITING})
+    await store.queue.enter_device(running)
+    await store.queue.cancel(cancelled.id)
+    assert await store.queue.take_over("idle") is None
 
 
 async def test_a_restarted_worker_releases_the_requests_that_it_held(store: Store) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy import select
 
 from keyreel.fal.outcomes import CANCELLED, START_TIMEOUT, WORKER_LOST, Failure, Outcome, Success
 from keyreel.store import Store
-from keyreel.store.queue import RETRY_PAUSE
+from keyreel.store.queue import RETRY_PAUSE, WAITING
 from keyreel.store.records import Cancellation, Lease, LeaseLostError, LeaseStatus, Limits, LogLine, Priority, State
 from keyreel.store.submission import MAX_FAILURES
 from keyreel.store.tables import delivery, event
@@ -64,6 +64,12 @@ class Model:
     finished: float = 0.0
     device_since: float | None = None
     device_seconds: float = 0.0
+    worker: str | None = None
+
+    @property
+    def is_held_up(self) -> bool:
+        is_waiting = self.progress == {"stage": WAITING} and self.device_since is None
+        return self.state is State.IN_PROGRESS and is_waiting and not self.cancel_requested
 
     def holds(self, attempt: int) -> bool:
         return self.state is State.IN_PROGRESS and self.attempt == attempt
@@ -190,10 +196,38 @@ class QueueMachine(RuleBasedStateMachine):
         assert lease is not None
         request_id, model = min(startable.items(), key=lambda item: item[1].order)
         model.state, model.attempt, model.start_deadline = State.IN_PROGRESS, model.attempt + 1, None
-        model.lease_until, model.device_since = self.now + LEASE, None
+        model.lease_until, model.device_since, model.progress = self.now + LEASE, None, None
+        model.worker = worker
         assert (lease.id, lease.attempt, lease.checkpoint) == (request_id, model.attempt, model.checkpoint)
         assert lease.seed == model.order[2]
         return lease
+
+    @rule(target=leases, worker=st.sampled_from("ab"))
+    def take_over(self, worker: str) -> object:
+        others = {key: model for key, model in self.models.items() if model.worker != worker}
+        held_up = {key: model for key, model in others.items() if model.is_held_up}
+        if held_up:
+            assert self.run(self.store.queue.has_work(besides=worker))
+        lease = self.run(self.store.queue.take_over(worker))
+        if not held_up:
+            assert lease is None
+            return multiple()
+        assert lease is not None
+        request_id, model = min(held_up.items(), key=lambda item: item[1].order)
+        model.attempt, model.worker, model.lease_until, model.progress = (
+            model.attempt + 1,
+            worker,
+            self.now + LEASE,
+            None,
+        )
+        assert (lease.id, lease.attempt, lease.checkpoint) == (request_id, model.attempt, model.checkpoint)
+        return lease
+
+    @rule(lease=leases)
+    def wait_for_the_device(self, lease: Lease) -> None:
+        self.run(self.store.queue.heartbeat(lease, {"stage": WAITING}))
+        if model := self.held(lease):
+            model.lease_until, model.progress = self.now + LEASE, {"stage": WAITING}
 
     @rule(lease=leases, progress=st.none() | st.integers(0, 30), lines=st.lists(st.text(max_size=3), max_size=2))
     def heartbeat(self, lease: Lease, progress: int | None, lines: list[str]) -> None:
@@ -210,8 +244,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(lease=leases)
     def enter_device(self, lease: Lease) -> None:
-        self.run(self.store.queue.enter_device(lease))
-        if model := self.held(lease):
+        model = self.held(lease)
+        assert self.run(self.store.queue.enter_device(lease)) is (model is not None)
+        if model:
             model.device_since = self.now
 
     @rule(lease=leases)

@@ -5,6 +5,7 @@ from pathlib import Path
 import c2pa
 import pytest
 
+from keyreel.fal.outcomes import Success
 from keyreel.store import open_store
 from keyreel.store.records import State, Status
 from keyreel.store.transitions import LEASE
@@ -36,6 +37,27 @@ async def test_the_next_request_is_prepared_while_the_device_is_busy(
     gate.open()
     for request in (busy, following, third):
         await shared_bench.output(request)
+
+
+@pytest.mark.slow
+async def test_an_idle_worker_does_not_wait_for_the_device_of_a_busy_one(
+    each_bench: Bench, gate: Gate, tmp_path: Path
+) -> None:
+    async with each_bench.worker():
+        busy = await each_bench.submit(gate.prompt)
+        await each_bench.wait_until(busy, lambda status: status.log_lines)
+        held_up = await each_bench.submit()
+        await each_bench.wait_until(held_up, is_waiting)
+        async with each_bench.worker(name="worker-2", spool=tmp_path / "spool-2"):
+            status = await each_bench.completed(held_up)
+            assert isinstance(status.outcome, Success)
+            assert status.attempt == 2
+            gate.open(2)
+            await each_bench.output(busy)
+
+
+def is_waiting(status: Status) -> bool:
+    return status.progress is not None and status.progress["stage"] == "wait"
 
 
 @pytest.mark.slow

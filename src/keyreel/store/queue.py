@@ -1,17 +1,18 @@
 """The request state machine: with `keyreel.store.transitions` every statement that changes a request.
 
     IN_QUEUE --claim--> IN_PROGRESS --finish, cancel, reap--> COMPLETED
-        ^--hand back, retry, reap--'
+        ^--hand back, retry, reap--'   (take over: stays, at another worker)
 
-A claim raises `attempt`, and nothing lowers it: it is the fencing token. `failures` counts the failed attempts.
+A claim and a takeover raise `attempt`, and nothing lowers it: it is the fencing token. `failures` counts the failed
+attempts.
 """
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Executable, Select, and_, case, delete, exists, false, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -54,6 +55,8 @@ from keyreel.store.turns import order_of
 
 RETRY_PAUSE = 1.0
 """Seconds between the first failed attempt and the next one. The pause doubles each time."""
+WAITING: Final = "wait"
+"""The stage in which an attempt waits for its worker's device. Another worker may take it over."""
 _CLOCK_STEP = 0.01
 """Seconds by which the database's clock may be behind this process's when a deadline comes."""
 LONGEST_RETRY_PAUSE = RETRY_PAUSE * 2**MAX_FAILURES
@@ -86,32 +89,24 @@ class Queue:
                 return replayed
             raise
 
-    async def has_work(self, pool: str = "default", at_least: Priority = Priority.LOW) -> bool:
-        """Returns whether a request of the pool can be claimed. Unlike a claim, it writes and locks nothing."""
+    async def has_work(
+        self, pool: str = "default", at_least: Priority = Priority.LOW, besides: str | None = None
+    ) -> bool:
+        """Returns whether a request of the pool can be claimed. Unlike a claim, it writes and locks nothing.
+
+        besides: a worker that has nothing to do, for which it counts, too, that a request can be taken over.
+        """
+        candidates = [self._ready(pool, at_least), *([] if besides is None else [_held_up(pool, besides)])]
+        found = or_(*(each.exists() for each in candidates))
         async with self._database.read() as connection:
-            return bool(await connection.scalar(select(self._ready(pool, at_least).exists())))
+            return bool(await connection.scalar(select(found)))
 
     async def claim(self, worker: str, pool: str = "default", at_least: Priority = Priority.LOW) -> Lease | None:
         """Leases the next request of the pool to `worker`. Returns None if no request is ready.
 
         at_least: the lowest priority that is claimed.
         """
-        ready = self._ready(pool, at_least).order_by(*order_of(_waiting)).limit(1)
-        next_seq = ready.with_for_update(skip_locked=True).scalar_subquery()
-        statement = (
-            update(request)
-            .where(request.c.seq == next_seq)
-            .values(
-                state=State.IN_PROGRESS,
-                attempt=request.c.attempt + 1,
-                worker=worker,
-                lease_until=self._now + LEASE,
-                started=self._now,
-                start_deadline=None,
-                device_since=None,
-            )
-            .returning(*(request.c[name] for name in Lease.__slots__))
-        )
+        statement = self._lease_first(self._ready(pool, at_least), worker)
         while True:
             async with self._database.write() as connection:
                 row = (await connection.execute(statement)).one_or_none()
@@ -124,9 +119,22 @@ class Queue:
         self._changes.announce(Topic.STATE)
         return Lease(*row)
 
-    async def enter_device(self, lease: Lease) -> None:
-        """Records that the attempt begins to use its device. Does nothing if the lease is lost."""
-        await self._change_held(lease, device_since=self._now)
+    async def take_over(self, worker: str, pool: str = "default") -> Lease | None:
+        """Leases to `worker`, which has nothing to do, a request that waits for the device of a busy one.
+
+        The attempt there has lost its lease. Returns None if no request waits like that.
+        """
+        async with self._database.write() as connection:
+            row = (await connection.execute(self._lease_first(_held_up(pool, worker), worker))).one_or_none()
+        if row is None:
+            return None
+        self._changes.announce(Topic.STATE)
+        self._changes.announce(Topic.CANCEL, row.id)  # wakes the other worker
+        return Lease(*row)
+
+    async def enter_device(self, lease: Lease) -> bool:
+        """Records that the attempt begins to use its device. Returns False if the lease is lost."""
+        return await self._change_held(lease, device_since=self._now)
 
     async def leave_device(self, lease: Lease) -> None:
         """Adds the time since `enter_device` to the request's. Does nothing if the lease is lost."""
@@ -243,6 +251,25 @@ class Queue:
             self._changes.announce(Topic.QUEUED if reaped.released else Topic.STATE)
         return reaped
 
+    def _lease_first(self, candidates: Select[tuple[int]], worker: str) -> Executable:
+        """Begins the next attempt at the first of the candidates."""
+        first = candidates.order_by(*order_of(_waiting)).limit(1).with_for_update(skip_locked=True).scalar_subquery()
+        return (
+            update(request)
+            .where(request.c.seq == first)
+            .values(
+                state=State.IN_PROGRESS,
+                attempt=request.c.attempt + 1,
+                worker=worker,
+                lease_until=self._now + LEASE,
+                started=self._now,
+                start_deadline=None,
+                progress=None,
+                device_since=None,
+            )
+            .returning(*(request.c[name] for name in Lease.__slots__))
+        )
+
     def _ready(self, pool: str, at_least: Priority) -> Select[tuple[int]]:
         """Selects the requests of the pool that can be claimed."""
         return select(_waiting.c.seq).where(
@@ -283,9 +310,9 @@ class Queue:
             loop.call_later(new.start_timeout + _CLOCK_STEP, self._changes.wake, Topic.DEADLINE)
         return Submitted(request_id, place_in_queue, replayed=False)
 
-    async def _change_held(self, lease: Lease, **values: Any) -> None:
+    async def _change_held(self, lease: Lease, **values: Any) -> bool:
         async with self._database.write_once() as connection:
-            await connection.execute(update(request).where(held_by(lease)).values(values))
+            return (await connection.execute(update(request).where(held_by(lease)).values(values))).rowcount > 0
 
     async def _finished_before(self, connection: AsyncConnection, lease: Lease, outcome: Outcome) -> bool:
         """Returns whether this attempt has already completed the request with this outcome."""
@@ -333,3 +360,15 @@ class Queue:
         ids = (await connection.execute(expired)).scalars().all()
         await discard_inputs(connection, self._now, ids)
         return (await connection.execute(delete(request).where(request.c.id.in_(ids)))).rowcount
+
+
+def _held_up(pool: str, worker: str) -> Select[tuple[int]]:
+    """Selects the requests of the pool that wait for the device of another worker than this one."""
+    return select(_waiting.c.seq).where(
+        _waiting.c.state == State.IN_PROGRESS,
+        _waiting.c.pool == pool,
+        _waiting.c.worker != worker,
+        _waiting.c.device_since.is_(None),
+        _waiting.c.progress["stage"].as_string() == WAITING,
+        _waiting.c.cancel_requested.is_(false()),
+    )

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from keyreel.video.job import Pixels
 
 StageName = Literal[
-    "inputs", "expand", "check", "model", "text", "conditions", "denoise", "upsample", "refine", "decode"
+    "inputs", "expand", "check", "wait", "model", "text", "conditions", "denoise", "upsample", "refine", "decode"
 ]
 STAGE_TITLES: dict[StageName, str] = {
     "inputs": "Fetching inputs",
     "expand": "Expanding the prompt",
     "check": "Checking the content",
+    "wait": "Waiting for the device",
     "model": "Loading the model",
     "text": "Reading the prompt",
     "conditions": "Encoding conditions",

@@ -144,18 +144,20 @@ class Attempt:
             self.interrupt(Interruption.LOST)
 
     async def enter_device(self) -> None:
-        """Begins to count the time on the device as used by the request's key."""
-        await self._count(self._store.queue.enter_device(self.lease))
+        """Begins to count the time on the device as used by the request's key. Notices a lost lease."""
+        if await self._count(self._store.queue.enter_device(self.lease)) is False:
+            self.interrupt(Interruption.LOST)
 
     async def leave_device(self) -> None:
         await self._count(self._store.queue.leave_device(self.lease))
 
-    async def _count(self, recording: Coroutine[Any, Any, None]) -> None:
+    async def _count(self, recording: Coroutine[Any, Any, T]) -> T | None:
         """Records a use. That it cannot be recorded must not fail the request."""
         try:
-            await recording
+            return await recording
         except STORE_ERRORS:
             _log.warning("device_time_not_recorded", exc_info=True)
+            return None
 
     async def _send_heartbeats(self, done: asyncio.Event) -> None:
         while not done.is_set():

@@ -15,6 +15,7 @@ from keyreel.fal.schema import Request
 from keyreel.safety.c2pa import Marker
 from keyreel.safety.provenance import metadata
 from keyreel.store import STORE_ERRORS, Topic
+from keyreel.store.queue import WAITING
 from keyreel.store.records import Lease, LeaseLostError, Priority
 from keyreel.video.events import Notice, Stage, Step
 from keyreel.worker.attempt import FENCE_MARGIN, Attempt, InterruptedAttemptError, Interruption
@@ -45,6 +46,8 @@ POLL_INTERVAL = 5.0
 """Seconds between two looks into the queue when nothing is announced: a notification may be lost."""
 POLL_PAUSE = 0.05
 """Minimum seconds between two looks into the queue."""
+COURTESY = 0.2
+"""Seconds by which a worker with a busy device looks later than an idle one after a submit."""
 
 _log = structlog.get_logger(__name__)
 
@@ -109,24 +112,35 @@ class Session:
         """Whether every request that is here has a low priority, so that a normal one would wait behind them."""
         return bool(self._attempts) and all(attempt.lease.priority > Priority.NORMAL for attempt in self._attempts)
 
+    @property
+    def _is_idle(self) -> bool:
+        """Whether the device is free, and nobody is about to take it."""
+        return self._device.holder is None and self._attempts <= self._begun
+
     async def _claim(self, at_least: Priority = Priority.LOW) -> Lease | None:
         """Waits for the next request. Returns None when the session closes."""
-        database, queue = self._context.store.database, self._context.store.queue
-        name, pool = self._context.name, self._context.pool
+        database = self._context.store.database
         while not self._is_closing:
             queued = database.changes.of(Topic.QUEUED)
             try:
-                if await self._has_work(at_least) and (lease := await queue.claim(name, pool, at_least)):
+                if (at_least is Priority.LOW or self._is_held_up) and (lease := await self._find(at_least)):
                     return lease
             except STORE_ERRORS:
                 _log.warning("claim_failed", exc_info=True)
             await wait_for_any(self._stop, self._engine.gone, timeout=POLL_PAUSE)
             await wait_for_any(self._stop, self._engine.gone, queued, timeout=POLL_INTERVAL - POLL_PAUSE)
+            if not self._is_idle:
+                await wait_for_any(self._stop, self._engine.gone, timeout=COURTESY)
         return None
 
-    async def _has_work(self, at_least: Priority) -> bool:
-        may_claim = at_least is Priority.LOW or self._is_held_up
-        return may_claim and await self._context.store.queue.has_work(self._context.pool, at_least)
+    async def _find(self, at_least: Priority) -> Lease | None:
+        """Claims a request. With an idle device, it also takes over one that waits for the device of another worker."""
+        queue, name, pool = self._context.store.queue, self._context.name, self._context.pool
+        if not await queue.has_work(pool, at_least, besides=name if self._is_idle else None):
+            return None
+        if lease := await queue.claim(name, pool, at_least):
+            return lease
+        return await queue.take_over(name, pool) if self._is_idle else None
 
     async def _release_on_close(self) -> None:
         """Hands back requests that have not had the device. The others have some time to finish."""
@@ -259,7 +273,7 @@ class Session:
     async def _take_device(self, attempt: Attempt) -> None:
         priority = attempt.lease.priority
         if running := self._device.holder:
-            attempt.report.write("Waiting for the device")
+            attempt.record(Stage(WAITING))
             if self._context.settings.preempt and running.lease.priority > priority:
                 running.report.write("Stopping for a request of higher priority; it will continue later")
                 running.interrupt(Interruption.PREEMPTED)

@@ -12,6 +12,7 @@ const STAGES: Record<string, string> = {
   inputs: "Fetching pictures, clips and LoRAs",
   expand: "Expanding the prompt",
   check: "Checking the content",
+  wait: "Waiting for the device",
   model: "Loading the model",
   text: "Encoding the prompt",
   conditions: "Encoding pictures and clips",
