@@ -5,6 +5,7 @@ import pytest
 
 from tests.server.live import ENDPOINT, LiveServer
 from tests.server.queue_api import finish, submit
+from tests.server.storage_api import Api
 from tests.spans import recorder, span_id
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -41,6 +42,18 @@ def test_a_request_continues_the_clients_trace(http: httpx.Client, server: LiveS
     lease = next(lease for lease in server.worker.leases if lease.id == submitted["request_id"])
     assert lease.traceparent == f"00-{trace}-{span_id(span):016x}-01"
     assert span.attributes == {"keyreel.endpoint": ENDPOINT, "keyreel.request_id": submitted["request_id"]}
+
+
+async def test_a_key_that_another_process_has_revoked_submits_nothing(api: Api) -> None:
+    """This process still knows the key for some seconds."""
+    assert (await api.client.get("/api/requests", headers=api.auth())).status_code == 200
+    await api.services.store.keys.revoke(api.key.key.id)
+    assert (await api.client.get("/api/requests", headers=api.auth())).status_code == 200
+    refused = await api.client.post(f"/queue/{ENDPOINT}", json={"prompt": "a fox"}, headers=api.auth())
+    assert refused.status_code == 401
+    assert "was revoked" in refused.json()["detail"]
+    upload = {"content_type": "image/png", "file_name": "a.png"}
+    assert (await api.client.post("/storage/upload/initiate", json=upload, headers=api.auth())).status_code == 401
 
 
 @pytest.mark.parametrize("again", [{"prompt": "a fox"}, {"prompt": "a cat"}])

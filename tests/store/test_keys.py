@@ -1,7 +1,9 @@
+import pytest
 from sqlalchemy import select, update
 
 from keyreel.fal.outcomes import CANCELLED
 from keyreel.store import Store
+from keyreel.store.limits import KeyRevokedError
 from keyreel.store.records import LeaseStatus, State
 from keyreel.store.scopes import ALL_SCOPES, USER_SCOPES, Scope
 from keyreel.store.tables import api_key
@@ -33,6 +35,8 @@ async def test_a_revoked_key_is_not_verified(store: Store, clock: Clock) -> None
     new = await store.keys.create("one")
     await clock.advance(5)
     assert await store.keys.revoke(new.key.id)
+    with pytest.raises(KeyRevokedError):
+        await submit(store, key_id=new.key.id)
     assert not await store.keys.revoke(new.key.id)
     assert not await store.keys.revoke("nobody")
     assert await store.keys.verify(new.key.id, new.secret) is None

@@ -14,6 +14,7 @@ from sqlalchemy import Select, select, text
 
 from keyreel.fal.outcomes import Success
 from keyreel.store import Store, open_store
+from keyreel.store.limits import KeyRevokedError
 from keyreel.store.records import Lease, Limits, State
 from keyreel.store.tables import request, usage
 from tests.store.steps import claim, status, submit
@@ -57,6 +58,17 @@ async def test_a_claim_does_not_wait_for_a_key_that_is_being_revoked(store: Stor
     assert await revoking
     assert (await status(store, first)).state is State.COMPLETED
     assert (await status(store, second)).cancel_requested
+
+
+async def test_a_submit_that_waits_for_a_key_that_is_being_revoked_is_refused(store: Store) -> None:
+    key = (await store.keys.create("key")).key.id
+    waiting = await submit(store, key_id=key)
+    async with locked(store, select(request.c.id).where(request.c.id == waiting)):
+        revoking = await until_waiting(store, store.keys.revoke(key), 1)
+        submitting = await until_waiting(store, submit(store, key_id=key), 2)
+    assert await revoking
+    with pytest.raises(KeyRevokedError):
+        await submitting
 
 
 async def test_a_revoked_key_and_the_end_of_its_request_do_not_wait_for_each_other(store: Store) -> None:

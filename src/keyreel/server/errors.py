@@ -22,6 +22,7 @@ from keyreel.errors import RequestError
 from keyreel.fal.outcomes import PLATFORM_CODES, Failure, request_failure, status_and_body
 from keyreel.files.disk import DiskLowError
 from keyreel.store import STORE_ERRORS
+from keyreel.store.limits import KeyRevokedError
 from keyreel.store.records import (
     IdempotencyError,
     KeyLimitError,
@@ -72,6 +73,7 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestNotFoundError, _request_not_found)
     app.add_exception_handler(QueueFullError, _queue_full)
     app.add_exception_handler(KeyLimitError, _key_limit)
+    app.add_exception_handler(KeyRevokedError, _key_revoked)
     app.add_exception_handler(StorageLimitError, _storage_limit)
     app.add_exception_handler(UploadTooLargeError, _upload_too_large)
     app.add_exception_handler(DiskLowError, _disk_low)
@@ -118,6 +120,10 @@ async def _request_not_found(_request: Request, _error: Exception) -> Json:
 
 async def _queue_full(_request: Request, error: Exception) -> Json:
     return Json({"detail": str(error)}, 429)
+
+
+async def _key_revoked(_request: Request, error: Exception) -> Json:
+    return Json({"detail": str(error)}, 401)
 
 
 async def _key_limit(_request: Request, error: Exception) -> Json:

@@ -20,6 +20,7 @@ from keyreel.store.records import (
     QueueFullError,
     State,
     StorageLimitError,
+    StoreError,
     UploadTooLargeError,
 )
 from keyreel.store.tables import AnyRow, api_key, file, request, usage
@@ -30,8 +31,16 @@ _ROUNDING = 0.001
 limit_columns = (api_key.c.admin, *(api_key.c[name] for name in Limits.__slots__))
 
 
+class KeyRevokedError(StoreError):
+    """The key was revoked while its call waited for the key's row."""
+
+
 async def check_submit(database: Database, connection: AsyncConnection, key_id: str) -> None:
-    """Locks the key until the commit and raises KeyLimitError or StorageLimitError if it may not have a new request."""
+    """Locks the key until the commit.
+
+    Raises KeyLimitError or StorageLimitError if the key may not have a new request, and KeyRevokedError if it was
+    revoked in the meantime.
+    """
     limits = await _lock(database, connection, key_id)
     if limits.max_requests is not None or limits.max_queued is not None:
         live = request.c.key_id == key_id, request.c.state.in_((State.IN_QUEUE, State.IN_PROGRESS))
@@ -121,9 +130,13 @@ def effective(row: AnyRow, defaults: Limits) -> Limits:
 
 
 async def _lock(database: Database, connection: AsyncConnection, key_id: str) -> Limits:
-    statement = select(*limit_columns).where(api_key.c.id == key_id).with_for_update()
+    statement = select(*limit_columns, api_key.c.revoked).where(api_key.c.id == key_id).with_for_update()
     row = (await connection.execute(statement)).one_or_none()
-    return effective(row, database.default_limits) if row else NO_LIMITS
+    if row is None:
+        return NO_LIMITS
+    if row.revoked is not None:
+        raise KeyRevokedError(f"The key {key_id} was revoked.")
+    return effective(row, database.default_limits)
 
 
 def _running_limit(database: Database) -> ColumnElement[Any]:
