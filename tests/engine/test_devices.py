@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend
 
 from keyreel.engine import devices
 from keyreel.engine.devices import (
+    attention_backends,
     choose_device,
     choose_devices,
     choose_dtype,
@@ -57,6 +59,20 @@ def test_a_cpu_computes_in_fp32() -> None:
     assert choose_dtype(CPU) == torch.float32
     free, total = memory(CPU)
     assert 0 < free <= total
+
+
+def test_attention_is_cudnns_on_hopper_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, chosen = torch.device("cuda:0"), {}
+    for capability in ((8, 0), (8, 9), (9, 0), (12, 0)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device, found=capability: found)
+        chosen[capability] = attention_backends(gpu)[0]
+    assert chosen == {
+        (8, 0): SDPBackend.FLASH_ATTENTION,
+        (8, 9): SDPBackend.FLASH_ATTENTION,
+        (9, 0): SDPBackend.CUDNN_ATTENTION,
+        (12, 0): SDPBackend.CUDNN_ATTENTION,
+    }
+    assert attention_backends(torch.device("cpu"))[-1] is SDPBackend.MATH, "which can do every call"
 
 
 def test_the_traits_of_a_device_tell_what_its_numbers_depend_on() -> None:

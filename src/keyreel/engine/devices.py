@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend
 
 from keyreel.errors import ModelError
 
@@ -67,6 +68,18 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
+
+
+def attention_backends(device: torch.device) -> list[SDPBackend]:
+    """Returns the implementations of attention in order of preference. torch takes the first that can do a call.
+
+    Left to itself, torch may choose FlashAttention 2 on a GPU of the Hopper generation or later, where cuDNN's takes
+    about half the time.
+    """
+    plain = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0):
+        return [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, *plain]
+    return [SDPBackend.FLASH_ATTENTION, *plain]
 
 
 def traits(device: torch.device, dtype: torch.dtype, ranks: int = 1) -> dict[str, str]:

@@ -15,7 +15,9 @@ import torch
 from diffusers import LTXVideoTransformer3DModel
 from diffusers.models.transformers.transformer_ltx import LTXAttention, LTXVideoTransformerBlock
 from torch.nn import functional
+from torch.nn.attention import sdpa_kernel
 
+from keyreel.engine.devices import attention_backends
 from keyreel.engine.ranks import Split
 from keyreel.video.recipes import StgMode
 
@@ -160,7 +162,8 @@ def _project(attention: LTXAttention, attended: torch.Tensor) -> torch.Tensor:
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
     """Attention of each head: query (1, N, D), key and value (1, M, D) -> (1, N, D)."""
     query, key, value = (torch.unflatten(part, 2, (heads, -1)).transpose(1, 2) for part in (query, key, value))
-    return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    with sdpa_kernel(attention_backends(query.device), set_priority=True):
+        return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 def _rotate(vectors: torch.Tensor, table: Rotary) -> torch.Tensor:
