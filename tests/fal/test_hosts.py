@@ -1,4 +1,4 @@
-from keyreel.fal.hosts import FILE_HOSTS, PREFIXES
+from keyreel.fal.hosts import FILE_HOSTS, PREFIXES, is_fals
 
 
 def test_file_hosts_have_a_prefix() -> None:
@@ -6,4 +6,4 @@ def test_file_hosts_have_a_prefix() -> None:
 
 
 def test_all_hosts_belong_to_fal() -> None:
-    assert all(host.endswith(("fal.run", "fal.ai", "fal.media")) for host in PREFIXES)
+    assert all(is_fals(host) for host in PREFIXES)

@@ -19,9 +19,11 @@ HOSTS = (
     "fal.media",
     "v3.fal.media",
     "v3b.fal.media",
+    "falrun.com",
+    "queue.falrun.com",
 )
 """The hosts that fal's clients have called."""
-UNKNOWN = ("gateway.fal.run", "fal.ai", "rest.beta.fal.ai", "v9.fal.media", "a.b.c.fal.run")
+UNKNOWN = ("gateway.fal.run", "fal.ai", "rest.beta.fal.ai", "v9.fal.media", "a.b.c.fal.run", "ws.falrun.com")
 PYTHON = """
 import httpx, json, sys
 print(json.dumps([httpx.get(f"https://{host}/a").json() for host in sys.argv[1:]]))

@@ -14,6 +14,9 @@ PREFIXES = {
     "fal.media": "",
     "v3.fal.media": "",
     "v3b.fal.media": "",
+    # `fal_client` turns to these when it cannot connect to the first two.
+    "falrun.com": "/run",
+    "queue.falrun.com": "/queue",
 }
 """Prefixes are needed because the same path means different things on different hosts: `POST /fal-ai/...` submits a
 request on `queue.fal.run` but waits for the output on `fal.run`."""
@@ -25,7 +28,7 @@ MEDIA = "https://v3.fal.media"
 FILE_HOSTS = frozenset({"fal.media", "v3.fal.media", "v3b.fal.media"})
 """Hosts that serve files."""
 
-DOMAINS = ("fal.run", "fal.ai", "fal.media")
+DOMAINS = ("fal.run", "fal.ai", "fal.media", "falrun.com")
 """All hosts at or below these are fal's."""
 
 
