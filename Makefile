@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 PYTEST = OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model image bench-server bench-fleet chaos fuzz soak storm audit lock clean
+.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model image bench-server bench-fleet chaos fuzz soak storm clients audit lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +74,10 @@ soak: $(VENV)/.dev programs ## Serve a day's videos at full speed and check that
 # Prints its seed: `make storm SEED=7` runs the same plan again.
 storm: $(VENV)/.dev programs ## Run a fleet while its processes and servers fail (minutes)
 	$(BIN)/python -m tests.storm.storm $(if $(SEED),--seed $(SEED))
+
+# Installs them once, outside the tree.
+clients: $(VENV)/.dev ## Run some thirty clients of fal through `keyreel wrap`, and write what works to docs/compatibility.md (minutes)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.clients.compatibility
 
 audit: $(VENV)/.dev ## Look up advisories for the pinned packages, and the licences of the default install
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m supply.audit

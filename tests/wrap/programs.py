@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+TIMEOUT = 240.0
+"""Seconds that a program may take. Some build their pages first."""
 HTTPX_GET = "import httpx, sys; print(httpx.get(sys.argv[1]).text)"
 
 
@@ -71,12 +74,18 @@ async def recorder(folder: Path) -> AsyncIterator[Recorder]:
 
 
 async def run_wrapped(server: str, *command: str, **environment: str) -> tuple[int, str, str]:
-    """Runs a command behind `keyreel wrap`. Returns its exit status, its output and its errors."""
+    """Runs a command behind `keyreel wrap`. Returns its exit status, its output and its errors.
+
+    A command that takes too long is killed, with all that it started.
+    """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "keyreel", "wrap", "--check", "--server", server, "--", *command),
         env=os.environ | {"FAL_KEY": "id:secret"} | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    end = asyncio.get_running_loop().call_later(TIMEOUT, os.killpg, process.pid, signal.SIGKILL)
+    out, err = await process.communicate()
+    end.cancel()
     return process.returncode or 0, out.decode(), err.decode()
