@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.install import command_of
+from tests.clients.table import Client
 from tests.js import install_programs
 from tests.wrap.programs import echo_server, recorder, run_wrapped
 
-PYTHON_WAYS = 10
+PYTHON_WAYS = 12
 NODE_WAYS = 11
 
 pytestmark = pytest.mark.slow
@@ -29,6 +31,13 @@ async def all_ways(folder: Path, *command: str) -> dict[str, dict[str, str]]:
 async def test_every_way_of_python_reaches_the_server(tmp_path: Path) -> None:
     answers = await all_ways(tmp_path, sys.executable, "-m", "tests.wrap.ways")
     assert len(answers) == PYTHON_WAYS
+    assert {way: answer["host"] for way, answer in answers.items()} == dict.fromkeys(answers, "queue.fal.run")
+
+
+async def test_every_way_of_uvloop_reaches_the_server(tmp_path: Path) -> None:
+    """uvloop is installed for this test alone: where it is, uvicorn takes it for every server."""
+    packages = "uvloop==0.23.0", "aiohttp==3.14.5"
+    answers = await all_ways(tmp_path, *command_of(Client("uvloop", "python", packages, "uvloop_ways.py")))
     assert {way: answer["host"] for way, answer in answers.items()} == dict.fromkeys(answers, "queue.fal.run")
 
 

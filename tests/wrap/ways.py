@@ -19,6 +19,8 @@ import urllib3
 
 URL = "https://queue.fal.run/a"
 HEAD = b"GET /a HTTP/1.1\r\nHost: queue.fal.run\r\nConnection: close\r\n\r\n"
+UNCHECKED = ssl.create_default_context()
+UNCHECKED.check_hostname = False
 CHILD = f"import httpx; print(httpx.get({URL!r}, trust_env=False).text)"
 
 
@@ -66,6 +68,17 @@ def by_httpx() -> str:
         return client.get(URL).text
 
 
+async def by_async_httpx() -> str:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return (await client.get(URL)).text
+
+
+def by_old_lookup() -> str:
+    connection = http.client.HTTPSConnection(socket.gethostbyname("queue.fal.run"), context=UNCHECKED)
+    connection.request("GET", "/a", headers={"Host": "queue.fal.run"})
+    return connection.getresponse().read().decode()
+
+
 def by_child() -> str:
     command = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}])"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -75,11 +88,13 @@ if __name__ == "__main__":
     WAYS = {
         "proxy": lambda: httpx.get(URL).text,
         "httpx": by_httpx,
+        "async httpx": lambda: asyncio.run(by_async_httpx()),
         "requests": by_requests,
         "urllib3": lambda: urllib3.PoolManager().request("GET", URL).data.decode(),
         "http.client": by_http_client,
         "urllib": by_urllib,
         "socket": by_socket,
+        "gethostbyname": by_old_lookup,
         "aiohttp": lambda: asyncio.run(by_aiohttp()),
         "asyncio": lambda: asyncio.run(by_asyncio()),
         "child": by_child,
