@@ -27,7 +27,7 @@ from keyreel.fal.endpoints import ENDPOINTS
 from keyreel.fal.error_types import MODEL_ERRORS, PLAIN_ERRORS, PLATFORM_ERRORS, ErrorType
 from keyreel.fal.hosts import PREFIXES
 from keyreel.fal.outcomes import CANCELLED, Failure, request_failure, status_and_body
-from keyreel.fal.schema import Output
+from keyreel.fal.schema import File
 from keyreel.server.app import create_app
 from keyreel.server.dependencies import Needs, Services, needs_any_key
 from keyreel.server.errors import failure_response
@@ -150,21 +150,30 @@ def readable(value: float, units: Mapping[str, int]) -> str:
 
 def request_page() -> str:
     nested = dict.fromkeys(model for endpoint in ENDPOINTS.values() for model in models_in(endpoint.input))
-    outputs: tuple[type[BaseModel], ...] = (Output, *models_in(Output))
+    outputs = dict.fromkeys(endpoint.application.output for endpoint in ENDPOINTS.values())
     return page(
         "Requests",
         "src/keyreel/fal/",
         "The JSON input of every endpoint, and its output. Unknown fields are ignored. "
         "[requests.md](../requests.md) explains the fields.",
-        *(
-            f"## {endpoint.id}\n\n{endpoint.summary}\n\n{fields_table(endpoint.input)}"
-            for endpoint in ENDPOINTS.values()
-        ),
+        *endpoint_sections(),
         "## Types of fields",
         *(f"{model_heading(model)}\n\n{fields_table(model)}" for model in nested),
-        "## Output of every endpoint",
-        *(f"{model_heading(model)}\n\n{fields_table(model, defaults=False)}" for model in outputs),
+        "## Outputs",
+        *(f"{model_heading(model)}\n\n{fields_table(model, defaults=False)}" for model in (*outputs, File)),
     )
+
+
+def endpoint_sections() -> Iterator[str]:
+    """Yields a section for each endpoint. Those with the same input share its table."""
+    first: dict[type[BaseModel], str] = {}
+    for endpoint in ENDPOINTS.values():
+        heading = f"## {endpoint.id}\n\n{endpoint.summary}"
+        if same := first.get(endpoint.input):
+            yield f"{heading} The fields are those of [{same}](#{same.replace('/', '')})."
+        else:
+            first[endpoint.input] = endpoint.id
+            yield f"{heading}\n\n{fields_table(endpoint.input)}"
 
 
 def models_in(model: type[BaseModel]) -> Iterator[type[BaseModel]]:

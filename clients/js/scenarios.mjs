@@ -94,6 +94,16 @@ const scenarios = {
     }
   },
 
+  // ARGUMENT: [[endpoint, input], ...]. The clip "blob" stands for one that the client uploads.
+  async endpoints() {
+    const run = async ([endpoint, input]) => {
+      if (input.video?.video_url === "blob") input.video.video_url = new Blob(["a clip"], { type: "video/mp4" });
+      const { data } = await fal.subscribe(endpoint, { input, pollInterval: 25 });
+      print({ endpoint, data });
+    };
+    await Promise.all(JSON.parse(argument).map(run));
+  },
+
   async webhook() {
     const receiver = createServer().listen(0, "127.0.0.1");
     const called = once(receiver, "request");

@@ -30,6 +30,7 @@ def test_defaults() -> None:
         "enable_safety_checker": True,
         "recipe": None,
         "passes": None,
+        "guidance_scale": None,
         "tone_map": None,
         "constant_rate_factor": 0,
         "images": (),
@@ -75,7 +76,8 @@ def test_null_stands_for_an_absent_field() -> None:
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=ENDPOINTS)
 def test_every_optional_field_may_be_null(endpoint: Endpoint) -> None:
     fields = endpoint.input.model_fields
-    sent = {name: "https://x/y" if field.is_required() else None for name, field in fields.items()}
+    samples = {"video": {"video_url": "https://x/y"}}
+    sent = {name: samples.get(name, "https://x/y") if field.is_required() else None for name, field in fields.items()}
     required = {name: value for name, value in sent.items() if value}
     assert endpoint.read(sent) == endpoint.read(required)
 

@@ -1,6 +1,5 @@
 """Inputs of fal's sibling endpoints, translated to those of the multiconditioning endpoint."""
 
-import re
 from typing import Any
 
 import pytest
@@ -8,21 +7,15 @@ import pytest
 from keyreel.errors import Loc, RequestError
 from keyreel.fal.endpoints import ENDPOINTS, MULTICONDITIONING, Endpoint
 from keyreel.fal.schema import ImageCondition, Passes, Request, VideoCondition
-from keyreel.fal.variants import LIGHTRICKS_NEGATIVE_PROMPT
-from tests.js import JS, install
+from keyreel.fal.variants import LIGHTRICKS_NEGATIVE_PROMPT, PREVIEW_NEGATIVE_PROMPT
 
 TEXT = ENDPOINTS["fal-ai/ltx-video-lora"]
 IMAGE = ENDPOINTS["fal-ai/ltx-video-lora/image-to-video"]
 DEV = ENDPOINTS["fal-ai/ltx-video-13b-dev/multiconditioning"]
 DISTILLED = ENDPOINTS["fal-ai/ltx-video-13b-distilled/multiconditioning"]
 TWO_PASS_ENDPOINTS = [DEV, DISTILLED]
-TYPES = JS / "node_modules" / "@fal-ai" / "client" / "src" / "types"
-PUBLISHED_TYPES = {
-    MULTICONDITIONING: "MulticonditioningVideoInput",
-    TEXT: "LtxVideoLoraInput",
-    IMAGE: "LtxVideoLoraImageToVideoInput",
-    DISTILLED: "DistilledMultiConditioningVideoInput",
-}
+V095 = ENDPOINTS["fal-ai/ltx-video-v095"]
+PREVIEW = ENDPOINTS["fal-ai/ltx-video"]
 
 
 def problems(endpoint: Endpoint, **fields: Any) -> list[tuple[Loc, str]]:
@@ -52,15 +45,15 @@ def test_image_endpoint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "recipe", "passes"),
-    [(DEV, "multiscale", (30, 3, 30, 17)), (DISTILLED, "distilled-multiscale", (8, 1, 8, 5))],
+    ("endpoint", "passes"),
+    [(DEV, (30, 3, 30, 17)), (DISTILLED, (8, 1, 8, 5))],
     ids=lambda value: getattr(value, "alias", None),
 )
-def test_defaults_of_two_pass_endpoints(endpoint: Endpoint, recipe: str, passes: tuple[int, ...]) -> None:
+def test_defaults_of_two_pass_endpoints(endpoint: Endpoint, passes: tuple[int, ...]) -> None:
     request = endpoint.read({"prompt": "x"})
     assert (request.number_of_frames, request.frame_rate, request.constant_rate_factor) == (121, 24, 29)
     assert request.negative_prompt == LIGHTRICKS_NEGATIVE_PROMPT
-    assert (request.recipe, request.tone_map) == (recipe, None)
+    assert (request.recipe, request.tone_map, request.number_of_steps) == (None, None, passes[0])
     assert request.passes
     assert tuple(request.passes.model_dump().values()) == passes
 
@@ -139,7 +132,8 @@ def test_values_out_of_bounds_are_refused(endpoint: Endpoint, field: str, value:
         (("videos", 0, "reverse"), ("videos", 0, "reverse_video")),
         (("videos", 0, "video_url"), ("videos", 0, "video_url")),
         (("passes", "second_skip_initial"), ("second_pass_skip_initial_steps",)),
-        (("recipe",), ()),
+        (("recipe",), ("recipe",)),
+        (("number_of_steps",), ("first_pass_num_inference_steps",)),
         (("loras", 0, "path"), ("loras", 0, "path")),
     ],
 )
@@ -148,13 +142,54 @@ def test_errors_name_the_endpoints_own_fields(loc: Loc, translated: Loc) -> None
     assert (problem.loc, problem.type, problem.context) == (translated, "overlap", {"other": "a"})
 
 
-@pytest.mark.parametrize("endpoint", PUBLISHED_TYPES, ids=lambda endpoint: endpoint.id)
-def test_all_fields_that_fal_publishes_are_known(endpoint: Endpoint) -> None:
-    """Reads the types in fal's client. An alias counts as its field."""
-    install()
-    source = (TYPES / "endpoints.d.ts").read_text()
-    body = source.split(f"export type {PUBLISHED_TYPES[endpoint]} = {{")[1].split("\n};")[0]
-    published = set(re.findall(r"^    (\w+)\??:", body, re.MULTILINE))
-    fields = endpoint.input.model_fields
-    aliases = {choice for field in fields.values() for choice in getattr(field.validation_alias, "choices", ())}
-    assert published <= fields.keys() | aliases
+def published(endpoint: str, **fields: Any) -> dict[str, Any]:
+    """Returns what a request for the makers' recipe says about steps."""
+    request = ENDPOINTS[endpoint].read({"prompt": "x", "recipe": "published"} | fields)
+    return request.model_dump(include={"number_of_steps", "passes"}, exclude_unset=True)
+
+
+def test_published_leaves_the_steps_to_the_makers_unless_the_request_names_its_own() -> None:
+    assert published(DEV.id) == published(DISTILLED.id) == published(V095.id) == published(PREVIEW.id) == {}
+    assert published(V095.id, num_inference_steps=40) == {"number_of_steps": 40}
+    assert published(PREVIEW.id, num_inference_steps=7) == {"number_of_steps": 7}
+    named = published(DEV.id, first_pass_num_inference_steps=10)
+    assert (named["number_of_steps"], named["passes"]["first_steps"], named["passes"]["second_steps"]) == (10, 10, 30)
+
+
+def test_text_endpoints_of_two_passes() -> None:
+    text = ENDPOINTS["fal-ai/ltxv-13b-098-distilled"]
+    request = text.read({"prompt": "x", "images": [{"image_url": "a"}], "loras": [{"path": "b"}]})
+    assert (request.images, request.aspect_ratio, request.loras[0].path) == ((), "16:9", "b")
+    assert problems(text, aspect_ratio="auto") == [(("aspect_ratio",), "literal_error")]
+
+
+def test_single_pass_endpoints() -> None:
+    request = V095.read({"prompt": "x", "num_inference_steps": 7, "aspect_ratio": "9:16", "num_frames": 9})
+    assert (request.number_of_frames, request.frame_rate, request.number_of_steps) == (121, 24, 7)
+    assert (request.aspect_ratio, request.resolution, request.expand_prompt) == ("9:16", "720p", True)
+    assert problems(V095, aspect_ratio="1:1", num_inference_steps=1) == [
+        (("num_inference_steps",), "greater_than_equal"),
+        (("aspect_ratio",), "literal_error"),
+    ]
+    steps = RequestError.at(("number_of_steps",), "It is wrong.", "less_than")
+    assert V095.translate_error(steps).problems[0].loc == ("num_inference_steps",)
+
+
+def test_preview_endpoints() -> None:
+    request = PREVIEW.read({"prompt": "x", "guidance_scale": 5.5})
+    assert (request.guidance_scale, request.number_of_steps, request.negative_prompt) == (
+        5.5,
+        30,
+        PREVIEW_NEGATIVE_PROMPT,
+    )
+    assert (request.resolution, request.aspect_ratio) == ("480p", "16:9")
+    image = ENDPOINTS["fal-ai/ltx-video/image-to-video"].read({"prompt": "x", "image_url": "a"})
+    assert (image.images, image.aspect_ratio) == ((ImageCondition(image_url="a"),), "auto")
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["fal-ai/ltx-video/image-to-video", "fal-ai/ltx-video-13b-dev/image-to-video"], ids=lambda name: name
+)
+def test_errors_in_the_one_picture_name_its_field(endpoint: str) -> None:
+    wrong = RequestError.at(("images", 0, "image_url"), "It is broken.", "image_load_error")
+    assert ENDPOINTS[endpoint].translate_error(wrong).problems[0].loc == ("image_url",)

@@ -46,6 +46,11 @@ async def make_job(folder: Path, **fields: Any) -> Job:
         ({"skip_frames": 10, "max_num_frames": 3, "reverse": True}, (12, 11, 10)),
         ({"skip_frames": 20, "target_fps": 12.5}, tuple(range(40, 50, 2))),
         ({"skip_frames": 50}, ()),
+        ({"skip_frames": 50, "from_end": True}, ()),
+        ({"from_end": True}, tuple(range(50))),
+        ({"from_end": True, "max_num_frames": 3}, (47, 48, 49)),
+        ({"from_end": True, "max_num_frames": 3, "reverse": True}, (2, 1, 0)),
+        ({"from_end": True, "max_num_frames": 3, "skip_frames": 48}, (48, 49)),
     ],
 )
 def test_frames_of_a_clip_are_selected(fields: dict[str, Any], frames: tuple[int, ...]) -> None:
@@ -64,12 +69,25 @@ async def test_reversed_clip_has_its_frames_in_reverse_order(tmp_path: Path) -> 
     assert len(forwards.pixels) == 9
 
 
+async def test_a_clip_that_does_not_fit_keeps_the_end_that_was_asked_for(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", ramp(20))
+    clip = {"video_url": "a.mp4"}
+    first, last = [
+        (await make_job(tmp_path, number_of_frames=33, videos=[clip | {"from_end": from_end}])).conditions[0]
+        for from_end in (False, True)
+    ]
+    assert len(first.pixels) == len(last.pixels) == 17
+    assert np.array_equal(first.pixels[3:], last.pixels[:-3])
+    assert last.pixels[-1].mean() > first.pixels[-1].mean() + 30
+
+
 async def test_request_overrides_the_sampling_settings(tmp_path: Path) -> None:
     passes = {"first_steps": 4, "first_skip_final": 1, "second_steps": 5, "second_skip_initial": 2}
-    requested = await make_job(tmp_path, passes=passes, tone_map=0.0)
+    requested = await make_job(tmp_path, passes=passes, tone_map=0.0, guidance_scale=5)
     assert (requested.passes, requested.sampling.tone_map) == (TwoPasses(4, 1, 5, 2), 0.0)
+    assert requested.sampling.guidance_scale == 5
     default = await make_job(tmp_path)
-    assert (default.passes, default.sampling.tone_map) == (None, 0.3)
+    assert (default.passes, default.sampling.tone_map, default.sampling.guidance_scale) == (None, 0.3, 3)
 
 
 async def test_constant_rate_factor_compresses_pictures(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from keyreel.errors import RequestError
 from keyreel.fal.endpoints import ENDPOINTS, MULTICONDITIONING
 from keyreel.fal.outcomes import CANCELLED, Failure, Outcome, Success, request_failure
+from keyreel.fal.schema import File, Output
 from keyreel.server.dependencies import Services
 from keyreel.server.process import listen, serve
 from keyreel.server.startup import open_services
@@ -90,7 +91,8 @@ class FakeWorker:
         return self._success(lease)
 
     def _success(self, lease: Lease) -> Success:
-        return Success({"prompt": lease.input["prompt"], "seed": lease.seed, "video": self.video})
+        output = Output(prompt=lease.input["prompt"], seed=lease.seed, video=File.model_validate(self.video))
+        return Success(ENDPOINTS[lease.endpoint].write(output))
 
 
 @dataclass(slots=True)

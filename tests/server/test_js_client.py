@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from keyreel.fal.endpoints import ENDPOINTS
 from tests.js import JS, environment, install
 from tests.server.live import INPUT, LiveServer
 
@@ -73,6 +74,19 @@ def test_subscribe_reports_updates_and_logs(server: LiveServer, way: str, mode: 
     assert [entry["message"] for entry in updates[-1]["logs"]] == ["Holding", "Released"]
     assert {update["status"] for update in updates} <= {"IN_QUEUE", "IN_PROGRESS", "COMPLETED"}
     assert {update["request_id"] for update in updates} == {enqueued}
+
+
+def test_every_endpoint_answers_with_its_output(server: LiveServer) -> None:
+    clip, before = {"video_url": "blob", "start_frame_num": 8}, len(server.worker.leases)
+    inputs = [[name, INPUT | {"image_url": "https://example.com/a.png", "video": clip}] for name in ENDPOINTS]
+    answers = {line["endpoint"]: line["data"] for line in lines(server, "proxy", "endpoints", json.dumps(inputs))}
+    assert answers.keys() == ENDPOINTS.keys()
+    for name, endpoint in ENDPOINTS.items():
+        assert answers[name].keys() == endpoint.application.output.model_fields.keys()
+    leases = [lease for lease in server.worker.leases[before:] if lease.endpoint.endswith("/extend")]
+    sources = [lease.input["video"]["video_url"] for lease in leases]
+    assert all(source.startswith(f"{server.url}/files/") for source in sources)
+    assert len(sources) == 5
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -12,7 +12,8 @@ import pytest
 from fal_client import client as hosts
 from httpx_sse import SSEError
 
-from tests.server.live import APP, ENDPOINT, LiveServer
+from keyreel.fal.endpoints import ENDPOINTS, Endpoint
+from tests.server.live import APP, ENDPOINT, INPUT, LiveServer
 from tests.server.webhook_receiver import receiver, verify_by_jwks
 
 
@@ -54,6 +55,14 @@ def test_subscribe_reports_updates_and_logs(client: fal_client.SyncClient, serve
     assert isinstance(last, fal_client.Completed)
     assert [line["message"] for line in last.logs or ()] == ["Holding", "Released"]
     assert last.metrics["inference_time"] >= 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=ENDPOINTS)
+def test_every_endpoint_answers_with_its_output(client: fal_client.SyncClient, endpoint: Endpoint) -> None:
+    sources = {"image_url": "https://example.com/a.png", "video": {"video_url": "https://example.com/a.mp4"}}
+    output = client.subscribe(endpoint.id, INPUT | sources, interval=0.02)
+    assert (output["seed"], output.keys()) == (3, endpoint.application.output.model_fields.keys())
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """What a submit stores in the queue."""
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -31,6 +33,18 @@ def test_data_uris_become_files(http: httpx.Client, server: LiveServer) -> None:
     file = http.get(stored["image_url"], headers={"Authorization": ""})
     assert file.headers["content-type"] == "image/png"
     assert file.content.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("video", [{"video_url": PIXEL, "start_frame_num": 8}, {"start_frame_num": 8}, "a", [3]])
+def test_the_data_uri_of_a_clip_to_extend_becomes_a_file(http: httpx.Client, server: LiveServer, video: Any) -> None:
+    endpoint = "fal-ai/ltx-video-v095/extend"
+    answer = http.post(f"/queue/{endpoint}", json={"prompt": "a fox", "video": video}).json()
+    finish(http, answer)
+    lease = next(lease for lease in server.worker.leases if lease.id == answer["request_id"])
+    if isinstance(video, dict) and "video_url" in video:
+        assert lease.input["video"]["video_url"].startswith(f"{server.url}/files/")
+    else:
+        assert lease.input["video"] == video
 
 
 def test_a_request_continues_the_clients_trace(http: httpx.Client, server: LiveServer) -> None:

@@ -164,6 +164,19 @@ def card_of(checkpoint: Checkpoint) -> ModelCard | None:
     return None
 
 
+def catalogue_name(model: str) -> str:
+    """Returns the name in the catalogue of a model that was named as for `find_model`, or "" if it has none there.
+
+    Goes by the words alone: files keep the names that Lightricks gave them.
+    """
+    words = model.removesuffix(INT8).partition("@")[0]
+    stem = Path(words).name.removesuffix(".safetensors")
+    for card in CATALOGUE.values():
+        if card.name in (words, stem) or words == card.repo != LTXV or card.file == f"{stem}.safetensors":
+            return card.name
+    return ""
+
+
 def find_model(name: str) -> Checkpoint:
     """Returns the model that a name stands for. Raises ModelError.
 

@@ -4,24 +4,57 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyreel.errors import Problem, RequestError
-from keyreel.fal.schema import Request, validated
-from keyreel.fal.variants import AnyInput, DevInput, DistilledInput, ImageInput, TextInput
+from keyreel.fal import two_passes, variants
+from keyreel.fal.schema import Output, Request, VideoOutput, validated
+from keyreel.fal.variants import AnyInput
+from keyreel.video.recipes import RecipeName
+
+OWNER = "fal-ai"
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What the endpoints of `owner/alias` have in common.
+
+    model: what fal runs it on, in words. models: that model's names in the catalogue, if it is there.
+    recipe: how fal runs it, or None where the operator of a server decides.
+    """
+
+    alias: str
+    model: str
+    models: tuple[str, ...] = ()
+    recipe: RecipeName | None = None
+    output: type[Output] | type[VideoOutput] = Output
+    owner: str = OWNER
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """An endpoint `owner/alias/path`. path: empty for the root endpoint of an application."""
 
-    owner: str
-    alias: str
+    application: Application
     path: str
-    category: str
-    summary: str
     input: type[AnyInput]
+
+    @property
+    def owner(self) -> str:
+        return self.application.owner
+
+    @property
+    def alias(self) -> str:
+        return self.application.alias
 
     @property
     def id(self) -> str:
         return "/".join(filter(None, (self.owner, self.alias, self.path)))
+
+    @property
+    def category(self) -> str:
+        return FORMS[self.path][0]
+
+    @property
+    def summary(self) -> str:
+        return f"{FORMS[self.path][1]}. fal runs it on {self.application.model}."
 
     @property
     def schema_name(self) -> str:
@@ -36,6 +69,10 @@ class Endpoint:
         except RequestError as error:
             raise self.translate_error(error) from None
 
+    def write(self, output: Output) -> dict[str, Any]:
+        """Returns the output with the fields that this endpoint's has."""
+        return self.application.output.model_validate(output.model_dump()).model_dump()
+
     def translate_error(self, error: RequestError) -> RequestError:
         """Returns an error in a Request that `read` returned, translated to the locations in this endpoint's input."""
         return RequestError(
@@ -46,50 +83,60 @@ class Endpoint:
         )
 
 
-MULTICONDITIONING = Endpoint(
-    "fal-ai",
-    "ltx-video-lora",
-    "multiconditioning",
-    category="video-to-video",
-    summary="Generates a video from a prompt, pictures and clips pinned to frames, and LoRAs.",
-    input=Request,
+DEV_097 = ("ltxv-13b-0.9.7-dev", "ltxv-13b-0.9.8-dev")
+"""Two names of one model."""
+
+LORA = Application("ltx-video-lora", "LTX-Video 0.9.7 13B", DEV_097)
+DEV = Application("ltx-video-13b-dev", "LTX-Video 0.9.7 13B", DEV_097, "multiscale")
+DISTILLED = Application(
+    "ltx-video-13b-distilled", "LTX-Video 0.9.7 13B distilled", ("ltxv-13b-0.9.7-distilled",), "distilled-multiscale"
 )
+DISTILLED_098 = Application(
+    "ltxv-13b-098-distilled", "LTX-Video 0.9.8 13B distilled", ("ltxv-13b-0.9.8-distilled",), "distilled-multiscale"
+)
+V095 = Application("ltx-video-v095", "LTX-Video 0.9.5", ("ltxv-2b-0.9.5",), "stg", VideoOutput)
+V097 = Application("ltx-video-v097", "LTX-Video 0.9.6", ("ltxv-2b-0.9.6-dev",), "stg", VideoOutput)
+PREVIEW = Application("ltx-video", "LTX-Video 0.9", (), "single", VideoOutput)
+
+_DISTILLED_INPUTS: dict[str, type[AnyInput]] = {
+    "": two_passes.DistilledTextInput,
+    "image-to-video": two_passes.DistilledImageInput,
+    "multiconditioning": two_passes.DistilledConditionsInput,
+    "extend": two_passes.DistilledExtendInput,
+}
+_V095_INPUTS: dict[str, type[AnyInput]] = {
+    "": variants.V095Input,
+    "image-to-video": variants.V095ImageInput,
+    "multiconditioning": variants.V095ConditionsInput,
+    "extend": variants.V095ExtendInput,
+}
+FORMS = {
+    "": ("text-to-video", "Generates a video from a prompt"),
+    "image-to-video": ("image-to-video", "Generates a video from a prompt and a picture for its first frame"),
+    "multiconditioning": (
+        "video-to-video",
+        "Generates a video from a prompt and from pictures and clips pinned to frames",
+    ),
+    "extend": ("video-to-video", "Extends a clip, forwards or backwards, as a prompt says"),
+}
+"""The paths: fal's category of their endpoints, and what these do."""
+INPUTS: dict[Application, dict[str, type[AnyInput]]] = {
+    LORA: {"multiconditioning": Request, "": variants.TextInput, "image-to-video": variants.ImageInput},
+    DEV: {
+        "": two_passes.DevTextInput,
+        "image-to-video": two_passes.DevImageInput,
+        "multiconditioning": two_passes.DevConditionsInput,
+        "extend": two_passes.DevExtendInput,
+    },
+    DISTILLED: _DISTILLED_INPUTS,
+    DISTILLED_098: _DISTILLED_INPUTS,
+    V095: _V095_INPUTS,
+    V097: _V095_INPUTS,
+    PREVIEW: {"": variants.PreviewInput, "image-to-video": variants.PreviewImageInput},
+}
 ENDPOINTS = {
     endpoint.id: endpoint
-    for endpoint in (
-        MULTICONDITIONING,
-        Endpoint(
-            "fal-ai",
-            "ltx-video-lora",
-            "",
-            category="text-to-video",
-            summary="Generates a video from a prompt and LoRAs.",
-            input=TextInput,
-        ),
-        Endpoint(
-            "fal-ai",
-            "ltx-video-lora",
-            "image-to-video",
-            category="image-to-video",
-            summary="Generates a video from a prompt, a picture for its first frame, and LoRAs.",
-            input=ImageInput,
-        ),
-        Endpoint(
-            "fal-ai",
-            "ltx-video-13b-dev",
-            "multiconditioning",
-            category="video-to-video",
-            summary="Generates a video in two passes from a prompt, pictures and clips pinned to frames, and LoRAs.",
-            input=DevInput,
-        ),
-        Endpoint(
-            "fal-ai",
-            "ltx-video-13b-distilled",
-            "multiconditioning",
-            category="video-to-video",
-            summary="Generates a video in two passes of few steps, with a distilled model. Otherwise like "
-            "fal-ai/ltx-video-13b-dev/multiconditioning.",
-            input=DistilledInput,
-        ),
-    )
+    for application, inputs in INPUTS.items()
+    for endpoint in (Endpoint(application, path, model) for path, model in inputs.items())
 }
+MULTICONDITIONING = ENDPOINTS["fal-ai/ltx-video-lora/multiconditioning"]

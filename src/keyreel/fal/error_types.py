@@ -59,6 +59,11 @@ MODEL_ERRORS: Mapping[str, ErrorType] = {
     "json_invalid": ErrorType(
         422, "The body is not JSON, or holds Infinity, NaN or a number that is too large.", "Correct the body."
     ),
+    "greater_than_equal": ErrorType(
+        422,
+        "A number is smaller than `ctx.ge`. For the number of frames: nothing new would follow the clip.",
+        "Use a larger number.",
+    ),
     "less_than_equal": ErrorType(
         422,
         "A number is larger than `ctx.le`. For `start_frame_number`: the frame is not in the video.",

@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 Strength = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+GuidanceScale = Annotated[float, Field(ge=1)]
 
 EXAMPLE_PROMPTS = (
     "a red circle moving from left to right on a blue background",
@@ -111,6 +112,11 @@ class VideoCondition(Cropped):
         description="Number of frames to leave out at the start of the clip, before `max_num_frames` are counted. "
         "Keyreel extension.",
     )
+    from_end: bool = Field(
+        default=False,
+        description="Use the last frames of the clip, in the order in which they are used, where `max_num_frames` or "
+        "the end of the video leaves no room for all. Keyreel extension.",
+    )
 
 
 class Passes(Schema):
@@ -177,6 +183,11 @@ class Input(Schema):
         "run it, with their number of steps unless the request has its own. Keyreel extension.",
     )
     passes: Passes | None = Field(default=None, description="Steps of a two-pass recipe. Keyreel extension.")
+    guidance_scale: GuidanceScale | None = Field(
+        default=None,
+        description="Scale of classifier-free guidance in the recipe `single`. If absent, the server's setting "
+        "applies. Keyreel extension.",
+    )
     tone_map: float | None = Field(
         default=None,
         ge=0,
@@ -227,9 +238,16 @@ class File(Schema):
 
 
 class Output(Schema):
-    """The output of `fal-ai/ltx-video-lora/multiconditioning`."""
+    """The output of the endpoints of the 13B models."""
 
     prompt: str = Field(description="The prompt that was used.")
+    seed: int
+    video: File
+
+
+class VideoOutput(Schema):
+    """The output of the endpoints of the 2B models."""
+
     seed: int
     video: File
 

@@ -21,7 +21,11 @@ Files = Mapping[Loc, InputFile]
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A measured picture or clip. frames: numbers of the clip's frames to use, in order. focus: see `cover`."""
+    """A measured picture or clip.
+
+    frames: numbers of the clip's frames to use, in order. from_end: whether the last ones count if not all fit.
+    focus: see `cover`.
+    """
 
     file: InputFile
     loc: Loc
@@ -30,6 +34,11 @@ class _Source:
     strength: float
     focus: Point
     frames: tuple[int, ...] = ()
+    from_end: bool = False
+
+    def fitting(self, count: int) -> tuple[int, ...]:
+        """Returns `count` of the frames."""
+        return self.frames[-count:] if self.from_end else self.frames[:count]
 
 
 async def decode(request: Request, files: Files, grid: Grid, limits: Limits, sampling: Sampling) -> Prepared:
@@ -59,7 +68,7 @@ async def decode(request: Request, files: Files, grid: Grid, limits: Limits, sam
         reverse=request.reverse_video,
         conditions=tuple(conditions),
         adapters=adapters,
-        sampling=sampling if request.tone_map is None else replace(sampling, tone_map=request.tone_map),
+        sampling=_requested(sampling, request),
         passes=request.passes.to_two_passes() if request.passes else None,
     )
     hashes = {_dotted(source.span.loc): source.file.sha256 for source in sources}
@@ -72,8 +81,17 @@ def taken_frames(info: ClipInfo, video: VideoCondition) -> tuple[int, ...]:
     if video.target_fps:
         count = max(1, round(info.seconds * video.target_fps))
         frames = [index * info.frames // count for index in range(count)]
-    frames = frames[video.skip_frames :][: video.max_num_frames]
-    return tuple(reversed(frames) if video.reverse else frames)
+    frames = frames[video.skip_frames :]
+    count = video.max_num_frames or len(frames)
+    frames = frames if video.from_end else frames[:count]
+    return tuple(frames[::-1] if video.reverse else frames)[-count:]
+
+
+def _requested(sampling: Sampling, request: Request) -> Sampling:
+    """Returns the sampling with what the request sets itself."""
+    if request.tone_map is not None:
+        sampling = replace(sampling, tone_map=request.tone_map)
+    return sampling if request.guidance_scale is None else replace(sampling, guidance_scale=request.guidance_scale)
 
 
 def _sources(request: Request, files: Files, limits: Limits) -> Iterator[Coroutine[Any, Any, _Source]]:
@@ -97,7 +115,8 @@ def _clip(video: VideoCondition, file: InputFile, loc: Loc, limits: Limits) -> _
     info = clip_info(file.path, limits, loc)
     frames = taken_frames(info, video)
     span = Span(loc[:-1], video.start_frame_number, len(frames), is_clip=True)
-    return _Source(file, loc, info.size, span, video.strength, (video.focus_x, video.focus_y), frames)
+    focus = (video.focus_x, video.focus_y)
+    return _Source(file, loc, info.size, span, video.strength, focus, frames, video.from_end)
 
 
 def _adapters(request: Request, files: Files) -> Iterator[AdapterFile]:
@@ -115,7 +134,7 @@ def _first_size(sources: Sequence[_Source]) -> Size | None:
 def _read(source: _Source, span: Span, size: Size, limits: Limits, rate_factor: int) -> Condition:
     path, loc, focus = source.file.path, source.loc, source.focus
     if span.is_clip:
-        pixels = read_clip(path, size, source.frames[: span.count], limits, loc, focus, rate_factor)
+        pixels = read_clip(path, size, source.fitting(span.count), limits, loc, focus, rate_factor)
     else:
         pixels = read_image(path, size, limits, loc, focus, rate_factor)[None]
     return Condition(pixels, span.start, source.strength)

@@ -30,7 +30,9 @@ _LONGEST_LINK = 4096
 MAX_INPUT = 1024 * 1024
 """Bytes of an input without its data URIs, as it lies in the database."""
 _SINGLE_IMAGE = "image_url"
-"""The field of the image-to-video endpoint, which takes one picture."""
+"""The field of the image-to-video endpoints, which take one picture."""
+_SINGLE_CLIP = "video"
+"""The field of the extend endpoints, which take one clip."""
 
 
 async def submit_request(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> Submitted:
@@ -144,8 +146,8 @@ def _sources(data: JsonObject) -> Iterator[tuple[JsonObject, str]]:
     """Yields each object with a source, and its field. The input is not validated yet, so any type may occur."""
     if _SINGLE_IMAGE in data:
         yield data, _SINGLE_IMAGE
-    for name, field in SOURCE_FIELDS.items():
-        items = data.get(name)
+    lists = [(data.get(name), field) for name, field in SOURCE_FIELDS.items()]
+    for items, field in ([data.get(_SINGLE_CLIP)], SOURCE_FIELDS["videos"]), *lists:
         for item in items if isinstance(items, list) else ():
             if isinstance(item, dict) and field in item:
                 yield item, field

@@ -4,6 +4,7 @@ supervisor.py      starts the engine process, reports how the worker is, drains 
 session.py         the time of one engine process: claims requests and runs them one after the other
 device.py          who has the device: a request of higher priority goes first
 attempt.py         one attempt at a request: renews its lease, reports progress, notices a cancel or a lost lease
+claimed.py         reads a claimed request and fits it to the model that is here
 inputs.py          fetches a request's inputs and has the decode process decode them
 guard.py           has the guard process expand prompts and check content
 checkpoints.py     stores the newest checkpoint of a running request, fetches that of an earlier attempt

@@ -6,8 +6,9 @@ import structlog
 
 from keyreel import metrics, traces
 from keyreel.errors import RequestError
+from keyreel.fal.endpoints import ENDPOINTS
 from keyreel.fal.outcomes import CANCELLED, Failure, Success, request_failure
-from keyreel.fal.schema import File, Output, Request
+from keyreel.fal.schema import File, Output
 from keyreel.store.queue import Queue
 from keyreel.store.records import Content, LeaseLostError, Level, NewFile
 from keyreel.store.records import File as FileRecord
@@ -21,20 +22,21 @@ MACHINE_FAILURE = "runner_server_error"
 _log = structlog.get_logger(__name__)
 
 
-async def complete(context: WorkerContext, attempt: Attempt, request: Request, video: Path) -> None:
+async def complete(context: WorkerContext, attempt: Attempt, prompt: str, video: Path) -> None:
     """Stores the video and completes the request, even if it was cancelled after the video was made.
 
-    Raises LeaseLostError, and deletes the video again, when the lease is lost.
+    prompt: the one that was used. Raises LeaseLostError, and deletes the video again, when the lease is lost.
     """
-    file = await _publish(context, attempt, request, video)
+    file = await _publish(context, attempt, video)
     url = context.links.file_url(file)
     size = video.stat().st_size
     described = File(url=url, content_type=file.content_type, file_name=file.name, file_size=size)
-    output = Output(prompt=request.prompt, seed=attempt.lease.seed, video=described)
+    output = Output(prompt=prompt, seed=attempt.lease.seed, video=described)
     seconds = attempt.stopwatch.end()
     attempt.report.write(f"Finished after {seconds:.1f} s")
     await attempt.heartbeat()
-    success, content = Success(output.model_dump()), Content(file.id, size)
+    success = Success(ENDPOINTS[attempt.lease.endpoint].write(output))
+    content = Content(file.id, size)
     try:
         await retry_on_store_error(lambda: context.store.queue.finish(attempt.lease, success, content))
     except LeaseLostError:
@@ -86,9 +88,9 @@ async def _write_error(attempt: Attempt, message: str) -> None:
     await attempt.heartbeat()
 
 
-async def _publish(context: WorkerContext, attempt: Attempt, request: Request, video: Path) -> FileRecord:
+async def _publish(context: WorkerContext, attempt: Attempt, video: Path) -> FileRecord:
     """Uploads the video. The row comes first: if the worker dies, the sweeper finds the object through it."""
-    lease, name = attempt.lease, f"keyreel-{request.seed}.mp4"
+    lease, name = attempt.lease, f"keyreel-{attempt.lease.seed}.mp4"
     new = NewFile(
         key_id=lease.key_id,
         object=f"out/{lease.id}/{lease.attempt}/{name}",

@@ -73,6 +73,10 @@ class WorkerGuard:
         if process:
             await process.close()
 
+    @property
+    def can_expand(self) -> bool:
+        return self._expander is not None
+
     def notice(self, request: Request) -> str | None:
         """Returns a warning for the request's log, if any. Raises RequestError if expansion is not configured."""
         if request.expand_prompt and self._expander is None:

@@ -21,6 +21,7 @@ from keyreel.video.events import Notice, Stage, Step
 from keyreel.worker.attempt import FENCE_MARGIN, Attempt, InterruptedAttemptError, Interruption
 from keyreel.worker.checkpoint_file import identity_of
 from keyreel.worker.checkpoints import Checkpoints
+from keyreel.worker.claimed import read_claimed
 from keyreel.worker.completion import complete, give_up, refuse, retry
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.device import DeviceLock
@@ -199,10 +200,9 @@ class Session:
             await retry(queue, attempt, error)
 
     async def _make_video(self, attempt: Attempt, may_claim_next: asyncio.Event) -> None:
-        lease = attempt.lease
         with TemporaryDirectory(dir=self._folder) as name:
             folder = Path(name)
-            request = ENDPOINTS[lease.endpoint].read({**lease.input, "seed": lease.seed})
+            request = self._read(attempt)
             checkpoints = Checkpoints(self._context, attempt)
             await attempt.unless_interrupted(checkpoints.fetch(folder))
             spooled = await attempt.unless_interrupted(self._prepare(attempt, request, folder, checkpoints.prompt))
@@ -218,9 +218,15 @@ class Session:
                     self._device.release()
                     await attempt.leave_device()
                 await self._check_and_sign(attempt, request, run)
-                used = request.model_copy(update={"prompt": spooled.prepared.job.prompt})
-                await complete(self._context, attempt, used, run.video)
+                await complete(self._context, attempt, spooled.prepared.job.prompt, run.video)
         self.videos_made += 1
+
+    def _read(self, attempt: Attempt) -> Request:
+        setting, can_expand = self._context.settings.recipe, self._guard.can_expand
+        request, notices = read_claimed(attempt.lease, self._model, setting, can_expand=can_expand)
+        for notice in notices:
+            attempt.record(Notice(notice))
+        return request
 
     async def _prepare(self, attempt: Attempt, request: Request, folder: Path, expanded: str | None) -> Spooled:
         """expanded: the prompt as an earlier attempt has expanded it."""

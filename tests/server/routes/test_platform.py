@@ -37,9 +37,10 @@ def test_an_endpoint_comes_with_its_document(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("query", "count"),
     [
-        ({"q": "pinned LoRAs"}, 2),
+        ({"q": "pinned 13B"}, 4),
         ({"q": "music"}, 0),
-        ({"category": "text-to-video"}, 1),
+        ({"category": "text-to-video"}, 7),
+        ({"q": "extends"}, 5),
         ({"status": "active"}, len(ENDPOINTS)),
         ({"status": "deprecated"}, 0),
     ],

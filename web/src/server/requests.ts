@@ -21,7 +21,8 @@ export interface Progress {
 }
 
 export interface Output {
-  readonly prompt: string;
+  /** Missing from the outputs of some endpoints. */
+  readonly prompt?: string;
   readonly seed: number;
   readonly video: { readonly url: string; readonly file_size?: number };
 }

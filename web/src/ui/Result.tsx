@@ -4,7 +4,7 @@ import { extend, frameCount, frameRate, pinClip, pinFrame, pinLastFrame } from "
 import { type Film, film } from "../model/player";
 import { go } from "../model/route";
 import { say } from "../model/toast";
-import { type VideoRequest, submit } from "../server/requests";
+import { type VideoRequest, promptOf, submit } from "../server/requests";
 import type { Facts } from "../server/session";
 import { Button } from "./controls";
 import { deleteVideo, startComparing } from "./History";
@@ -21,7 +21,7 @@ export function Result({ facts, request }: { facts: Facts; request: VideoRequest
   };
   return (
     <>
-      <Player url={url} label={output.prompt} frames={frameCount(request)} rate={frameRate(request)}>
+      <Player url={url} label={promptOf(request)} frames={frameCount(request)} rate={frameRate(request)}>
         <Button icon="frame" onClick={() => withFilm(pinFrame)}>
           Pin this frame
         </Button>
@@ -35,7 +35,7 @@ export function Result({ facts, request }: { facts: Facts; request: VideoRequest
           Extend
         </Button>
       </Player>
-      <p class="said">{output.prompt}</p>
+      <p class="said">{promptOf(request)}</p>
       <Facts request={request} />
       <div class="actions">
         <a class="button primary" href={url} download={`keyreel-${output.seed}.mp4`}>

@@ -55,7 +55,7 @@ function Content({ shared }: { shared: Shared | null }) {
     <>
       <h1 class="hidden">A video made with Keyreel</h1>
       <div class="screen">
-        <video src={video.url} autoPlay loop muted playsInline controls aria-label={prompt} />
+        <video src={video.url} autoPlay loop muted playsInline controls aria-label={prompt ?? "The shared video"} />
       </div>
       <p class="said">{prompt}</p>
       <dl class="facts">

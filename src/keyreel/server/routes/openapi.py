@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from keyreel.fal.endpoints import Endpoint
 from keyreel.fal.outcomes import JsonObject
-from keyreel.fal.schema import SOURCE_FIELDS, Output
+from keyreel.fal.schema import SOURCE_FIELDS
 from keyreel.server.dependencies import OPEN, CurrentServices, Services
 from keyreel.server.errors import Json
 
@@ -110,7 +110,7 @@ def describe(endpoint: Endpoint, base_url: str) -> JsonObject:
 def explain(endpoint: Endpoint, base_url: str) -> str:
     """Returns the `llms.txt` of an endpoint, in Markdown."""
     fields = "\n".join(_explain_field(name, field) for name, field in _properties(endpoint.input).items())
-    outputs = "\n".join(_explain_field(name, field) for name, field in _properties(Output).items())
+    outputs = "\n".join(_explain_field(name, field) for name, field in _properties(endpoint.application.output).items())
     return f"""# {endpoint.id}
 
 {endpoint.summary}
@@ -148,10 +148,10 @@ def _explain_field(name: str, field: JsonObject) -> str:
 
 def _schemas(endpoint: Endpoint) -> JsonObject:
     """Returns the schemas under fal's names: `<Name>Input`, `<Name>Output`, and those that they refer to."""
-    name = endpoint.schema_name
-    names = {endpoint.input.__name__: f"{name}Input", "Output": f"{name}Output"}
+    name, output = endpoint.schema_name, endpoint.application.output
+    names = {endpoint.input.__name__: f"{name}Input", output.__name__: f"{name}Output"}
     _, document = models_json_schema(
-        [(endpoint.input, "validation"), (Output, "serialization")], ref_template="#/components/schemas/{model}"
+        [(endpoint.input, "validation"), (output, "serialization")], ref_template="#/components/schemas/{model}"
     )
     return {
         names.get(model, model): _fal_schema(schema) | {"title": names.get(model, model)}
