@@ -121,6 +121,17 @@ class Settings(BaseSettings):
     endpoints: str = Field(
         default="", description="Ids of the endpoints to serve, comma-separated. All of them when empty."
     )
+    models: str = Field(
+        default="",
+        description="The models of a fleet, comma-separated, if there are several. The requests of the first one wait "
+        "in the queue `default`, those of another one in a queue of its name. `keyreel serve` with several `--model` "
+        "sets it.",
+    )
+    substitute: bool | None = Field(
+        default=None,
+        description="Let another model, the first one, stand in for an endpoint's own where that is missing. Without "
+        "it, only where there is a single model. Endpoints without a model are not served.",
+    )
     max_body_bytes: int = Field(
         default=128 * MIB, gt=0, description="Bytes of a request's JSON body, data URIs included, at most."
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keyreel.checkpoints import catalogue
-from keyreel.checkpoints.catalogue import CATALOGUE, LTXV_GRID, card_of
+from keyreel.checkpoints.catalogue import CATALOGUE, LTXV_GRID, card_of, catalogue_name
 from keyreel.checkpoints.checkpoint import Checkpoint
 from keyreel.checkpoints.hub import SHA256
 from keyreel.errors import ModelError
@@ -125,6 +125,7 @@ def test_models_run_as_lightricks_publishes_them() -> None:
         "ltxv-13b-0.9.7-distilled": distilled,
         "ltxv-13b-0.9.8-dev": dev,
         "ltxv-13b-0.9.8-distilled": replace(distilled, tone_map=0.6),
+        "ltxv-2b-0.9.5": Published("stg", 40),
         "ltxv-2b-0.9.6-dev": Published("stg", 40),
         "ltxv-2b-0.9.6-distilled": Published("distilled", 8, stochastic_sampling=True),
         "ltxv-2b-0.9.8-distilled": distilled,
@@ -148,6 +149,25 @@ def test_a_model_of_the_catalogue_is_known_by_its_file_and_its_repository(name: 
     assert found == (CATALOGUE[card] if card else None)
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("demo", "demo"),
+        ("ltxv-13b-0.9.7-dev@main+int8", "ltxv-13b-0.9.7-dev"),
+        ("Lightricks/LTX-Video-0.9.7-dev", "ltxv-13b-0.9.7-dev"),
+        ("Lightricks/LTX-Video/ltxv-13b-0.9.7-dev.safetensors", "ltxv-13b-0.9.7-dev"),
+        ("/models/ltxv-2b-0.9.6-dev-04-25.safetensors+int8", "ltxv-2b-0.9.6-dev"),
+        ("/models/ltxv-13b-0.9.8-dev", "ltxv-13b-0.9.8-dev"),
+        ("ltx-video-2b-v0.9.5.safetensors", "ltxv-2b-0.9.5"),
+        ("Lightricks/LTX-Video", ""),
+        ("/models/mine.safetensors", ""),
+        ("", ""),
+    ],
+)
+def test_a_model_is_known_by_the_words_that_chose_it(model: str, name: str) -> None:
+    assert catalogue_name(model) == name
+
+
 def test_names_of_the_catalogue() -> None:
     assert list(CATALOGUE) == [
         "demo",
@@ -155,6 +175,7 @@ def test_names_of_the_catalogue() -> None:
         "ltxv-13b-0.9.7-distilled",
         "ltxv-13b-0.9.8-dev",
         "ltxv-13b-0.9.8-distilled",
+        "ltxv-2b-0.9.5",
         "ltxv-2b-0.9.6-dev",
         "ltxv-2b-0.9.6-distilled",
         "ltxv-2b-0.9.8-distilled",

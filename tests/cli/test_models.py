@@ -38,6 +38,7 @@ def test_json_lists_models(demo: Path) -> None:
         for part in ("transformer", "vae", "text_encoder", "tokenizer")
         for path in (demo / part).iterdir()
     )
+    assert (here["applications"], absent["applications"]) == ([], ["ltx-video-lora", "ltx-video-13b-dev"])
     assert (absent["path"], absent["size_on_disk"], absent["download_size"]) == (None, 0, 47_650_000_000)
 
 

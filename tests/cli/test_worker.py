@@ -57,6 +57,12 @@ def worker(settings: dict[str, str], checkpoint: Path) -> Iterator[tuple[subproc
             process.kill()
 
 
+def test_a_model_that_the_fleet_does_not_have_is_named(settings: dict[str, str]) -> None:
+    assert error(settings | {"KEYREEL_MODELS": "demo,other"}, "--model", "mine") == (
+        "KEYREEL_MODELS does not name the model mine. It names demo, other."
+    )
+
+
 def test_missing_settings_are_named(settings: dict[str, str]) -> None:
     del settings["KEYREEL_DATABASE_URL"], settings["KEYREEL_PUBLIC_URL"]
     expected = "A fleet needs the same KEYREEL_DATABASE_URL, KEYREEL_PUBLIC_URL in every process. See docs/fleet.md."

@@ -173,6 +173,6 @@ async def _main(folder: Path, settings: dict[str, Any], started: Future[LiveServ
             worker, loop, stop = FakeWorker(services.store), asyncio.get_running_loop(), asyncio.Event()
             working = asyncio.create_task(worker.run())
             started.set_result(LiveServer(url, services, admin, user, worker, loop, stop))
-            await serve(services, listener, None, stop)
+            await serve(services, listener, [], stop)
             working.cancel()
             await asyncio.wait([working])

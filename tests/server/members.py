@@ -122,7 +122,7 @@ async def _main() -> None:
         async with open_services(settings, settings.public_url or "") as services:
             stop_on_signal(stop)
             print(f"Keyreel worker: http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-            await serve_workers(services, listener, Workers("fake", ("cpu",), FAKE_ENGINE_PROCESS), stop)
+            await serve_workers(services, listener, [Workers("fake", ("cpu",), FAKE_ENGINE_PROCESS)], stop)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from keyreel.errors import KeyreelError, ModelError
+from keyreel.fal.endpoints import DISTILLED_098
 from keyreel.fal.outcomes import START_TIMEOUT, Outcome, Success
 from keyreel.server import process
 from keyreel.server.process import Workers, listen, serve, serve_workers, stop_on_signal, worker_name
@@ -27,7 +28,7 @@ from tests.server.queue_api import events, hold
 from tests.worker.conftest import FAKE_ENGINE_PROCESS, PATIENCE, SMALL
 
 SHARED: dict[str, Any] = {"database_url": "postgresql://127.0.0.1/keyreel", "secret": "s" * 32}
-FAKE = Workers("fake", ("cpu",), FAKE_ENGINE_PROCESS)
+FAKE = [Workers("fake", ("cpu",), FAKE_ENGINE_PROCESS)]
 
 
 class FailingQueue(Queue):
@@ -79,6 +80,7 @@ def test_a_worker_keeps_its_name_where_nobody_else_can_have_it() -> None:
     assert worker_name(alone, "cuda:1") == f"{socket.gethostname()}-cuda:1"
     assert worker_name(alone, "cuda:0") != worker_name(alone, None) == worker_name(alone, None)
     assert worker_name(named, "cuda:1") == "rack-7-cuda:1"
+    assert worker_name(named, "cuda:1", "/models/a b+int8") == "rack-7--models-a-b-int8-cuda:1"
     assert worker_name(shared, "cuda:1").startswith(worker_name(alone, "cuda:1"))
     assert worker_name(shared, "cuda:1") != worker_name(shared, "cuda:1")
 
@@ -119,7 +121,7 @@ async def test_housekeeping_continues_after_an_error_of_the_database(
             store = replace(services.store, queue=queue)
             new = NewRequest(endpoint=ENDPOINT, key_id="key-1", input={}, seed=3, start_timeout=0.0)
             late = await queue.submit(new)
-            serving = asyncio.create_task(serve(replace(services, store=store), listener, None, stop))
+            serving = asyncio.create_task(serve(replace(services, store=store), listener, [], stop))
             async with asyncio.timeout(TIMEOUT):
                 assert await outcome(store, late.id) == START_TIMEOUT
             stop.set()
@@ -133,13 +135,38 @@ async def test_a_start_timeout_is_noticed_when_it_comes(tmp_path: Path, monkeypa
     stop = asyncio.Event()
     with listen("127.0.0.1", 0) as listener:
         async with open_services(settings(tmp_path), "http://keyreel.example") as services:
-            serving = asyncio.create_task(serve(services, listener, None, stop))
+            serving = asyncio.create_task(serve(services, listener, [], stop))
             new = NewRequest(endpoint=ENDPOINT, key_id="key-1", input={}, seed=3, start_timeout=0.2)
             late = await services.store.queue.submit(new)
             async with asyncio.timeout(TIMEOUT):
                 assert await outcome(services.store, late.id) == START_TIMEOUT
             stop.set()
             await serving
+
+
+@pytest.mark.slow
+async def test_two_models_on_one_device_make_the_videos_of_their_endpoints(tmp_path: Path) -> None:
+    other = "ltxv-13b-0.9.8-distilled"
+    workers = [FAKE[0], replace(FAKE[0], model=other, pool=other)]
+    stop = asyncio.Event()
+    with listen("127.0.0.1", 0) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        chosen = settings(tmp_path).model_copy(update={"models": f"fake,{other}"})
+        async with open_services(chosen, url) as services:
+            key = await services.store.keys.create("key")
+            headers = {"Authorization": f"Key {key.key.id}:{key.secret}"}
+            serving = asyncio.create_task(serve(services, listener, workers, stop))
+            async with httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT, trust_env=False) as http:
+                workers_of = {}
+                for endpoint in (ENDPOINT, f"fal-ai/{DISTILLED_098.alias}"):
+                    answer = await http.post(f"/queue/{endpoint}", json=SMALL | {"num_frames": 9})
+                    request_id = answer.json()["request_id"]
+                    assert isinstance(await outcome(services.store, request_id), Success)
+                    workers_of[endpoint] = (await http.get(f"/api/requests/{request_id}")).json()["worker"]
+            stop.set()
+            await serving
+    host = socket.gethostname()
+    assert list(workers_of.values()) == [f"{host}-cpu", f"{host}-{other}-cpu"]
 
 
 @pytest.mark.slow
@@ -168,7 +195,7 @@ async def test_a_process_of_workers_makes_videos_and_answers_only_for_itself(tmp
 async def test_a_model_that_cannot_be_loaded_ends_the_process(
     tmp_path: Path, run: Callable[..., Awaitable[None]]
 ) -> None:
-    missing = replace(FAKE, model="missing")
+    missing = [replace(FAKE[0], model="missing")]
     with listen("127.0.0.1", 0) as listener:
         async with open_services(settings(tmp_path), "http://keyreel.example") as services, asyncio.timeout(PATIENCE):
             with pytest.RaisesGroup(pytest.RaisesExc(ModelError, match="There is no model 'missing'")):

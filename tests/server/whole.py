@@ -133,7 +133,7 @@ async def _main(
             await ensure_key(services.store, chosen.admin_key)
             stop_on_signal(stop)
             print(url, flush=True)
-            await serve(services, listener, Workers("fake", ("cpu",), FAKE_ENGINE_PROCESS) if worker else None, stop)
+            await serve(services, listener, [Workers("fake", ("cpu",), FAKE_ENGINE_PROCESS)] if worker else [], stop)
 
 
 if __name__ == "__main__":

@@ -133,6 +133,12 @@ CATALOGUE = {
             replace(DISTILLED, tone_map=0.6),
         ),
         _card_2b(
+            "ltxv-2b-0.9.5",
+            "Small: the oldest that runs here.",
+            "ltx-video-2b-v0.9.5.safetensors",
+            Published("stg", 40),
+        ),
+        _card_2b(
             "ltxv-2b-0.9.6-dev",
             "Small: a seventh of the computation.",
             "ltxv-2b-0.9.6-dev-04-25.safetensors",

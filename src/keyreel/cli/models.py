@@ -17,6 +17,7 @@ from keyreel.checkpoints.catalogue import CATALOGUE, ModelCard, find_model, miss
 from keyreel.checkpoints.checkpoint import Checkpoint, check_files, count_parameters, fingerprint, size_on_disk
 from keyreel.checkpoints.memory import GIB
 from keyreel.errors import ModelError
+from keyreel.fal.endpoints import INPUTS
 from keyreel.settings import Settings
 
 FAILED = 1
@@ -31,11 +32,15 @@ Name = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model of the catalogue. Sizes in bytes. path: None if files are missing on this machine."""
+    """A model of the catalogue. Sizes in bytes. path: None if files are missing on this machine.
+
+    applications: those of fal that were made for the model.
+    """
 
     name: str
     summary: str
     licence: str
+    applications: tuple[str, ...]
     parameters: int | None
     size_on_disk: int
     download_size: int
@@ -104,17 +109,19 @@ def remove(
 
 def list_model(card: ModelCard) -> Listed:
     """Looks up a model of the catalogue on this machine."""
+    applications = tuple(each.alias for each in INPUTS if card.name in each.models)
     try:
         found = find_model(card.name)
         check_files(found)
         if found.is_present:
             parameters = count_parameters(found).total
-            return Listed(card.name, card.summary, card.licence, parameters, size_on_disk(found), 0, str(found.path))
+            path, size = str(found.path), size_on_disk(found)
+            return Listed(card.name, card.summary, card.licence, applications, parameters, size, 0, path)
         missing = missing_size(card, found)
     except ModelError:
         missing = card.size
     known = card.parameters.total if card.parameters else None
-    return Listed(card.name, card.summary, card.licence, known, 0, missing, None)
+    return Listed(card.name, card.summary, card.licence, applications, known, 0, missing, None)
 
 
 def gib(size: int) -> str:
@@ -161,13 +168,16 @@ def _used_by_others(name: str) -> set[Path]:
 
 
 def _table(listed: list[Listed]) -> Table:
-    table = Table(Column("Model", no_wrap=True), "Parameters", "Size", "Licence", Column("Where", overflow="fold"))
+    table = Table(
+        Column("Model", no_wrap=True), "Parameters", "Size", "Licence", "On fal", Column("Where", overflow="fold")
+    )
     for model in listed:
         table.add_row(
             model.name,
             _count(model.parameters),
             gib(model.size_on_disk or model.download_size) if model.path or model.download_size else "-",
             model.licence,
+            "\n".join(model.applications),
             Text(model.path or ("not downloaded" if model.download_size else "not in this installation")),
         )
     return table

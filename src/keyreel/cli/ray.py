@@ -18,7 +18,10 @@ def up(
     device: Annotated[
         str, typer.Option(help="Device of each worker, among the GPUs that Ray gives it: cuda:0, or cuda:0,cuda:1.")
     ] = "cuda:0",
-    pool: Annotated[str, typer.Option(help="Queue that the workers take requests from.")] = "default",
+    pool: Annotated[
+        str | None,
+        typer.Option(help="Queue that the workers take requests from. Default: as that of `keyreel worker`."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="How many. Default: as many as the GPUs allow.")] = None,
     host: Annotated[str, typer.Option(help="Address for health checks and metrics.")] = "127.0.0.1",
     port: Annotated[
@@ -30,7 +33,7 @@ def up(
 
     Start Ray on each node with the settings of the fleet in its environment: the workers read them there.
     """
-    arguments = ["--model", model, "--device", device, "--pool", pool, "--host", host]
+    arguments = ["--model", model, "--device", device, "--host", host, *(["--pool", pool] if pool else [])]
     gpus_each = len(device.split(","))
     with errors_reported(), actors.cluster(address):
         count = actors.start(arguments, workers=workers, gpus_each=gpus_each, first_port=port)

@@ -20,6 +20,7 @@ from keyreel.errors import KeyreelError
 from keyreel.fal.endpoints import MULTICONDITIONING
 from keyreel.net.certificates import Certificate, make_bundle, server_certificate
 from keyreel.server.credentials import LOCAL
+from keyreel.server.endpoints import pool_of, words
 from keyreel.server.logs import configure_logs
 from keyreel.server.process import Workers, listen, stop_on_signal
 from keyreel.server.process import serve as serve_process
@@ -36,12 +37,19 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on. 0.0.0.0 listens on all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on. 0 chooses a free port.")] = 8000,
     data_dir: Annotated[Path | None, typer.Option(help="Folder for the database and the files.")] = None,
-    model: Annotated[str, typer.Option(help="Model: name, folder, .safetensors file or hub repository.")] = "demo",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Model: name, folder, .safetensors file or hub repository. Can be repeated: each endpoint uses the "
+            "model that it was made for. Default: demo."
+        ),
+    ] = None,
     device: Annotated[
         list[str] | None,
         typer.Option(
             help="Device of a worker: cpu, cuda:0, ... Several that share each video: cuda:0,cuda:1. Can be repeated "
-            "for several workers. Default: the fastest."
+            "for several workers; with several models, one device for each model, or one for all. Default: the "
+            "fastest."
         ),
     ] = None,
     worker: Annotated[bool, typer.Option(help="Run workers here, or only queue requests.")] = True,
@@ -51,9 +59,27 @@ def serve(
     configure_logs()
     os.umask(PRIVATE)
     settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
-    workers = Workers(model, tuple(device or [None])) if worker else None
     with errors_reported(), traces.exported():
+        models = tuple(model or ["demo"])
+        if worker and (len(models) > 1 or settings.substitute is False):
+            settings = settings.model_copy(update={"models": ",".join(models)})
+        workers = workers_of(models, tuple(device or [None]), words(settings.models)) if worker else ()
         asyncio.run(_serve(settings, host, port, workers, tls=tls))
+
+
+def workers_of(models: tuple[str, ...], devices: tuple[str | None, ...], known: tuple[str, ...]) -> tuple[Workers, ...]:
+    """Returns the workers of each model: one model has all devices, several have one device each, or share one.
+
+    known: the models of the server or the fleet. Raises KeyreelError if the numbers do not fit, or a model comes twice.
+    """
+    if len(models) == 1:
+        return (Workers(models[0], devices, pool=pool_of(models[0], known)),)
+    if len(set(models)) < len(models):
+        raise KeyreelError("--model names a model twice. Name it once, with a --device for each of its workers.")
+    if len(devices) not in (1, len(models)):
+        raise KeyreelError(f"There are {len(models)} --model and {len(devices)} --device: give one, or one per model.")
+    pairs = zip(models, devices * (len(models) if len(devices) == 1 else 1), strict=True)
+    return tuple(Workers(model, (device,), pool=pool_of(model, known)) for model, device in pairs)
 
 
 @contextmanager
@@ -70,22 +96,22 @@ def errors_reported() -> Iterator[None]:
         raise typer.Exit(1)
 
 
-async def _serve(settings: Settings, host: str, port: int, workers: Workers | None, *, tls: bool) -> None:
-    if settings.database_url and workers is None:
+async def _serve(settings: Settings, host: str, port: int, workers: tuple[Workers, ...], *, tls: bool) -> None:
+    if settings.database_url and not workers:
         check_fleet(settings)
     with listen(host, port) as listener:
         trust = _trust(settings, host) if tls else None
         url = _url(host, listener, "https" if trust else "http")
         secret = secrets.token_hex(32)
         stop = asyncio.Event()
-        async with open_services(settings, url, secret, has_worker=workers is not None) as services:
+        async with open_services(settings, url, secret, has_worker=bool(workers)) as services:
             new_key = await ensure_key(services.store, settings.admin_key)
             local = LocalServer(url, f"{LOCAL}:{secret}", os.getpid(), str(trust.authority) if trust else None)
             with local.announced(settings.data_dir):
                 stop_on_signal(stop)
                 typer.echo(_welcome(services.links.base_url, new_key, trust))
                 certificate = trust.served if trust else None
-                await serve_process(services, listener, workers, stop, certificate, is_gateway=workers is None)
+                await serve_process(services, listener, workers, stop, certificate, is_gateway=not workers)
 
 
 @dataclass(frozen=True, slots=True)

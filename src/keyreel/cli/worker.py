@@ -8,6 +8,7 @@ import typer
 
 from keyreel import traces
 from keyreel.cli.serve import PRIVATE, errors_reported
+from keyreel.server.endpoints import pool_of, words
 from keyreel.server.logs import configure_logs
 from keyreel.server.process import Workers, listen, serve_workers, stop_on_signal
 from keyreel.server.startup import check_fleet, open_services
@@ -23,7 +24,13 @@ def worker(
             "for several workers. Default: the fastest."
         ),
     ] = None,
-    pool: Annotated[str, typer.Option(help="Queue that the workers take requests from.")] = "default",
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            help="Queue that the workers take requests from. Default: that of the model in KEYREEL_MODELS, or else "
+            "`default`."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address for health checks and metrics.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port for health checks and metrics.")] = 8001,
 ) -> None:
@@ -33,8 +40,10 @@ def worker(
     """
     configure_logs()
     os.umask(PRIVATE)
+    settings = Settings()
     with errors_reported(), traces.exported():
-        asyncio.run(_run(Settings(), host, port, Workers(model, tuple(device or [None]), pool=pool)))
+        workers = Workers(model, tuple(device or [None]), pool=pool or pool_of(model, words(settings.models)))
+        asyncio.run(_run(settings, host, port, workers))
 
 
 async def _run(settings: Settings, host: str, port: int, workers: Workers) -> None:
@@ -45,4 +54,4 @@ async def _run(settings: Settings, host: str, port: int, workers: Workers) -> No
             stop_on_signal(stop)
             shown = listener.getsockname()
             typer.echo(f"Keyreel worker: health and metrics at http://{shown[0]}:{shown[1]}")
-            await serve_workers(services, listener, workers, stop)
+            await serve_workers(services, listener, [workers], stop)

@@ -27,6 +27,11 @@ class Application:
     output: type[Output] | type[VideoOutput] = Output
     owner: str = OWNER
 
+    @property
+    def runs_anywhere(self) -> bool:
+        """Whether the application belongs to no single model: where the operator decides how, any will do."""
+        return self.recipe is None
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

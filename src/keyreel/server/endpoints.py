@@ -1,10 +1,11 @@
-"""The endpoints that this server offers."""
+"""The endpoints that this server offers, and the queue of the model that runs each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import HTTPException
 
+from keyreel.checkpoints.catalogue import catalogue_name
 from keyreel.errors import KeyreelError
 from keyreel.fal.endpoints import ENDPOINTS, Endpoint
 from keyreel.settings import Settings
@@ -12,18 +13,38 @@ from keyreel.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class ServedEndpoints:
-    """The endpoints by id. The page and the documents show the first one."""
+    """The endpoints by id. The page and the documents show the first one.
+
+    pools: the queue of each by its id. without_model: those that no model here may run. models: the models here.
+    """
 
     by_id: Mapping[str, Endpoint]
+    pools: Mapping[str, str]
+    without_model: Mapping[str, Endpoint]
+    models: tuple[str, ...]
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ServedEndpoints":
-        """Returns the endpoints that the operator lists, or all. Raises KeyreelError for an unknown one."""
-        wanted = [name.strip() for name in settings.endpoints.split(",") if name.strip()] or list(ENDPOINTS)
-        if unknown := [name for name in wanted if name not in ENDPOINTS]:
+        """Returns the endpoints that the operator lists, or all that a model here may run.
+
+        Raises KeyreelError for one that is listed and unknown or without a model.
+        """
+        listed, models = words(settings.endpoints), words(settings.models)
+        if unknown := [name for name in listed if name not in ENDPOINTS]:
             known = ", ".join(ENDPOINTS)
             raise KeyreelError(f"KEYREEL_ENDPOINTS: there is no endpoint {unknown[0]}. Choose from {known}.")
-        return cls({name: ENDPOINTS[name] for name in wanted})
+        wanted = {name: ENDPOINTS[name] for name in listed or ENDPOINTS}
+        found = {name: pool_for(endpoint, models, settings.substitute) for name, endpoint in wanted.items()}
+        pools = {name: pool for name, pool in found.items() if pool}
+        served = cls(
+            {name: endpoint for name, endpoint in wanted.items() if name in pools},
+            pools,
+            {name: endpoint for name, endpoint in wanted.items() if name not in pools},
+            models,
+        )
+        if missing := next(iter(served.without_model.values()), None) if listed else None:
+            raise KeyreelError(f"KEYREEL_ENDPOINTS: {served.lack(missing)}")
+        return served
 
     @property
     def first(self) -> Endpoint:
@@ -37,6 +58,42 @@ class ServedEndpoints:
         name = "/".join(filter(None, (owner, alias, path)))
         if endpoint := self.by_id.get(name):
             return endpoint
+        if endpoint := self.without_model.get(name):
+            raise HTTPException(404, f"{self.lack(endpoint)} This server has {', '.join(self.by_id)}.")
         if self.of_application(owner, alias):
             raise HTTPException(404, f"Path /{path} not found")
         raise HTTPException(404, f'Application "{name}" not found. This server has {", ".join(self.by_id)}.')
+
+    def lack(self, endpoint: Endpoint) -> str:
+        """Says which model an endpoint lacks here, and what the operator can do."""
+        return (
+            f"{endpoint.id} was made for {endpoint.application.model}, and the models here are "
+            f"{', '.join(self.models)}. KEYREEL_SUBSTITUTE=true lets another one stand in."
+        )
+
+
+def pool_of(model: str, models: tuple[str, ...]) -> str:
+    """Returns the queue of a model of this server or fleet. The first one has that of a server with a single model.
+
+    models: all of them; none where nobody listed them. Raises KeyreelError if the model is not one of them.
+    """
+    if models and model not in models:
+        raise KeyreelError(f"KEYREEL_MODELS does not name the model {model}. It names {', '.join(models)}.")
+    return model if model in models[1:] else "default"
+
+
+def pool_for(endpoint: Endpoint, models: tuple[str, ...], substitute: bool | None) -> str | None:
+    """Returns the queue of the model that runs an endpoint, or None if none of the models may.
+
+    substitute: whether another model than its own may; None means that a single one may.
+    """
+    for model in models:
+        if catalogue_name(model) in endpoint.application.models:
+            return pool_of(model, models)
+    may_stand_in = len(models) < 2 if substitute is None else substitute
+    return "default" if may_stand_in or endpoint.application.runs_anywhere else None
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Returns the parts of a comma-separated setting, each once."""
+    return tuple(dict.fromkeys(word for each in text.split(",") if (word := each.strip())))

@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import re
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ TICKS = 5
 """Tenths of a second between two checks of the connections."""
 THREADS = 64
 KEEP_ALIVE = 75
+DEFAULT_POOL = "default"
 GRACE = 3
 """Seconds that open responses get at shutdown. Streams and synchronous runs could take much longer."""
 
@@ -59,7 +61,7 @@ class Workers:
     model: str
     devices: tuple[str | None, ...]
     engine_process: tuple[str, ...] = ENGINE_PROCESS
-    pool: str = "default"
+    pool: str = DEFAULT_POOL
 
 
 class _Server(uvicorn.Server):
@@ -98,7 +100,7 @@ def listen(host: str, port: int) -> socket.socket:
 async def serve(
     services: Services,
     listener: socket.socket,
-    workers: Workers | None,
+    workers: Sequence[Workers],
     stop: asyncio.Event,
     tls: Certificate | None = None,
     *,
@@ -114,13 +116,26 @@ async def serve(
         await _run_tasks(services, workers, stop)
 
 
-async def serve_workers(services: Services, listener: socket.socket, workers: Workers, stop: asyncio.Event) -> None:
+async def serve_workers(
+    services: Services, listener: socket.socket, workers: Sequence[Workers], stop: asyncio.Event
+) -> None:
     """Runs workers until `stop` is set, with their health and metrics on `listener`. The API is on gateways."""
-    names = [worker_name(services.settings, device) for device in workers.devices]
-    async with _serving_http(create_worker_app(services, names), listener, stop), asyncio.TaskGroup() as tasks:
+    named = _named(services.settings, workers)
+    async with _serving_http(create_worker_app(services, list(named)), listener, stop), asyncio.TaskGroup() as tasks:
         tasks.create_task(_reap(services.store, stop))
-        for name, device in zip(names, workers.devices, strict=True):
-            tasks.create_task(_supervise(services, workers, name, device, stop))
+        _start(tasks, services, named, stop)
+
+
+def _named(settings: Settings, workers: Sequence[Workers]) -> dict[str, tuple[Workers, str | None]]:
+    """Returns the device of each worker, by the worker's name."""
+    return {worker_name(settings, device, each.pool): (each, device) for each in workers for device in each.devices}
+
+
+def _start(
+    tasks: asyncio.TaskGroup, services: Services, named: dict[str, tuple[Workers, str | None]], stop: asyncio.Event
+) -> None:
+    for name, (workers, device) in named.items():
+        tasks.create_task(_supervise(services, workers, name, device, stop))
 
 
 def _new_server(app: FastAPI, settings: Settings, tls: Certificate | None) -> uvicorn.Server:
@@ -178,7 +193,7 @@ async def _serve_http(server: uvicorn.Server, listener: socket.socket, stop: asy
         stop.set()
 
 
-async def _run_tasks(services: Services, workers: Workers | None, stop: asyncio.Event) -> None:
+async def _run_tasks(services: Services, workers: Sequence[Workers], stop: asyncio.Event) -> None:
     """Runs everything but HTTP."""
     policy = address_policy(services.settings)
     async with guarded_session(policy, RETRY_TIMEOUT) as session, asyncio.TaskGroup() as tasks:
@@ -186,10 +201,7 @@ async def _run_tasks(services: Services, workers: Workers | None, stop: asyncio.
         tasks.create_task(_every(SWEEP_PERIOD, lambda: sweep_files(services.store, services.objects), stop))
         tasks.create_task(_every(AUDIT_PERIOD, lambda: _keep_audit(services), stop))
         tasks.create_task(deliver_forever(services.store, session, services.signer, services.webhook_urls, stop))
-        if workers:
-            for device in workers.devices:
-                name = worker_name(services.settings, device)
-                tasks.create_task(_supervise(services, workers, name, device, stop))
+        _start(tasks, services, _named(services.settings, workers), stop)
 
 
 async def _keep_audit(services: Services) -> None:
@@ -197,8 +209,8 @@ async def _keep_audit(services: Services) -> None:
     await services.store.audit.forget(services.settings.audit_retention)
 
 
-def worker_name(settings: Settings, device: str | None) -> str:
-    """Returns the name of the worker on a device.
+def worker_name(settings: Settings, device: str | None, pool: str = DEFAULT_POOL) -> str:
+    """Returns the name of the worker on a device. Those of other pools have the pool in it: a device may have both.
 
     A name that stays the same lets a restarted worker take back its requests at once. On PostgreSQL, where containers
     on several machines may have one host name, it is random: there a dead worker's requests wait for their leases.
@@ -206,7 +218,8 @@ def worker_name(settings: Settings, device: str | None) -> str:
     host = settings.worker_name or socket.gethostname()
     is_shared = settings.database_url is not None and not settings.worker_name
     suffix = f"-{secrets.token_hex(3)}" if is_shared else ""
-    return f"{host}-{device or 'device'}{suffix}"
+    parts = (host, None if pool == DEFAULT_POOL else re.sub(r"[^\w.-]", "-", pool), device or "device")
+    return "-".join(filter(None, parts)) + suffix
 
 
 async def _reap(store: Store, stop: asyncio.Event) -> None:

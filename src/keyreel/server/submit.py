@@ -71,6 +71,7 @@ async def _check_size(body: Body) -> None:
 def _new_request(services: Services, key: Key, endpoint: Endpoint, body: Body, options: Options) -> NewRequest:
     return NewRequest(
         endpoint=endpoint.id,
+        pool=services.endpoints.pools[endpoint.id],
         key_id=key.id,
         input=body.input,
         seed=_seed(endpoint, body.input),
