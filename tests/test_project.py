@@ -119,7 +119,10 @@ def test_dependabot_watches_each_kind_of_package() -> None:
     watched = {(each["package-ecosystem"], path) for each in updates for path in folders_of(each)}
     npm = {("npm", f"/{path.parent.relative_to(ROOT)}") for path in ROOT.glob("*/package-lock.json")}
     npm |= {("npm", f"/{path.parent.relative_to(ROOT)}") for path in ROOT.glob("clients/*/package-lock.json")}
-    assert watched == npm | {("pip", "/"), ("github-actions", "/"), ("docker", "/deploy")}
+    pip = {("pip", "/")} | {
+        ("pip", f"/{path.parent.relative_to(ROOT)}") for path in ROOT.glob("clients/*/requirements.txt")
+    }
+    assert watched == npm | pip | {("github-actions", "/"), ("docker", "/deploy")}
 
 
 def folders_of(update: dict[str, Any]) -> list[str]:

@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+from openapi_schema_validator import OAS30Validator
 
+from keyreel.fal.endpoints import MULTICONDITIONING
+from keyreel.fal.openapi import describe
 from keyreel.fal.outcomes import CANCELLED, Outcome, Success
 from keyreel.files.links import Links
 from keyreel.server.origins import Origins
@@ -89,3 +92,23 @@ def test_a_completed_request_tells_its_time_and_its_error(
     view = status_view(ORIGINS, status(State.COMPLETED, started=started, finished=102.2346, outcome=outcome), None)
     assert view["metrics"] == {"inference_time": seconds}
     assert {name: view[name] for name in ("error", "error_type") if name in view} == error
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        status(State.IN_QUEUE, position=2),
+        status(State.IN_QUEUE),
+        status(State.IN_PROGRESS),
+        status(State.IN_PROGRESS, progress={"stage": "text", "step": 0, "steps": 0, "seconds_left": None}),
+        status(State.IN_PROGRESS, progress={"stage": "decode", "step": 1, "steps": 2, "preview": None}),
+        status(State.COMPLETED, outcome=CANCELLED),
+        status(State.COMPLETED, started=1.0, finished=2.5, outcome=Success({})),
+    ],
+    ids=lambda of: of.state,
+)
+@pytest.mark.parametrize("lines", [None, [], [LINE]], ids=["no log", "empty log", "log"])
+def test_every_status_is_as_the_openapi_document_says(of: Status, lines: list[LogEntry] | None) -> None:
+    components = describe(MULTICONDITIONING, URL)["components"]
+    schema = {"$ref": "#/components/schemas/QueueStatus", "components": components}
+    OAS30Validator(schema).validate(status_view(ORIGINS, of, lines))

@@ -231,9 +231,9 @@ class Request(Input):
 class File(Schema):
     """A generated file."""
 
-    url: str
-    content_type: str | None = None
-    file_name: str | None = None
+    url: str = Field(description="Where to read the file.")
+    content_type: str | None = Field(default=None, description="Its media type, such as `video/mp4`.")
+    file_name: str | None = Field(default=None, description="Name for a copy.")
     file_size: int | None = Field(default=None, description="Size in bytes.")
 
 
@@ -241,15 +241,15 @@ class Output(Schema):
     """The output of the endpoints of the 13B models."""
 
     prompt: str = Field(description="The prompt that was used.")
-    seed: int
-    video: File
+    seed: int = Field(description="The seed that was used.")
+    video: File = Field(description="The video.")
 
 
 class VideoOutput(Schema):
     """The output of the endpoints of the 2B models."""
 
-    seed: int
-    video: File
+    seed: int = Field(description="The seed that was used.")
+    video: File = Field(description="The video.")
 
 
 def with_published_steps(request: Request, setting: RecipeChoice | None, published: Published) -> Request:

@@ -14,6 +14,7 @@ from keyreel.server.errors import ERROR_TYPE, REQUEST_ID, Json, install_handlers
 from keyreel.server.framing import Framing
 from keyreel.server.hosts import HostDispatch
 from keyreel.server.observe import Observe
+from keyreel.server.openapi import Application
 from keyreel.server.routes import (
     audit,
     files,
@@ -50,7 +51,7 @@ _NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": Fa
 
 def create_app(services: Services, *, is_gateway: bool = False) -> FastAPI:
     """Returns the application with all its routes. is_gateway: no worker belongs to this process."""
-    app = FastAPI(
+    app = Application(
         title="Keyreel",
         telemetry=_NO_TELEMETRY,
         version=__version__,

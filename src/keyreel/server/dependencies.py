@@ -134,6 +134,11 @@ AnyKey = Annotated[Key, Depends(needs_any_key)]
 OPEN = Depends(needs_no_key)
 
 
+def endpoint_path(connection: HTTPConnection) -> str:
+    """Returns the part of the endpoint's id that follows its application in the URL, or nothing."""
+    return str(connection.path_params.get("path", ""))
+
+
 async def _verified_key(services: Services, credentials: str, address: str | None) -> Key:
     key_id, colon, secret = credentials.partition(":")
     if not colon:

@@ -7,7 +7,7 @@ export interface Field {
   readonly minimum?: number;
   readonly maximum?: number;
   readonly enum?: readonly string[];
-  readonly examples?: readonly string[];
+  readonly "x-examples"?: readonly string[];
   readonly $ref?: string;
   readonly items?: { readonly $ref?: string };
 }

@@ -9,7 +9,7 @@ const SHOWN = 6;
 export function Prompt() {
   const area = useRef<HTMLTextAreaElement>(null);
   const prompt = String(value("prompt") ?? "");
-  const examples = facts.value?.schema.fields.prompt?.examples ?? [];
+  const examples = facts.value?.schema.fields.prompt?.["x-examples"] ?? [];
   const isOpen = useSignal(false);
   useEffect(() => {
     // The height follows the text, up to the maximum in the style sheet.

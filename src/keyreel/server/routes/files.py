@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from keyreel.files.links import Access, access
 from keyreel.files.objects import Stat
 from keyreel.server.dependencies import OPEN, CurrentServices, Needs, Services, require_key
+from keyreel.server.openapi import FILE, FILE_NAME
 from keyreel.store.records import File
 from keyreel.store.scopes import Scope
 
@@ -36,7 +37,14 @@ class ByteRange:
 
 
 @router.head("/files/{token}/{name}", include_in_schema=False, dependencies=[OPEN])
-@router.get("/files/{token}/{name}", summary="Read a file", dependencies=[OPEN])
+@router.get(
+    "/files/{token}/{name}",
+    summary="Read a file",
+    dependencies=[OPEN],
+    response_class=Response,
+    responses=FILE,
+    openapi_extra=FILE_NAME,
+)
 async def read_file(token: str, request: Request, services: CurrentServices) -> Response:
     """Returns the file of a signed link, or one range of it. Answers 410 when the file has expired."""
     file = await _find(token, request, services)

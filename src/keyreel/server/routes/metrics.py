@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from keyreel.metrics import DISK_FLOOR, DISK_FREE, QUEUE_OLDEST, QUEUE_REQUESTS, WEBHOOKS_PENDING, WORKERS
 from keyreel.server.dependencies import OPEN, CurrentServices, Services
@@ -10,7 +10,7 @@ from keyreel.server.dependencies import OPEN, CurrentServices, Services
 router = APIRouter(tags=["operation"], dependencies=[OPEN])
 
 
-@router.get("/metrics", summary="Get metrics for Prometheus")
+@router.get("/metrics", summary="Get metrics for Prometheus", response_class=PlainTextResponse)
 async def metrics(services: CurrentServices) -> Response:
     """Includes the metrics of the workers in this process."""
     await _measure(services)

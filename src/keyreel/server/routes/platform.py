@@ -11,10 +11,10 @@ from fastapi import APIRouter, Query
 
 import keyreel
 from keyreel.fal.endpoints import Endpoint
+from keyreel.fal.openapi import describe
 from keyreel.fal.outcomes import JsonObject
 from keyreel.server.dependencies import OPEN, CurrentServices
 from keyreel.server.errors import Json
-from keyreel.server.routes.openapi import describe
 
 router = APIRouter(prefix="/platform/v1", tags=["platform"], dependencies=[OPEN])
 

@@ -9,8 +9,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keyreel.fal.outcomes import Failure, JsonObject
-from keyreel.server.dependencies import OPEN, Caller, CurrentKey, CurrentServices, Needs, Services, SubmitKey
+from keyreel.server.dependencies import (
+    OPEN,
+    Caller,
+    CurrentKey,
+    CurrentServices,
+    Needs,
+    Services,
+    SubmitKey,
+    endpoint_path,
+)
 from keyreel.server.errors import REQUEST_ID, Json, RequestNotFoundError, failure_response
+from keyreel.server.openapi import CANCELLED, INPUT_BODY, PATH, RESULT, STATUS, SUBMITTED
 from keyreel.server.options import Options, read_body
 from keyreel.server.origins import CurrentOrigins, Origins
 from keyreel.server.submit import submit_request
@@ -30,11 +40,11 @@ _CANCELLATIONS: dict[Cancellation, tuple[JsonObject, int]] = {
 
 
 async def find_request(
-    owner: str, alias: str, request_id: str, key: CurrentKey, services: CurrentServices, path: str = ""
+    request: Request, owner: str, alias: str, request_id: str, key: CurrentKey, services: CurrentServices
 ) -> Status:
     """Returns the request, if the caller may see it and it belongs to the application in the URL; else answers 404."""
     status = await services.snapshot.status(request_id)
-    if status is None or not _may_see(key, status) or not _belongs(status, owner, alias, path):
+    if status is None or not _may_see(key, status) or not _belongs(status, owner, alias, endpoint_path(request)):
         raise RequestNotFoundError
     return status
 
@@ -60,10 +70,9 @@ async def submit(
     key: SubmitKey,
     services: CurrentServices,
     origins: CurrentOrigins,
-    path: str = "",
 ) -> Json:
     """Queues a request. As on fal, its fields are validated when it runs, so that webhooks also report errors."""
-    endpoint = services.endpoints.find(owner, alias, path)
+    endpoint = services.endpoints.find(owner, alias, endpoint_path(request))
     options = Options.of(request)
     async with services.bodies.receive(key.id) as incoming:
         body = await read_body(request, services.settings.max_body_bytes, incoming)
@@ -171,15 +180,16 @@ def _add(suffix: str, route: Any, method: str, *dependencies: Any, **options: An
             route,
             methods=[method],
             dependencies=dependencies,
+            openapi_extra=PATH if path else None,
             **options,
         )
 
 
 _READ, _SUBMIT = Depends(Needs(Scope.READ)), Depends(Needs(Scope.SUBMIT))
-_add("/status", read_status, "GET", _READ)
-_add("", read_result, "GET", _READ)
-_add("/response", read_result, "GET", _READ)
-_add("/cancel", cancel, "PUT", _SUBMIT)
+_add("/status", read_status, "GET", _READ, responses=STATUS)
+_add("", read_result, "GET", _READ, responses=RESULT)
+_add("/response", read_result, "GET", _READ, responses=RESULT)
+_add("/cancel", cancel, "PUT", _SUBMIT, responses=CANCELLED)
 _add("/cancel", refuse_cancel, "POST", OPEN, include_in_schema=False)
 _add("/cancel", refuse_cancel, "GET", OPEN, include_in_schema=False)
 _add(
@@ -191,7 +201,7 @@ _add(
     Depends(one_stream),
     response_class=EventSourceResponse,
 )
-for _path in ("/{owner}/{alias}", "/{owner}/{alias}/{path:path}"):
-    router.add_api_route(_path, submit, methods=["POST"])
+for _path, _extra in (("/{owner}/{alias}", INPUT_BODY), ("/{owner}/{alias}/{path:path}", INPUT_BODY | PATH)):
+    router.add_api_route(_path, submit, methods=["POST"], responses=SUBMITTED, openapi_extra=_extra)
     # fal's JavaScript client can be told to send the input as the query of a GET.
     router.add_api_route(_path, submit, methods=["GET"], include_in_schema=False)

@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
-from keyreel.server.dependencies import Caller, CurrentServices, SubmitKey
+from keyreel.server.dependencies import Caller, CurrentServices, SubmitKey, endpoint_path
 from keyreel.server.errors import REQUEST_ID, Json, PlatformError
+from keyreel.server.openapi import INPUT_BODY, OUTPUT, PATH
 from keyreel.server.options import Options, read_body
 from keyreel.server.origins import CurrentOrigins
 from keyreel.server.routes.queue import follow, one_stream, result_response
@@ -23,10 +24,10 @@ router = APIRouter(tags=["run"])
 
 
 async def submit_valid(
-    request: Request, owner: str, alias: str, key: SubmitKey, services: CurrentServices, path: str = ""
+    request: Request, owner: str, alias: str, key: SubmitKey, services: CurrentServices
 ) -> Submitted:
     """Queues a request whose fields are valid. Unlike the queue, it refuses another one at once."""
-    endpoint = services.endpoints.find(owner, alias, path)
+    endpoint = services.endpoints.find(owner, alias, endpoint_path(request))
     options = Options.of(request)
     async with services.bodies.receive(key.id) as incoming:
         body = await read_body(request, services.settings.max_body_bytes, incoming)
@@ -86,7 +87,8 @@ def _last_event(status: Status, view: JsonObject) -> JsonObject:
     return view
 
 
-for _path in ("/{owner}/{alias}", "/{owner}/{alias}/{path:path}"):
+_PATHS = (("/{owner}/{alias}", INPUT_BODY), ("/{owner}/{alias}/{path:path}", INPUT_BODY | PATH))
+for _path, _extra in _PATHS:
     router.add_api_route(
         f"{_path}/stream",
         stream,
@@ -94,9 +96,10 @@ for _path in ("/{owner}/{alias}", "/{owner}/{alias}/{path:path}"):
         response_class=EventSourceResponse,
         # First, so that a stream too many queues nothing.
         dependencies=[Depends(one_stream), Depends(name_request)],
+        openapi_extra=_extra,
     )
-for _path in ("/{owner}/{alias}", "/{owner}/{alias}/{path:path}"):
-    router.add_api_route(_path, run, methods=["POST"])
+for _path, _extra in _PATHS:
+    router.add_api_route(_path, run, methods=["POST"], responses=OUTPUT, openapi_extra=_extra)
     # fal's JavaScript client can be told to send the input as the query of a GET.
     router.add_api_route(_path, run, methods=["GET"], include_in_schema=False)
 

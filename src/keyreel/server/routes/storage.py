@@ -18,6 +18,7 @@ from starlette.responses import Response
 from keyreel.files.links import FileRef, safe_name
 from keyreel.server.dependencies import AnyKey, CurrentServices, Needs, Services, UploadKey, require_key
 from keyreel.server.lifecycle import Lifecycle, parse_lifecycle
+from keyreel.server.openapi import FILE_BODY, FILE_NAME, KEYED, NAMED_FILE
 from keyreel.server.origins import CurrentOrigins
 from keyreel.server.uploads import MAX_PARTS, Part, discard, join, receive, receive_part
 from keyreel.store.records import File, NewFile
@@ -58,7 +59,7 @@ class MultipartUpload(BaseModel):
     uploadId: str  # noqa: N815
 
 
-class Parts(BaseModel):
+class UploadParts(BaseModel):
     parts: tuple[Part, ...] = Field(min_length=1, max_length=MAX_PARTS)
 
 
@@ -134,7 +135,7 @@ async def initiate(
     return UploadURLs(upload_url=origins.links.upload_url(file, UPLOAD_LIFETIME), file_url=origins.links.file_url(file))
 
 
-@router.put("/storage/uploads/{token}", summary="Upload a file")
+@router.put("/storage/uploads/{token}", summary="Upload a file", openapi_extra=FILE_BODY)
 async def put_file(
     request: Request, file: SignedUpload, services: CurrentServices, origins: CurrentOrigins
 ) -> dict[str, str]:
@@ -142,14 +143,14 @@ async def put_file(
     return {"file_url": origins.links.file_url(file)}
 
 
-@router.put("/storage/uploads/{token}/{number}", summary="Upload a part")
+@router.put("/storage/uploads/{token}/{number}", summary="Upload a part", openapi_extra=FILE_BODY)
 async def put_signed_part(request: Request, number: PartNumber, file: SignedUpload, services: CurrentServices) -> Part:
     return await receive_part(request, services, file, number)
 
 
 @router.post("/storage/uploads/{token}/complete", summary="Complete an upload in parts")
 async def complete_signed(
-    parts: Parts, file: SignedUpload, services: CurrentServices, origins: CurrentOrigins
+    parts: UploadParts, file: SignedUpload, services: CurrentServices, origins: CurrentOrigins
 ) -> dict[str, str]:
     await join(services, file, parts.parts)
     return {"file_url": origins.links.file_url(file)}
@@ -162,7 +163,9 @@ async def upload_token(key: UploadKey, services: CurrentServices, origins: Curre
     return UploadToken(token=token, base_url=origins.links.base_url, expires_at=expires)
 
 
-@router.post("/files/upload", summary="Upload a file with an upload token")
+@router.post(
+    "/files/upload", summary="Upload a file with an upload token", openapi_extra=FILE_BODY | NAMED_FILE | KEYED
+)
 async def upload_file(
     request: Request, key_id: Uploader, services: CurrentServices, origins: CurrentOrigins, lifecycle: FileLifecycle
 ) -> Uploaded:
@@ -175,7 +178,7 @@ async def upload_file(
     return Uploaded(access_url=origins.links.file_url(file))
 
 
-@router.post("/files/upload/multipart", summary="Start an upload in parts")
+@router.post("/files/upload/multipart", summary="Start an upload in parts", openapi_extra=NAMED_FILE | KEYED)
 async def begin_multipart(
     request: Request, key_id: Uploader, services: CurrentServices, origins: CurrentOrigins, lifecycle: FileLifecycle
 ) -> MultipartUpload:
@@ -183,15 +186,24 @@ async def begin_multipart(
     return MultipartUpload(access_url=origins.links.file_url(file), uploadId=file.id)
 
 
-@router.put("/files/{token}/{name}/multipart/{upload_id}/{number}", summary="Upload a part")
+@router.put(
+    "/files/{token}/{name}/multipart/{upload_id}/{number}",
+    summary="Upload a part",
+    response_class=Response,
+    openapi_extra=FILE_NAME | FILE_BODY | KEYED,
+)
 async def put_part(request: Request, number: PartNumber, file: OpenUpload, services: CurrentServices) -> Response:
     part = await receive_part(request, services, file, number)
     return Response(headers={"ETag": part.etag})
 
 
-@router.post("/files/{token}/{name}/multipart/{upload_id}/complete", summary="Complete an upload in parts")
+@router.post(
+    "/files/{token}/{name}/multipart/{upload_id}/complete",
+    summary="Complete an upload in parts",
+    openapi_extra=FILE_NAME | KEYED,
+)
 async def complete_multipart(
-    parts: Parts, file: OpenUpload, services: CurrentServices, origins: CurrentOrigins
+    parts: UploadParts, file: OpenUpload, services: CurrentServices, origins: CurrentOrigins
 ) -> Uploaded:
     await join(services, file, parts.parts)
     return Uploaded(access_url=origins.links.file_url(file))
