@@ -37,12 +37,10 @@ async function byHttps() {
   return text(response);
 }
 
-// The server has no WebSockets. Its refusal must come from it, not from fal.
+// `keyreel wrap` closes it with a reason.
 async function byWebSocket() {
-  const socket = new WebSocket("wss://queue.fal.run/a");
-  socket.on("error", () => {});
-  const [, response] = await once(socket, "unexpected-response");
-  return text(response);
+  const [, reason] = await once(new WebSocket("wss://queue.fal.run/a"), "close");
+  return JSON.stringify({ host: "queue.fal.run", reason: reason.toString() });
 }
 
 async function byWorker() {

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from keyreel.fal.hosts import NO_WEBSOCKETS, WEBSOCKET_CLOSED
 from keyreel.net.certificates import make_authority
 from tests.js import JS, install
 from tests.server.live import LiveServer, live_server
@@ -75,6 +76,14 @@ async def test_a_program_with_fals_javascript_client_uses_the_server(fal: LiveSe
     sources = lease.input["images"][0]["image_url"], lease.input["videos"][0]["video_url"]
     assert all(source.startswith("https://v3.fal.media/files/") for source in sources)
     assert all(fal.services.links.file_of(source) for source in sources)
+
+
+async def test_realtime_of_fals_javascript_client_ends_with_a_reason(fal: LiveServer) -> None:
+    install()
+    code, out, err = await run_wrapped(fal.url, "node", str(JS / "realtime.mjs"), FAL_KEY=fal.credentials)
+    assert code == 0, err
+    (error,) = map(json.loads, out.splitlines())
+    assert error == {"message": f"Error closing the connection: {NO_WEBSOCKETS}", "status": WEBSOCKET_CLOSED}
 
 
 async def test_nodes_fetch_reaches_the_server(tmp_path: Path) -> None:

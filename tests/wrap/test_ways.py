@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from keyreel.fal.hosts import NO_WEBSOCKETS
 from tests.clients.install import command_of
 from tests.clients.table import Client
 from tests.js import install_programs
@@ -44,6 +45,7 @@ async def test_every_way_of_uvloop_reaches_the_server(tmp_path: Path) -> None:
 async def test_every_way_of_node_reaches_the_server(tmp_path: Path) -> None:
     answers = await all_ways(tmp_path, "node", str(install_programs("wrap") / "ways.mjs"))
     assert len(answers) == NODE_WAYS
+    assert answers["ws"]["reason"] == NO_WEBSOCKETS
     assert {way: answer["host"] for way, answer in answers.items()} == dict.fromkeys(answers, "queue.fal.run")
 
 

@@ -25,6 +25,11 @@ QUEUE = "https://queue.fal.run"
 MEDIA = "https://v3.fal.media"
 """The addresses in answers to programs that know only fal."""
 
+NO_WEBSOCKETS = "This server does not support WebSockets. Submit to the queue and stream the status instead."
+"""At most 123 bytes, so that it can be the reason of a close."""
+WEBSOCKET_CLOSED = 4404
+"""The code of a close. Those from 4000 are for applications."""
+
 FILE_HOSTS = frozenset({"fal.media", "v3.fal.media", "v3b.fal.media"})
 """Hosts that serve files."""
 

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from keyreel import metrics
 from keyreel.net.clients import Network, client_of, is_within
+from keyreel.server.websockets import ClosingWebSocket
 
 BODY_PIECE = 16 * 1024
 """Bytes of a body that must arrive within each of its time limits."""
@@ -55,6 +56,7 @@ class Connection(H11Protocol):
         self._received = 0
         self._watched: tuple[Any, ...] = ()
         self._since = math.inf
+        self._websocket: ClosingWebSocket | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -68,11 +70,36 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        super().data_received(data)
+        if self._websocket:
+            self._answer(self._websocket.receive(data))
+        else:
+            super().data_received(data)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """uvicorn calls this with a handshake. Stays the transport's protocol, so that the doorman goes on counting."""
+        self._websocket = ClosingWebSocket()
+        headers = b"".join(b"%b: %b\r\n" % header for header in self.headers)
+        self._answer(self._websocket.receive(b"%b %b HTTP/1.1\r\n%b\r\n" % (event.method, event.target, headers)))
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return True
+
+    def _answer(self, chunks: list[bytes]) -> None:
+        for chunk in filter(None, chunks):
+            self.transport.write(chunk)
+        if b"" in chunks:
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """uvicorn calls this when the server ends."""
+        if self._websocket:
+            self.transport.close()
+        else:
+            super().shutdown()
 
     @property
     def waits_for(self) -> Wait:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._websocket:
             return Wait.CLOSE
         if self.flow.write_paused:
             return Wait.READER

@@ -6,13 +6,11 @@ from urllib.parse import unquote
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from keyreel.fal.hosts import PREFIXES
+from keyreel.fal.hosts import NO_WEBSOCKETS, PREFIXES
 from keyreel.server.errors import Json
 from keyreel.server.origins import mark
 from keyreel.server.proxy import PATH as PROXY_PATH
 from keyreel.server.proxy import Target, target_of
-
-NO_WEBSOCKETS = "This server does not support WebSockets. Submit to the queue and stream the status instead."
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class HostDispatch:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif Headers(scope=scope).get("upgrade", "").lower() == "websocket":
-            # The handshake is a GET, so a route could take its query for an input.
+            # Half a handshake, as a proxy leaves it. It is a GET, so a route could take its query for an input.
             await Json({"detail": NO_WEBSOCKETS}, 404)(scope, receive, send)
         elif _stripped(scope["path"]) == PROXY_PATH:
             await self._proxy(scope, receive, send)

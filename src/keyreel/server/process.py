@@ -148,8 +148,7 @@ def _new_server(app: FastAPI, settings: Settings, tls: Certificate | None) -> uv
         forwarded_allow_ips=[str(network) for network in proxies],
         log_config=None,
         access_log=False,
-        # The handshake of a WebSocket reaches our middleware, which answers 404.
-        ws="none",
+        ws="none",  # `Connection` closes them with a reason
         timeout_graceful_shutdown=GRACE,
         # Longer than clients keep idle connections, so that none sends into a connection that is being closed.
         timeout_keep_alive=KEEP_ALIVE,

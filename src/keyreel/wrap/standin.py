@@ -12,7 +12,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from keyreel.fal.hosts import PREFIXES
+from keyreel.fal.hosts import NO_WEBSOCKETS, PREFIXES, WEBSOCKET_CLOSED
 from keyreel.wrap.calls import REFUSAL, Calls
 
 CHUNK = 64 * 1024
@@ -48,6 +48,11 @@ class StandIn:
         if host not in PREFIXES:
             self.calls.refused(host)
             return web.json_response({"detail": f"keyreel wrap: {REFUSAL.format(host=f'{host} is')}"}, status=403)
+        if (socket := web.WebSocketResponse()).can_prepare(request):
+            self.calls.answered(request.method, host, request.path, WEBSOCKET_CLOSED)
+            await socket.prepare(request)
+            await socket.close(code=WEBSOCKET_CLOSED, message=NO_WEBSOCKETS.encode())
+            return socket
         try:
             return await self._forward(session, request, host)
         except (aiohttp.ClientError, OSError) as error:
