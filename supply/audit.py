@@ -15,7 +15,7 @@ from supply.licences import Licence, licences
 
 FINDINGS, UNREACHABLE = 1, 2
 PYTHON = ROOT / "constraints.txt"
-NPM_FOLDERS = (ROOT / "web", *(ROOT / "clients" / name for name in ("generated", "js", "wrap")))
+NPM_FOLDERS = (ROOT / "web", *(ROOT / "clients" / name for name in ("generated", "js", "others", "wrap")))
 
 
 def main(console: Console) -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from keyreel.cli.serve import _Trust, _welcome
+from keyreel.net.certificates import Certificate
 from tests.cli.servers import TIMEOUT, manage_keys, printed_address, running_serve, serving, start_error, submit
 from tests.js import JS, environment, install
 from tests.server.live import ENDPOINT
@@ -117,3 +119,13 @@ def run(*command: str, **variables: str) -> list[str]:
     done = subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
+
+
+def test_the_lines_for_clients_name_the_versions_that_they_are_for() -> None:
+    """An older client would ignore the line, and call fal with the key."""
+    plain = _welcome("http://127.0.0.1:8000", None, None)
+    assert "@fal-ai/client before 1.10" in plain
+    assert "import os, fal_client.client  # 0.5 or later" in plain
+    authority = Path("authority.pem")
+    trust = _Trust(Certificate(authority, authority), authority, authority)
+    assert "From fal_client 0.11 on" in _welcome("https://127.0.0.1:8000", None, trust)

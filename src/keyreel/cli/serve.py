@@ -155,6 +155,8 @@ Keyreel {__version__} is at {page}
                 credentials: "{credentials}",
                 proxyUrl: {{ url: "{url}/api/fal/proxy", when: "always" }},
               }});
+              In Node, @fal-ai/client before 1.10 ignores proxyUrl and calls fal. For these, and for
+              programs that you do not want to change: keyreel wrap --server {url} -- node app.mjs
 {_python(url, credentials, trust)}
 """
 
@@ -163,7 +165,7 @@ def _python(url: str, credentials: str, trust: _Trust | None) -> str:
     """Returns the lines for fal's Python client. It uses HTTPS only, unless its constants are changed."""
     if trust is None:
         return f"""
-  Python      import os, fal_client.client
+  Python      import os, fal_client.client  # 0.5 or later
               os.environ["FAL_KEY"] = "{credentials}"
               fal_client.client.QUEUE_URL_FORMAT = "{url}/queue/"
               fal_client.client.RUN_URL_FORMAT = "{url}/run/"
@@ -174,7 +176,8 @@ def _python(url: str, credentials: str, trust: _Trust | None) -> str:
 
   Python      export FAL_KEY="{credentials}" SSL_CERT_FILE={trust.bundle} \\
                 FAL_RUN_HOST={host}/run FAL_QUEUE_RUN_HOST={host}/queue
-              Its uploads still go to fal. Use fal_client.encode_file instead, or `keyreel wrap --server {url}`.
+              From fal_client 0.11 on; older ones call fal. Its uploads still go to fal: use
+              fal_client.encode_file instead. For both: keyreel wrap --server {url} -- python app.py
 """
 
 

@@ -195,3 +195,11 @@ def test_requests_wait_in_order_while_no_worker_runs(http: httpx.Client, server:
         http.put(answer["cancel_url"])
     server.worker.paused = False
     finish(http, submit(http, "a fox"))
+
+
+def test_only_the_url_chooses_the_endpoint(http: httpx.Client, server: LiveServer) -> None:
+    """A query parameter does not: it is the input of a GET, and nothing in a POST."""
+    answer = http.post(f"/queue/{APP}?path=multiconditioning", json={"prompt": "a fox"}).json()
+    assert finish(http, answer)[-1]["status"] == "COMPLETED"
+    assert server.worker.leases[-1].endpoint == APP
+    assert http.get(f"/{APP}/requests/{answer['request_id']}/status?path=image-to-video").status_code == 200
