@@ -19,6 +19,7 @@ def document() -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(json.dumps(document)))
 
 
+@pytest.mark.slow
 def test_it_is_valid(document: dict[str, Any]) -> None:
     assert document["openapi"] == "3.1.0"
     assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []

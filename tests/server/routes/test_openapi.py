@@ -55,6 +55,7 @@ class Described:
         return answer
 
 
+@pytest.mark.slow
 def test_answers_are_as_described(http: httpx.Client, server: LiveServer) -> None:
     described = Described(http)
     one, status, cancel = "/requests/{request_id}", "/requests/{request_id}/status", "/requests/{request_id}/cancel"
@@ -79,6 +80,7 @@ def test_answers_are_as_described(http: httpx.Client, server: LiveServer) -> Non
     assert described.call("POST", "", content=b"{").status_code == 422
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda endpoint: endpoint.id)
 def test_llms_txt_contains_a_call_that_works(http: httpx.Client, server: LiveServer, endpoint: Endpoint) -> None:
     text = http.get(f"/models/{endpoint.id}/llms.txt").text
