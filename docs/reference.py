@@ -317,7 +317,8 @@ def command_parts(command: Any, context: typer.Context) -> Iterator[str]:
     if command.epilog:
         first, *others = command.epilog.split("\n\n")
         yield "\n".join([first, "", *(f"- {other}" for other in others)])
-    for name, child in getattr(command, "commands", {}).items():
+    for name in getattr(command, "commands", ()):
+        _, child, _ = command.resolve_command(context, [name])
         yield from command_parts(child, typer.Context(child, parent=context, info_name=name))
 
 

@@ -6,13 +6,31 @@ from pathlib import Path
 
 import pytest
 
-HIDE = "import sys; sys.modules['torch'] = None; from keyreel.cli import app; app(sys.argv[1:], prog_name='keyreel')"
+HIDE = """
+import sys
+sys.modules.update(dict.fromkeys(["torch", "c2pa"]))  # as if they were not installed
+from keyreel.cli import app
+app(sys.argv[1:], prog_name="keyreel")
+"""
+
+
+GENERATE = ("generate", "x", "--resolution", "480p")
+SERVE = ("serve", "--port", "0", "--data-dir", "data")
 
 
 @pytest.mark.slow
-def test_generate_without_torch_says_what_to_install(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HIDE, "generate", "x", "--resolution", "480p"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("keyreel: The engine is not installed")
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("command", "status", "advice"),
+    [(GENERATE, 2, ""), (SERVE, 1, ", or start the server without workers"), (("worker",), 1, "")],
+)
+def test_says_that_the_engine_is_missing_before_anything_else(
+    tmp_path: Path, command: tuple[str, ...], status: int, advice: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HIDE, *command], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == status
+    expected = f"The engine is not installed (missing: torch). Run pip install 'keyreel[engine]'{advice}"
+    assert done.stderr.removeprefix("keyreel: ").startswith(expected)
+    assert not done.stdout
+    assert not list(tmp_path.iterdir())

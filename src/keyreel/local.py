@@ -11,7 +11,8 @@ from weakref import WeakKeyDictionary
 
 from keyreel.checkpoints import catalogue
 from keyreel.checkpoints.auxiliary import expected_capabilities
-from keyreel.errors import Loc, ModelError
+from keyreel.engine.installed import check_engine
+from keyreel.errors import Loc
 from keyreel.fal.schema import File, Output, Request, parse_request, with_published_steps
 from keyreel.guard import Guard, condition_locs
 from keyreel.inputs.decode import decode
@@ -89,6 +90,7 @@ def stream(
     out: the MP4 to write, by default `keyreel-<seed>.mp4`. base: the folder to which paths in the request are relative.
     Raises RequestError for an invalid request and ModelError for a model that cannot run here.
     """
+    check_engine()
     parsed = request if isinstance(request, Request) else parse_request({**(request or {}), **fields})
     settings = Settings()
     expander = find_expander(settings, model if isinstance(model, str) else model.name)
@@ -168,12 +170,11 @@ def _model_facts(model: "str | Model", settings: Settings) -> "tuple[Grid, Capab
 
 def load_model(name: str = "demo", device: str | None = None) -> "Model":
     """Loads a model, to generate several videos with it (`generate(..., model=...)`). Raises ModelError."""
+    check_engine()
     # Importing the engine, and with it torch, takes time: an invalid request must fail before that.
-    try:
-        from keyreel.engine.devices import choose_device
-        from keyreel.engine.models import load_model as load
-    except ModuleNotFoundError as error:
-        raise _not_installed(error) from None
+    from keyreel.engine.devices import choose_device
+    from keyreel.engine.models import load_model as load
+
     settings = Settings()
     return load(name, str(choose_device(device)), settings.cache_dir, settings.recipe_settings)
 
@@ -181,15 +182,9 @@ def load_model(name: str = "demo", device: str | None = None) -> "Model":
 def _video_device(model: "str | Model", device: str | None) -> str:
     if not isinstance(model, str):
         return str(model.device)
-    try:
-        from keyreel.engine.devices import choose_device
-    except ModuleNotFoundError as error:
-        raise _not_installed(error) from None
+    from keyreel.engine.devices import choose_device
+
     return str(choose_device(device))
-
-
-def _not_installed(error: ModuleNotFoundError) -> ModelError:
-    return ModelError(f"The engine is not installed ({error.name} is missing): pip install 'keyreel[engine]'")
 
 
 async def _fetch(request: Request, base: Path, limits: Limits, settings: Settings) -> dict[Loc, InputFile]:

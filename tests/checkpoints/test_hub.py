@@ -1,5 +1,6 @@
 """`keyreel models pull`, `verify` and `remove`, with the hub's real client and a small hub on 127.0.0.1."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -124,6 +125,9 @@ class TestPull:
 
     def test_single_files_share_a_text_encoder(self, keyreel: Keyreel, hub: FakeHub) -> None:
         assert keyreel("pull", "ltxv-2b-0.9.6-dev").returncode == 0
+        listed = {model["name"]: model for model in json.loads(keyreel("--json").stdout)}
+        assert [name for name in listed if listed[name]["path"]] == ["demo", "ltxv-2b-0.9.6-dev", "text encoder"]
+        assert listed["ltxv-2b-0.9.6-distilled"]["download_size"] == 6_340_000_000
         hub.log.clear()
         done = keyreel("pull", f"{LTXV}/ltxv-13b-0.9.8-dev.safetensors")
         assert done.returncode == 0, done.stderr

@@ -21,17 +21,20 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_table_lists_models(demo: Path) -> None:
     done = CliRunner().invoke(models, [], env={"COLUMNS": "200"})
     assert done.exit_code == 0
-    for text in ("demo", "0.6 M", str(demo), "ltxv-13b-0.9.7-dev", "19.1 B", "44.4 GiB", "not downloaded"):
+    for text in ("demo", "0.6 M", str(demo), "ltxv-13b-0.9.7-dev", "14.3 B", "26.6 GiB", "not downloaded"):
         assert text in done.output
 
 
-def test_narrow_table_keeps_names_whole() -> None:
-    assert "ltxv-13b-0.9.7-dev" in CliRunner().invoke(models, [], env={"COLUMNS": "60"}).output
+def test_table_has_one_line_per_model_in_80_columns() -> None:
+    lines = CliRunner().invoke(models, [], env={"COLUMNS": "80"}).output.splitlines()
+    for name in ("ltxv-13b-0.9.7-distilled", "text encoder"):
+        line = next(line for line in lines if line.strip().startswith(name))
+        assert line.rstrip().endswith("not downloaded")
 
 
 def test_json_lists_models(demo: Path) -> None:
     done = CliRunner().invoke(models, ["--json"])
-    here, absent, *_ = json.loads(done.output)
+    here, absent, *_, encoder = json.loads(done.output)
     assert (here["name"], here["path"], here["licence"]) == ("demo", str(demo), "Apache-2.0")
     assert here["size_on_disk"] == sum(
         path.stat().st_size
@@ -39,7 +42,12 @@ def test_json_lists_models(demo: Path) -> None:
         for path in (demo / part).iterdir()
     )
     assert (here["applications"], absent["applications"]) == ([], ["ltx-video-lora", "ltx-video-13b-dev"])
-    assert (absent["path"], absent["size_on_disk"], absent["download_size"]) == (None, 0, 47_650_000_000)
+    assert (absent["path"], absent["size_on_disk"], absent["download_size"]) == (None, 0, 28_600_000_000)
+    assert (encoder["name"], encoder["download_size"], encoder["parameters"]) == (
+        "text encoder",
+        19_050_000_000,
+        4_762_310_656,
+    )
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])

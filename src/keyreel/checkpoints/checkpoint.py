@@ -98,14 +98,21 @@ class Checkpoint:
 
 def files(checkpoint: Checkpoint) -> dict[str, Path]:
     """Returns the paths of the model's files by a name that does not depend on the folder. Files may be missing."""
-    if checkpoint.path is None or checkpoint.text is None:
+    return _weight_files(checkpoint) | _text_files(checkpoint)
+
+
+def _weight_files(checkpoint: Checkpoint) -> dict[str, Path]:
+    if checkpoint.path is None:
         return {}
     if checkpoint.layout == "single-file":
-        found = {"model.safetensors": checkpoint.path}
-    else:
-        found = part_files(checkpoint.path / "transformer") | part_files(checkpoint.path / "vae")
-    text = part_files(checkpoint.text / "text_encoder")
-    return found | text | tokenizer_files(checkpoint.text / "tokenizer")
+        return {"model.safetensors": checkpoint.path}
+    return part_files(checkpoint.path / "transformer") | part_files(checkpoint.path / "vae")
+
+
+def _text_files(checkpoint: Checkpoint) -> dict[str, Path]:
+    if checkpoint.text is None:
+        return {}
+    return part_files(checkpoint.text / "text_encoder") | tokenizer_files(checkpoint.text / "tokenizer")
 
 
 def check_files(checkpoint: Checkpoint) -> None:

@@ -21,13 +21,14 @@ from keyreel.checkpoints.catalogue import CATALOGUE, ModelCard, find_model, miss
 from keyreel.checkpoints.checkpoint import Parameters, check_files, count_parameters
 from keyreel.checkpoints.memory import LEAST, REFERENCE, ModelSize
 from keyreel.cli.models import gib
+from keyreel.engine.installed import INSTALL
 from keyreel.errors import ModelError
 from keyreel.worker.sandbox import Layers, probe
 
 PACKAGES = ("torch", "diffusers", "transformers")
 LARGE = 1_000_000_000
 """Models with more weights than this are meant for GPUs."""
-NO_ENGINE = "the engine is not installed: pip install 'keyreel[engine]'"
+NO_ENGINE = f"the engine is not installed: {INSTALL}"
 
 
 @dataclass(frozen=True, slots=True)

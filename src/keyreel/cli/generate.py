@@ -16,7 +16,7 @@ from rich.console import Console
 from keyreel.cli.arguments import flag, parse_condition, parse_lora
 from keyreel.cli.progress import event_bars
 from keyreel.errors import KeyreelError, RequestError
-from keyreel.fal.schema import Output, Request
+from keyreel.fal.schema import EXAMPLE_PROMPTS, Output, Request
 from keyreel.local import Done, stream
 from keyreel.media.sheet import contact_sheet
 from keyreel.video.canvas import AspectRatio, Resolution
@@ -25,7 +25,8 @@ from keyreel.video.recipes import RecipeChoice
 REFUSED = 2
 INTERRUPTED = 130
 CONDITION_FORM = "PATH_OR_URL[@FRAME[:STRENGTH]]"
-LORA_FORM = "PATH_URL_OR_REPOSITORY, then optionally #WEIGHT_NAME and @SCALE"
+LORA_FORM = "PATH_URL_OR_REPOSITORY[#WEIGHT_NAME][@SCALE]"
+EPILOG = "Prompts that the demo model understands:\n\n" + "\n\n".join(EXAMPLE_PROMPTS)
 
 Strings = list[str] | None
 Flag = bool | None

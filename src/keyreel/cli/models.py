@@ -2,18 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from keyreel.checkpoints import catalogue, checkpoint, hub
 from keyreel.checkpoints.auxiliary import find_auxiliary_weights
-from keyreel.checkpoints.catalogue import CATALOGUE, ModelCard, find_model, missing_size
+from keyreel.checkpoints.catalogue import CATALOGUE, T5, TEXT_SIZE, ModelCard, find_model
 from keyreel.checkpoints.checkpoint import Checkpoint, check_files, count_parameters, fingerprint, size_on_disk
 from keyreel.checkpoints.memory import GIB
 from keyreel.errors import ModelError
@@ -21,6 +22,7 @@ from keyreel.fal.endpoints import INPUTS
 from keyreel.settings import Settings
 
 FAILED = 1
+TEXT_ENCODER = "text encoder"
 
 models = typer.Typer(invoke_without_command=True, help="List, pull, verify and remove models.")
 
@@ -32,7 +34,7 @@ Name = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model of the catalogue. Sizes in bytes. path: None if files are missing on this machine.
+    """A model of the catalogue, or the text encoder. Sizes in bytes. path: None if files are missing here.
 
     applications: those of fal that were made for the model.
     """
@@ -54,12 +56,13 @@ def list_models(
     """List the models that have a name. Other models work by folder, file or hub repository."""
     if context.invoked_subcommand:
         return
-    listed = [list_model(card) for card in CATALOGUE.values()]
+    listed = [*map(list_model, CATALOGUE.values()), list_text_encoder()]
     console = Console()
     if json:
         console.print_json(data=[asdict(model) for model in listed])
     else:
         console.print(_table(listed))
+        console.print(_notes(listed), markup=False, highlight=False)
 
 
 @models.command()
@@ -108,20 +111,34 @@ def remove(
 
 
 def list_model(card: ModelCard) -> Listed:
-    """Looks up a model of the catalogue on this machine."""
+    """Looks up a model of the catalogue on this machine, without the text encoder that it shares with others."""
+    known = card.parameters
+    own = known.transformer.total + known.vae if known else None
     applications = tuple(each.alias for each in INPUTS if card.name in each.models)
+    absent = Listed(card.name, card.summary, card.licence, applications, own, 0, card.size, None)
+    return _look_up(card, absent, text=not card.repo)
+
+
+def list_text_encoder() -> Listed:
+    """Looks up the text encoder that the models of the catalogue share."""
+    card = next(card for card in CATALOGUE.values() if card.repo)
+    absent = Listed(TEXT_ENCODER, "All ltxv models use it.", card.licence, (), T5.total, 0, TEXT_SIZE, None)
+    return _look_up(card, absent, weights=False)
+
+
+def _look_up(card: ModelCard, absent: Listed, *, weights: bool = True, text: bool = True) -> Listed:
+    """Looks up parts of a model on this machine. absent: what to return if files are missing or damaged."""
     try:
         found = find_model(card.name)
-        check_files(found)
-        if found.is_present:
-            parameters = count_parameters(found).total
-            path, size = str(found.path), size_on_disk(found)
-            return Listed(card.name, card.summary, card.licence, applications, parameters, size, 0, path)
-        missing = missing_size(card, found)
+        part = replace(found, path=found.path if weights else None, text=found.text if text else None)
+        check_files(part)
     except ModelError:
-        missing = card.size
-    known = card.parameters.total if card.parameters else None
-    return Listed(card.name, card.summary, card.licence, applications, known, 0, missing, None)
+        return absent
+    folder = part.path or part.text
+    if folder is None:
+        return absent
+    count = absent.parameters or count_parameters(part).total
+    return replace(absent, parameters=count, size_on_disk=size_on_disk(part), download_size=0, path=str(folder))
 
 
 def gib(size: int) -> str:
@@ -168,19 +185,30 @@ def _used_by_others(name: str) -> set[Path]:
 
 
 def _table(listed: list[Listed]) -> Table:
-    table = Table(
-        Column("Model", no_wrap=True), "Parameters", "Size", "Licence", "On fal", Column("Where", overflow="fold")
+    columns = (
+        Column("Model", no_wrap=True),
+        "Parameters",
+        Column("Size", no_wrap=True),
+        Column("Where", overflow="fold"),
     )
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
     for model in listed:
         table.add_row(
             model.name,
             _count(model.parameters),
             gib(model.size_on_disk or model.download_size) if model.path or model.download_size else "-",
-            model.licence,
-            "\n".join(model.applications),
             Text(model.path or ("not downloaded" if model.download_size else "not in this installation")),
         )
     return table
+
+
+def _notes(listed: list[Listed]) -> str:
+    """Returns a line for each licence and each of fal's applications, with the models concerned."""
+    names: dict[str, list[str]] = {}
+    for model in listed:
+        for note in (model.licence, *(f"fal's {alias}" for alias in model.applications)):
+            names.setdefault(note, []).append(model.name)
+    return "\n".join(f"{note}: {', '.join(models)}" for note, models in names.items())
 
 
 def _count(parameters: int | None) -> str:

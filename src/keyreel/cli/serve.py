@@ -16,6 +16,7 @@ import typer
 
 from keyreel import traces
 from keyreel.cli.local_server import LocalServer
+from keyreel.engine.installed import check_engine
 from keyreel.errors import KeyreelError
 from keyreel.fal.endpoints import MULTICONDITIONING
 from keyreel.net.certificates import Certificate, make_bundle, server_certificate
@@ -60,6 +61,8 @@ def serve(
     os.umask(PRIVATE)
     settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
     with errors_reported(), traces.exported():
+        if worker:
+            check_engine(", or start the server without workers: keyreel serve --no-worker")
         models = tuple(model or ["demo"])
         if worker and (len(models) > 1 or settings.substitute is False):
             settings = settings.model_copy(update={"models": ",".join(models)})

@@ -8,6 +8,7 @@ import typer
 
 from keyreel import traces
 from keyreel.cli.serve import PRIVATE, errors_reported
+from keyreel.engine.installed import check_engine
 from keyreel.server.endpoints import pool_of, words
 from keyreel.server.logs import configure_logs
 from keyreel.server.process import Workers, listen, serve_workers, stop_on_signal
@@ -42,6 +43,7 @@ def worker(
     os.umask(PRIVATE)
     settings = Settings()
     with errors_reported(), traces.exported():
+        check_engine()
         workers = Workers(model, tuple(device or [None]), pool=pool or pool_of(model, words(settings.models)))
         asyncio.run(_run(settings, host, port, workers))
 
