@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
 # One process per core, with one thread of torch. The environment's own Node comes before any other: fal's JavaScript
 # client runs in it.
 PYTEST = OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist worksteal
@@ -94,12 +94,14 @@ types: $(VENV)/.dev page ## Run mypy and the page's own check
 	$(BIN)/python web/hatch_build.py run check
 
 $(VENV)/.engine: pyproject.toml constraints.txt
+	@echo "Installing Keyreel and its engine into $(VENV)/, once: some 350 MB to download, 1.5 GB on the disk. It takes some minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
 	$(PIP) --editable '.[engine]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.engine
+	@echo "Installing the development tools into $(VENV)/, once."
 	$(PIP) --group dev
 	touch $@
 

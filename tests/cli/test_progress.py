@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.progress import Progress, Task, TaskID
 
 from keyreel.cli.progress import EventBars, SecondsPerStep, event_bars
-from keyreel.video.events import STAGE_TITLES, Notice, Stage, Step
+from keyreel.video.events import STAGE_TITLES, Event, Notice, Stage, Step
 
 
 def make_bars() -> tuple[EventBars, Progress]:
@@ -12,20 +12,30 @@ def make_bars() -> tuple[EventBars, Progress]:
     return EventBars(progress), progress
 
 
-def test_log_has_one_line_per_stage_and_notice() -> None:
+def test_log_has_lines_for_stages_notices_and_fifths_of_the_steps() -> None:
     log = io.StringIO()
+    events: list[Event] = [
+        Stage("inputs"),
+        Notice("No checker."),
+        Stage("denoise", 30),
+        *map(Step, range(1, 31)),
+        Stage("decode", 2),
+    ]
     with event_bars(Console(file=log)) as bars:
-        for event in (
-            Stage("inputs"),
-            Notice("No checker."),
-            Stage("denoise", 2),
-            Step(1),
-            Step(2),
-            Stage("decode", 9),
-        ):
+        for event in (*events, Step(1), Step(2)):
             bars.show(event)
     inputs, denoise, decode = (STAGE_TITLES[name] for name in ("inputs", "denoise", "decode"))
-    assert log.getvalue().splitlines() == [f"{inputs} ...", "No checker.", f"{denoise} ...", f"{decode} ..."]
+    steps = [f"{denoise} {done}/30" for done in (6, 12, 18, 24, 30)]
+    expected = [
+        f"{inputs} ...",
+        "No checker.",
+        f"{denoise} ...",
+        *steps,
+        f"{decode} ...",
+        f"{decode} 1/2",
+        f"{decode} 2/2",
+    ]
+    assert log.getvalue().splitlines() == expected
 
 
 def test_terminal_shows_a_bar_per_stage() -> None:

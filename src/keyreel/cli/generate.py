@@ -15,8 +15,9 @@ from rich.console import Console
 
 from keyreel.cli.arguments import flag, parse_condition, parse_lora
 from keyreel.cli.progress import event_bars
+from keyreel.engine.installed import check_engine
 from keyreel.errors import KeyreelError, RequestError
-from keyreel.fal.schema import EXAMPLE_PROMPTS, Output, Request
+from keyreel.fal.schema import EXAMPLE_PROMPTS, Output, Request, parse_request
 from keyreel.local import Done, stream
 from keyreel.media.sheet import contact_sheet
 from keyreel.video.canvas import AspectRatio, Resolution
@@ -76,6 +77,7 @@ def generate(
     }
     console = Console(stderr=True)
     try:
+        check_engine()
         fields = _read(request, console) | flags | {name: items for name, items in lists.items() if items}
         output = _make(fields, model, device, out, request.parent if request else Path(), console)
         if sheet:
@@ -112,7 +114,9 @@ def _known_names() -> set[str]:
 def _make(
     fields: dict[str, Any], model: str, device: str | None, out: Path | None, base: Path, console: Console
 ) -> Output:
-    events = stream(fields, model=model, device=device, out=out, base=base)
+    request = parse_request(fields)
+    console.print(f"Making a video of {request.number_of_frames} frames in {request.resolution} with {model}.")
+    events = stream(request, model=model, device=device, out=out, base=base)
     with _interruptible() as stop, closing(events), event_bars(console) as bars:
         for event in events:
             bars.show(event)

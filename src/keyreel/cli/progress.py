@@ -20,6 +20,9 @@ from rich.text import Text
 from keyreel.local import Event
 from keyreel.video.events import STAGE_TITLES, Notice, Stage, Step
 
+LINES = 5
+"""How many lines about its steps a stage has in a log."""
+
 
 class SecondsPerStep(ProgressColumn):
     """A column with the mean seconds per step so far."""
@@ -48,9 +51,16 @@ class EventBars:
                 if self._progress.disable:
                     self._progress.console.print(f"{STAGE_TITLES[name]} ...")
             case Step(done) if self._task is not None:
+                if self._progress.disable:
+                    self._log_step(self._progress.tasks[self._task], done)
                 self._progress.update(self._task, completed=done)
             case _:
                 pass
+
+    def _log_step(self, task: Task, done: int) -> None:
+        """Prints a line when another fifth of the stage is finished."""
+        if task.total and done * LINES // int(task.total) > int(task.completed * LINES // task.total):
+            self._progress.console.print(f"{task.description} {done}/{task.total:.0f}", highlight=False)
 
     def finish(self) -> None:
         """Completes the current bar. A stage without steps is complete when the next begins."""
@@ -62,7 +72,7 @@ class EventBars:
 
 @contextmanager
 def event_bars(console: Console) -> Iterator[EventBars]:
-    """Yields progress bars on a terminal. In a log, where bars cannot be redrawn, each stage is one line."""
+    """Yields progress bars on a terminal. In a log, where bars cannot be redrawn, each stage is a few lines."""
     with Progress(
         TextColumn("{task.description:<20}"),
         BarColumn(),

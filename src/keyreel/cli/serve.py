@@ -30,6 +30,7 @@ from keyreel.settings import Settings
 from keyreel.store.records import NewKey
 from keyreel.version import __version__
 
+NEW_KEY = "For another key: keyreel keys create NAME"
 PRIVATE = 0o077
 """The umask of servers and workers: what they write is for their own user."""
 
@@ -144,7 +145,8 @@ def _welcome(url: str, new_key: NewKey | None, trust: _Trust | None) -> str:
     credentials = f"{new_key.key.id}:{new_key.secret}" if new_key else "<id>:<secret>"
     # A fragment is not sent to the server, so neither proxies nor logs see the key.
     page = f"{url}/#key={credentials}" if new_key else url
-    hint = "The key is shown only once." if new_key else "Keys: keyreel keys create NAME"
+    browser = "Open this address in a browser"
+    hint = f"{browser}: it signs you in. The key is shown only once." if new_key else f"{browser}. {NEW_KEY}"
     curl = f"curl --cacert {trust.authority}" if trust else "curl"
     return f"""
 Keyreel {__version__} is at {page}
