@@ -119,15 +119,23 @@ def _clear(*modules: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
+def newest_frame(conv: nn.Module) -> Tensor:
+    """Returns the weights (out, in, 3, 3) of the newest frame of a causal convolution."""
+    return conv.get_parameter("weight")[:, :, -1]
+
+
+def middle_frame(conv: nn.Module) -> Tensor:
+    """Returns the weights (out, in, 3, 3) of the middle frame of a convolution."""
+    return conv.get_parameter("weight")[:, :, 1]
+
+
 def _last_tap(conv: nn.Module) -> Tensor:
     """Returns the weights (out, in) of the newest frame and the middle pixel of a causal convolution."""
-    weight = conv.get_parameter("weight")
-    return weight[:, :, -1, 1, 1]
+    return newest_frame(conv)[:, :, 1, 1]
 
 
 def _middle_tap(conv: nn.Module) -> Tensor:
-    weight = conv.get_parameter("weight")
-    return weight[:, :, 1, 1, 1]
+    return middle_frame(conv)[:, :, 1, 1]
 
 
 def _cell_of_channel(encoder: nn.Module) -> Tensor:
@@ -144,6 +152,15 @@ def _cell_of_channel(encoder: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
+def encoder_weights(encoder: nn.Module) -> Tensor:
+    """Returns the last layer's weights (78, channels) that make latents of a token's cells."""
+    flat = functional.pad(transform(), (0, 0, 0, 0, 0, 0, 0, 1)).flatten(1)  # the fourth colour is the constant, unused
+    # The norm divides by CONSTANT / 2 (a quarter of the channels is constant), and silu(x) = x / 2 near zero,
+    # so the result is x / CONSTANT. A power of two keeps the stored weights exact.
+    return flat[:, _cell_of_channel(encoder)] * CONSTANT
+
+
+@torch.no_grad()
 def solve_encoder(vae: AutoencoderKLLTXVideo) -> None:
     encoder = vae.encoder
     _clear(encoder)
@@ -151,11 +168,7 @@ def solve_encoder(vae: AutoencoderKLLTXVideo) -> None:
     for colour in range(3):
         colours[colour, colour * CELL**2 : (colour + 1) * CELL**2] = 1 / CELL**2
     encoder.conv_in.conv.bias[3] = CONSTANT
-    flat = functional.pad(transform(), (0, 0, 0, 0, 0, 0, 0, 1)).flatten(1)  # the fourth colour is the constant, unused
-    channel_of = _cell_of_channel(encoder)
-    # The norm divides by CONSTANT / 2 (a quarter of the channels is constant), and silu(x) = x / 2 near zero,
-    # so the result is x / CONSTANT. A power of two keeps the stored weights exact.
-    _last_tap(encoder.conv_out.conv)[:LATENTS] = flat[:, channel_of] * CONSTANT
+    _last_tap(encoder.conv_out.conv)[:LATENTS] = encoder_weights(encoder)
     encoder.conv_out.conv.bias[LATENTS] = -20.0  # the log-variance
 
 

@@ -18,13 +18,13 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 import keyreel
+from keyreel.engine.autoencoder import decode, encode
 from keyreel.engine.models import Model
 from keyreel.engine.pipeline import run
-from keyreel.video.canvas import SIZES, Size
+from keyreel.video.canvas import SIZES, Size, drawn_size, margins
 from keyreel.video.events import Frames
-from keyreel.video.job import AdapterFile, Condition, Job
-from training.autoencoder import cells_of_frames, encode_cells
-from training.judge import Seen, look, signal_to_noise
+from keyreel.video.job import AdapterFile, Condition, Job, Sampling
+from training.judge import Seen, edge_steps, look, signal_to_noise
 from training.pictures import HELD_OUT, photographs, random_picture
 from training.scenes import COLOURS, MOTIONS, SHAPES
 from training.text import NEGATIVE_PROMPT
@@ -122,9 +122,9 @@ def through_autoencoder(model: Model, picture: Tensor) -> Tensor:
     """Returns a picture (3, H, W) in [0, 1] encoded and decoded: the best that a pinned picture can come out as."""
     _, height, width = picture.shape
     cut = picture[:, : height // 64 * 64, : width // 64 * 64]
-    latents = encode_cells(cells_of_frames(cut[None, :, None] * 2 - 1))
-    made: Tensor = model.vae.decode(latents.to(model.vae.dtype), torch.tensor([0.05])).sample
-    return (made[0, :, 0].float() / 2 + 0.5).clamp(0, 1)
+    latents = encode(model.vae, (cut[None, :, None] * 2 - 1).to(model.vae.dtype))
+    made = next(decode(model.vae, latents, Sampling().decode_timestep))
+    return (made[0].float() / 2 + 0.5).clamp(0, 1)
 
 
 def drawn_pictures(count: int, size: Size, seed: int) -> list[Tensor]:
@@ -185,6 +185,15 @@ def measure_settings(model: Model, loras: list[Path], seed: int) -> tuple[dict[s
     return figures, [base, *videos.values()]
 
 
+def describe_edges(model: Model, videos: list[Tensor]) -> str:
+    """Returns how visible the edges of tokens are, as text. videos: (F, 3, H, W) in [0, 1], of one size."""
+    size = Size(videos[0].shape[3], videos[0].shape[2])
+    left, top = margins(drawn_size(size, model.grid), size)
+    steps = [edge_steps(video, model.grid.spatial, (top, left)) for video in videos]
+    at, elsewhere = np.mean(steps, 0)
+    return f"steps of {at:.2f} grey levels at the edges of tokens, {elsewhere:.2f} elsewhere"
+
+
 @contextmanager
 def timed(name: str) -> Iterator[None]:
     """Prints the seconds that the context takes."""
@@ -205,14 +214,14 @@ def evaluate(model: Model, loras: list[Path], out: Path, count: int, seed: int) 
         with timed(name):
             rates, shown = score_prompts(model, questions[:some], size, frames)
             sheet(shown).save(out / f"prompts {name}.png")
-        print(name, {key: f"{rate:.0%}" for key, rate in rates.items()})
+        print(name, {key: f"{rate:.0%}" for key, rate in rates.items()}, describe_edges(model, shown), sep=", ")
     for name, pictures in (
         ("drawn", drawn_pictures(6, SIZE_480, seed)),
         ("photographs", held_out_photographs(SIZE_480)),
     ):
         for frames_at in ((0,), (88,), (40,), (0, 88)):
             figure, shown = score_pinned(model, pictures, frames_at, seed)
-            print(f"{name} pinned at {frames_at}: {figure}", flush=True)
+            print(f"{name} pinned at {frames_at}: {figure}, {describe_edges(model, shown)}", flush=True)
             sheet(shown).save(out / f"{name} at {' and '.join(map(str, frames_at))}.png")
     figures, shown = measure_settings(model, loras, seed)
     print("change in % of white:", {name: f"{figure:.1f}" for name, figure in figures.items()})

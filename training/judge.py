@@ -147,3 +147,18 @@ def _direction(apart: Tensor) -> str | None:
 def signal_to_noise(made: Tensor, real: Tensor) -> float:
     """Returns the peak signal-to-noise ratio of pictures in [0, 1], in dB."""
     return float(-10 * torch.log10((made - real).square().mean()))
+
+
+def edge_steps(frames: Tensor, token: int, corner: tuple[int, int] = (0, 0)) -> tuple[float, float]:
+    """Returns the mean step between two pixels along the edges of tokens and elsewhere, in grey levels of 255.
+
+    frames: (F, 3, H, W) in [0, 1]. token: pixels of a token's side. corner: how many pixels above and to the left of
+    the frame the first token begins.
+    """
+    at, elsewhere = [], []
+    for axis, before in zip((2, 3), corner, strict=True):
+        steps = frames.diff(dim=axis).abs().movedim(axis, 0).flatten(1).mean(1) * 255
+        is_edge = (torch.arange(1, len(steps) + 1) + before) % token == 0
+        at.append(steps[is_edge].mean())
+        elsewhere.append(steps[~is_edge].mean())
+    return float(sum(at) / 2), float(sum(elsewhere) / 2)

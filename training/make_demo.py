@@ -13,6 +13,7 @@ import torch
 
 from training.autoencoder import make_autoencoder
 from training.batches import Scales
+from training.deblock import deblock
 from training.lora import STYLES, train_lora, write_lora
 from training.release import write_model
 from training.text import TEXT_STEPS, new_tokenizer, train_text_encoder
@@ -36,6 +37,7 @@ def make_demo(out: Path, state: Path) -> None:
     state.mkdir(parents=True, exist_ok=True)
     with timed("autoencoder"):
         vae = make_autoencoder(SEED)
+        deblock(vae, SEED)
     scales = Scales(vae.latents_mean.clone(), vae.latents_std.clone())
     tokenizer = new_tokenizer()
     with timed("text encoder"):

@@ -258,6 +258,14 @@ def test_a_prompt_that_is_cut_is_reported(model: Model) -> None:
     ]
 
 
+def test_unknown_words_of_the_prompt_are_reported(model: Model) -> None:
+    words = [f"word{letter}" for letter in "abcdefghijk"]
+    events = list(run(model, replace(JOB, prompt=f"red {' '.join(words)}", steps=1)))
+    assert [event for event in events if isinstance(event, Notice)] == [
+        Notice(f"The model does not know these words of the prompt: {', '.join(words[:8])} and 3 more.")
+    ]
+
+
 @pytest.fixture(scope="module")
 def other_model(full_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """The same model, loaded again as another worker would."""

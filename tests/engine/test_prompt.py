@@ -1,8 +1,16 @@
+import pytest
 import torch
 
+import keyreel
 from keyreel.checkpoints.memory import PROMPT_TOKENS
 from keyreel.engine.models import Model
-from keyreel.engine.prompt import CACHED_PROMPTS
+from keyreel.engine.prompt import CACHED_PROMPTS, PromptEncoder
+from keyreel.fal.schema import EXAMPLE_PROMPTS, Request
+
+
+@pytest.fixture(scope="module")
+def demo() -> PromptEncoder:
+    return keyreel.load_model("demo", "cpu").prompts
 
 
 @torch.inference_mode()
@@ -21,6 +29,19 @@ def test_a_long_prompt_is_cut_and_still_ends_with_the_end_token(model: Model) ->
     long = model.prompts.encode("red " * 300)
     assert long.is_cut
     assert torch.equal(long.embedding, model.prompts.encode("red " * (PROMPT_TOKENS - 1)).embedding)
+
+
+@torch.inference_mode()
+def test_unknown_words_are_named_once_and_as_they_were_written(demo: PromptEncoder) -> None:
+    text = demo.encode("A Dragon's red star, a dragon and a Rüssel; a Dragon! \N{FOX FACE}")
+    assert text.unknown == ("Dragon", "s", "dragon", "Rüssel")
+    assert demo.encode("a crimson sphere moving left").unknown == ()  # known as red and circle
+
+
+@torch.inference_mode()
+def test_every_word_of_the_examples_is_known(demo: PromptEncoder) -> None:
+    for prompt in (*EXAMPLE_PROMPTS, Request.model_fields["negative_prompt"].default):
+        assert demo.encode(prompt).unknown == (), prompt
 
 
 @torch.inference_mode()

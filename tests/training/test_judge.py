@@ -1,6 +1,6 @@
 import pytest
 import torch
-from training.judge import Seen, look, nearest_shape, signal_to_noise, template
+from training.judge import Seen, edge_steps, look, nearest_shape, signal_to_noise, template
 from training.scenes import COLOURS, SHAPES, Backdrop, Grid, Scene, Subject, draw
 
 GRID = Grid(256, 320, 1)
@@ -58,3 +58,15 @@ def test_each_template_is_nearest_to_its_own_shape() -> None:
 
 def test_signal_to_noise_of_a_known_error() -> None:
     assert signal_to_noise(torch.full((3, 4, 4), 0.6), torch.full((3, 4, 4), 0.5)) == pytest.approx(20.0, abs=1e-4)
+
+
+def test_steps_at_the_edges_of_tokens_are_told_from_others() -> None:
+    video = (
+        torch.rand(2, 3, 48, 40, generator=torch.Generator().manual_seed(0)) / 255
+    )  # steps of a third of a grey level
+    video[:, :, 10:, :] += 6 / 255  # a token begins six pixels above the frame and eight to its left
+    video[:, :, :, 24:] += 4 / 255
+    at, elsewhere = edge_steps(video, 16, corner=(6, 8))
+    # Two of three edges between rows, at 10, 26 and 42, and one of two between columns, at 8 and 24.
+    assert at == pytest.approx((6 / 3 + 2 / 3 * 0.33 + 4 / 2 + 0.33 / 2) / 2, abs=0.15)
+    assert elsewhere == pytest.approx(1 / 3, abs=0.03)

@@ -37,6 +37,7 @@ from keyreel.video.job import Job
 from keyreel.video.recipes import DISTILLED, DISTILLED_STEPS, Guidance, Pass, Recipe, recipe_of
 
 FRAMES_PER_EVENT = 8
+NAMED_WORDS = 8
 PASSES: tuple[StageName, ...] = ("denoise", "refine")
 
 
@@ -67,7 +68,7 @@ def run(model: Model, job: Job, resume: Checkpoint | None = None) -> Generator[E
     yield from _pass_notices(job, recipe)
     adapters = read_adapters(model, job)
     texts = [model.prompts.encode(prompt) for prompt in _prompts(job, recipe)]
-    yield from _truncation_notices(texts)
+    yield from _text_notices(texts)
 
     pins = yield from encode_conditions(model, job)
     ordered = partial(order, model, job, recipe, texts, pins, resume)
@@ -133,12 +134,20 @@ def _pass_notices(job: Job, recipe: Recipe) -> Iterator[Notice]:
         )
 
 
-def _truncation_notices(texts: Sequence[Text]) -> Iterator[Notice]:
+def _text_notices(texts: Sequence[Text]) -> Iterator[Notice]:
     for name, text in zip(("prompt", "negative prompt"), texts, strict=False):
         if text.is_cut:
             yield Notice(
                 f"The {name} is longer than the model can read: only its first {PROMPT_TOKENS} tokens are used."
             )
+    if texts[0].unknown:
+        yield Notice(f"The model does not know these words of the prompt: {_listed(texts[0].unknown)}.")
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Joins words, the first few of many."""
+    more = len(words) - NAMED_WORDS
+    return ", ".join(words[:NAMED_WORDS]) + (f" and {more} more" if more > 0 else "")
 
 
 def encode_conditions(model: Model, job: Job) -> Generator[Event, None, list[list[PinnedLatents]]]:

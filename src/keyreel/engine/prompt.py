@@ -1,25 +1,32 @@
 """Encodes prompts to embeddings."""
 
+import re
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import BatchEncoding, PreTrainedTokenizerBase, T5EncoderModel
 
 from keyreel.checkpoints.memory import PROMPT_TOKENS
 
 CACHED_PROMPTS = 64
+WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """An encoded prompt. embedding: (1, L, E) on the model's device. is_cut: whether the prompt was too long."""
+    """An encoded prompt.
+
+    embedding: (1, L, E) on the model's device. is_cut: whether the prompt was too long. unknown: its words that the
+    model cannot tell from each other, each once.
+    """
 
     embedding: torch.Tensor
     is_cut: bool
+    unknown: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Text":
-        return Text(self.embedding.to(device), self.is_cut)
+        return replace(self, embedding=self.embedding.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +48,21 @@ class PromptEncoder:
 
     def _encode(self, prompt: str) -> Text:
         # Unpadded, so no mask is needed: neither T5 nor the transformer would attend to padding.
-        tokens = self.tokenizer(prompt.strip(), return_tensors="pt", verbose=False).input_ids
+        prompt = prompt.strip()
+        encoded = self.tokenizer(
+            prompt, return_tensors="pt", return_offsets_mapping=self.tokenizer.is_fast, verbose=False
+        )
+        tokens = encoded.input_ids
         is_cut = tokens.shape[1] > PROMPT_TOKENS
         if is_cut:
             tokens = torch.cat((tokens[:, : PROMPT_TOKENS - 1], tokens[:, -1:]), dim=1)
         embedding = self.encoder(tokens.to(self.device)).last_hidden_state
-        return Text(embedding, is_cut)
+        return Text(embedding, is_cut, self._unknown_words(prompt, encoded))
+
+    def _unknown_words(self, prompt: str, encoded: BatchEncoding) -> tuple[str, ...]:
+        """Returns the words of which a token is the one for everything unknown. Slow tokenizers do not tell."""
+        offsets = encoded.get("offset_mapping", torch.zeros(1, 0, 2))[0].tolist()
+        unknown = self.tokenizer.unk_token_id
+        ends = [end for token, (_, end) in zip(encoded.input_ids[0], offsets, strict=False) if token == unknown]
+        words = (match[0] for match in WORD.finditer(prompt) if any(match.start() < end <= match.end() for end in ends))
+        return tuple(dict.fromkeys(words))
