@@ -58,7 +58,7 @@ def create(
         typer.Option(help="What the key may do. Can be repeated. Default: submit, read and upload."),
     ] = None,
     expires: Annotated[
-        datetime | None, typer.Option(formats=[DAY], help="The day, in UTC, at whose beginning the key ends.")
+        datetime | None, typer.Option(formats=[DAY], help="The day (UTC) on which the key expires, at 00:00.")
     ] = None,
     max_requests: MaxRequests = None,
     max_queued: MaxQueued = None,

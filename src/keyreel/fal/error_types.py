@@ -201,7 +201,7 @@ PLAIN_ERRORS: Mapping[int, ErrorType] = {
             "submitted as many in a minute, or has uploaded as many bytes in a day.",
             "Try again later, at the earliest after the seconds in `Retry-After`, if it is there.",
         ),
-        ErrorType(500, "The server failed in a way that nobody foresaw.", "Report it, with the server's log."),
+        ErrorType(500, "The server failed unexpectedly.", "Report it, with the server's log."),
         ErrorType(
             503,
             "The database or the object store does not answer, or (`/health/ready`) no model is loaded.",

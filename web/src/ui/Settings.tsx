@@ -111,10 +111,10 @@ function Seed({ facts }: { facts: Facts }) {
             {...{ id, describedBy }}
             value={seed}
             min={facts.schema.fields.seed?.minimum}
-            placeholder="drawn for each video"
+            placeholder="random"
             onChange={(chosen) => set(chosen === null ? null : Math.trunc(chosen))}
           />
-          <Button icon="dice" label="Draw a seed" onClick={() => set(Math.floor(Math.random() * 2 ** 32))} />
+          <Button icon="dice" label="Choose a random seed" onClick={() => set(Math.floor(Math.random() * 2 ** 32))} />
           {seed === null ? (
             <Button icon="open" label="Keep the last video's seed" disabled={last === null} onClick={() => set(last)} />
           ) : (
