@@ -78,6 +78,7 @@ def _queue(known: Known, own: Headers) -> Iterator[Call]:
 def _operation(known: Known, own: Headers) -> Iterator[Call]:
     for method in ("GET", "DELETE"):
         yield Call(method, f"/api/requests/{known.request}", own)
+    yield Call("PUT", "/api/requests/order", _json(own), json.dumps({"ids": [known.request, "x"]}).encode())
     yield Call("GET", "/api/requests?before=9&limit=5&state=completed", own)
     yield Call("GET", "/api/operate/requests?before=9&limit=5", own)
     yield Call("POST", "/api/operate/webhooks/1/retry", own)

@@ -34,6 +34,7 @@ CALLS: list[tuple[Scope, str, str]] = [
     (Scope.SUBMIT, "GET", f"/{ENDPOINT}"),
     (Scope.SUBMIT, "PUT", f"/{APP}/requests/{ID}/cancel"),
     (Scope.SUBMIT, "DELETE", f"/api/requests/{ID}"),
+    (Scope.SUBMIT, "PUT", "/api/requests/order"),
     (Scope.SUBMIT, "GET", "/api/loras?repository=x"),
     (Scope.READ, "GET", f"/{APP}/requests/{ID}"),
     (Scope.READ, "GET", f"/queue/{ENDPOINT}/requests/{ID}/status"),

@@ -108,6 +108,29 @@ async def test_lanes_have_turns_of_their_own(store: Store) -> None:
     assert (low.position, large.position, other.position) == (3, 0, 4)
 
 
+async def test_a_key_reorders_its_own_requests_in_their_own_turns(store: Store) -> None:
+    """Those of another key, of another lane, and those that have begun stay where they are."""
+    one, two, three = [await submit(store, key_id="a") for _ in range(3)]
+    other = await submit(store, key_id="b")
+    low = await submit(store, key_id="a", priority=Priority.LOW)
+    assert (await claim(store)).id == one
+    await store.queue.reorder("a", [low, three, one, other, "unknown", two])
+    assert [each.id for each in await live_requests(store)] == [one, other, three, two, low]
+    assert await waiting(store) == "baaa"
+    # What comes later goes after all of them, as before.
+    last = await submit(store, key_id="a")
+    assert [(await claim(store)).id for _ in range(5)] == [other, three, two, last, low]
+
+
+async def test_a_reordered_backlog_opens_no_turn_to_its_key(store: Store) -> None:
+    backlog = [await submit(store, key_id="a") for _ in range(4)]
+    await store.queue.reorder("a", backlog[::-1])
+    await queue_up(store, "bb")
+    assert await waiting(store) == "ababaa"
+    await store.queue.reorder("b", backlog)
+    assert [(await claim(store)).id for _ in range(6)][::2] == [backlog[3], backlog[2], backlog[1]]
+
+
 EVENTS = st.lists(st.sampled_from(["a", "b", "c", "claim", "finish"]), max_size=40)
 
 

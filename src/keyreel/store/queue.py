@@ -51,7 +51,7 @@ from keyreel.store.transitions import (
     release,
     release_all,
 )
-from keyreel.store.turns import order_of
+from keyreel.store.turns import dealt_out, order_of
 
 RETRY_PAUSE = 1.0
 """Seconds between the first failed attempt and the next one. The pause doubles each time."""
@@ -218,6 +218,16 @@ class Queue:
         else:
             self._changes.announce(Topic.STATE)
         return answer
+
+    async def reorder(self, key_id: str, ids: Sequence[str]) -> None:
+        """Puts those of the requests that are the key's and wait into the order of `ids`, in their own turns."""
+        async with self._database.write() as connection:
+            mine = and_(request.c.id.in_(ids), request.c.key_id == key_id, request.c.state == State.IN_QUEUE)
+            rows = sorted(await lock(connection, mine), key=lambda row: ids.index(row.id))
+            if turns := dealt_out(rows):
+                ordered = update(request).where(request.c.id.in_(turns))
+                await connection.execute(ordered.values(turn=case(turns, value=request.c.id)))
+        self._changes.announce(Topic.QUEUED)
 
     async def forget(self, request_id: str, by: Actor = SERVER) -> bool:
         """Lets a completed request, its inputs and its video expire now, and frees its idempotency key.

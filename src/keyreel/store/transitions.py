@@ -46,7 +46,7 @@ async def lock(
     connection: AsyncConnection, *conditions: ColumnElement[bool], skip_locked: bool = False
 ) -> Sequence[AnyRow]:
     """Returns the matching rows, locked until the commit. SQLite needs no locks: it has one writer."""
-    names = ("id", "state", "cancel_requested", "failures", "max_failures", "checkpoint")
+    names = ("id", "state", "pool", "priority", "turn", "cancel_requested", "failures", "max_failures", "checkpoint")
     statement = select(*(request.c[name] for name in names)).where(*conditions).order_by(request.c.seq)
     return (await connection.execute(statement.with_for_update(skip_locked=skip_locked))).all()
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: start-time fair queueing over keys, with a turn that is stored at the submit and never changes.
+"""Whose turn it is: start-time fair queueing over keys, with a turn that is stored at the submit.
 
 A lane is one priority of one pool. Its requests go in the order of `turn`, then of `seq`. A new request gets the
 highest of three numbers:
@@ -9,14 +9,17 @@ highest of three numbers:
 
 So a key's n-th request goes after the n-th of each key that came before, and before their (n+1)-th ones: whoever comes
 after 200 requests of one key waits for one of them.
+
+Nothing changes a turn afterwards, but a key may deal the turns of its waiting requests out among them in another order.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, Select, bindparam, func, literal_column, select, union_all
 
 from keyreel.store.records import NewRequest, State
-from keyreel.store.tables import request
+from keyreel.store.tables import AnyRow, request
 
 _earlier = request.alias("earlier")
 # A parameter would hide from the planner that the index on attempted requests serves the condition.
@@ -50,3 +53,12 @@ next_turn = select(func.coalesce(func.max(_parts.c.turn), 0)).scalar_subquery()
 def lane_of(new: NewRequest) -> dict[str, str | int]:
     """Returns the parameters of `next_turn`."""
     return {"of_pool": new.pool, "of_priority": new.priority, "of_key": new.key_id}
+
+
+def dealt_out(rows: Sequence[AnyRow]) -> dict[str, int]:
+    """Returns the turn of each request, by id, when those of a lane share the lane's turns in the order of `rows`."""
+    lanes: dict[tuple[str, int], list[AnyRow]] = {}
+    for row in rows:
+        lanes.setdefault((row.pool, row.priority), []).append(row)
+    turns = [zip(lane, sorted(row.turn for row in lane), strict=True) for lane in lanes.values()]
+    return {row.id: turn for lane in turns for row, turn in lane}

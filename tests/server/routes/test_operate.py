@@ -5,7 +5,7 @@ import pytest
 
 from keyreel.fal.outcomes import Success
 from keyreel.store.records import NewRequest
-from tests.server.live import ENDPOINT, LiveServer
+from tests.server.live import APP, ENDPOINT, LiveServer
 from tests.server.queue_api import finish, hold, submit
 from tests.server.storage_api import Api
 
@@ -67,6 +67,26 @@ def test_only_a_completed_request_can_be_deleted(http: httpx.Client, server: Liv
     assert http.delete(path).status_code == 204
     assert http.get(path).status_code == 404
     assert http.get(running["response_url"]).status_code == 404
+
+
+def test_the_order_of_waiting_requests_can_be_changed(http: httpx.Client, server: LiveServer) -> None:
+    first = hold(http)
+    submitted = [submit(http, f"fox {number}") for number in range(3)]
+    running, waiting = first["request_id"], [each["request_id"] for each in submitted]
+    order = [waiting[2], running, "unknown", waiting[0], waiting[1]]
+    assert http.put("/api/requests/order", json={"ids": order}).status_code == 204
+    places = {each["id"]: each["position"] for each in http.get("/api/requests").json()}
+    assert [places[each] for each in (*order[:1], *order[3:])] == [0, 1, 2]
+    status = http.get(f"/queue/{APP}/requests/{waiting[2]}/status").json()
+    assert status["queue_position"] == 0
+    new = server.call(server.services.store.keys.create("stranger"))
+    headers = {"Authorization": f"Key {new.key.id}:{new.secret}"}
+    assert http.put("/api/requests/order", json={"ids": waiting}, headers=headers).status_code == 204
+    assert http.get(f"/queue/{APP}/requests/{waiting[2]}/status").json() == status
+    assert http.put("/api/requests/order", json={"ids": ["x"] * 1001}).status_code == 422
+    server.release()
+    for each in (first, *submitted):
+        finish(http, each)
 
 
 def test_the_overview_counts_the_queue_and_the_files(http: httpx.Client, server: LiveServer) -> None:

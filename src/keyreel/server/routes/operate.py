@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path, Query
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
@@ -21,9 +22,17 @@ MAX_SERIAL = 2**63 - 1
 CALLS = 50
 """Webhook calls in the overview."""
 
+MAX_ORDERED = 1000
+
 Before = Annotated[int | None, Query(ge=0, le=MAX_SERIAL, description="`seq` of the last item on the previous page.")]
 DeliveryId = Annotated[int, Path(ge=0, le=MAX_SERIAL)]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+
+
+class Order(BaseModel):
+    ids: list[Annotated[str, Field(max_length=100)]] = Field(
+        max_length=MAX_ORDERED, description="Ids of requests, the first to run first."
+    )
 
 
 @router.get("/requests", summary="List your own requests, newest first")
@@ -45,6 +54,13 @@ async def shared(token: str, services: CurrentServices) -> Json:
     if listed is None or not isinstance(listed.outcome, Success):
         raise RequestNotFoundError
     return Json({"output": listed.outcome.output, "created": listed.created})
+
+
+@router.put("/requests/order", summary="Put your own waiting requests into another order", status_code=204)
+async def reorder(order: Order, key: SubmitKey, services: CurrentServices) -> Response:
+    """They share the turns that they have, so nobody else waits for more of them. Others in the list are ignored."""
+    await services.store.queue.reorder(key.id, order.ids)
+    return Response(status_code=204)
 
 
 @router.delete("/requests/{request_id}", summary="Delete a completed request and its video", status_code=204)
