@@ -1,7 +1,7 @@
 /** Makes the draft's entries: new ones, those of an earlier request, and those that the browser stored. */
 
 import { effect } from "@preact/signals";
-import type { Input } from "../server/requests";
+import type { Input, Seed } from "../server/requests";
 import type { Facts } from "../server/session";
 import { CENTRE } from "./crop";
 import { type Draft, EMPTY, type Entry, type LoraEntry, commit, draft, facts, items, loras, open, selected } from "./draft";
@@ -28,7 +28,7 @@ export function nameOf(url: string): string {
 }
 
 /** Replaces the draft with an earlier request. */
-export function editRequest(given: Input, seed: number | null): void {
+export function editRequest(given: Input, seed: Seed | null): void {
   const plain = Object.entries(given).filter(([name]) => !LISTS.has(name));
   const frames = Number(given.number_of_frames ?? facts.value?.schema.fields.number_of_frames?.default);
   commit({

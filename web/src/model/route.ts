@@ -23,3 +23,9 @@ addEventListener("hashchange", () => (route.value = readRoute(location.hash)));
 export function go(hash: string): void {
   location.hash = hash;
 }
+
+/** Like `go`, but the Back button does not return to the view before. */
+export function replace(hash: string): void {
+  history.replaceState(null, "", hash);
+  route.value = readRoute(location.hash);
+}

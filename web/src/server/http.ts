@@ -17,7 +17,12 @@ export function address(path: string): string {
 }
 
 export async function getJson<T>(path: string): Promise<T> {
-  return (await call("GET", path)).json() as Promise<T>;
+  return parseJson(await (await call("GET", path)).text()) as T;
+}
+
+/** Keeps the digits of seeds that JavaScript's numbers would round. In a string, the quotes would be escaped. */
+export function parseJson(text: string): unknown {
+  return JSON.parse(text.replace(/(?<!\\)"seed":\s*(-?\d{16,})/g, '"seed":"$1"'));
 }
 
 /** Throws HttpError with the server's error message. */

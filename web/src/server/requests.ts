@@ -5,6 +5,8 @@ import { fal } from "./fal";
 import { call, getJson } from "./http";
 import { closeIfRevoked, session } from "./session";
 
+/** A number if JavaScript holds it exactly, otherwise its digits. The server accepts both. */
+export type Seed = number | string;
 export type Input = Record<string, unknown>;
 
 export interface Problem {
@@ -23,7 +25,7 @@ export interface Progress {
 export interface Output {
   /** Missing from the outputs of some endpoints. */
   readonly prompt?: string;
-  readonly seed: number;
+  readonly seed: Seed;
   readonly video: { readonly url: string; readonly file_size?: number };
 }
 
@@ -40,7 +42,7 @@ export interface VideoRequest {
   readonly position: number | null;
   readonly progress: Progress | null;
   readonly input: Input;
-  readonly seed: number;
+  readonly seed: Seed;
   readonly worker: string | null;
   readonly created: number;
   readonly started: number | null;
@@ -107,13 +109,13 @@ export async function loadMore(): Promise<void> {
   mayHaveMore.value = more.length === PAGE_SIZE;
 }
 
-/** Polls while the page is visible, faster while a request is running, until the returned function is called. */
+/** Polls while the page is visible or a request is running, until the returned function is called. */
 export function follow(): () => void {
   let timer = 0;
   let stopped = false;
   const poll = async () => {
     clearTimeout(timer);
-    if (!document.hidden) await refresh();
+    if (!document.hidden || isBusy.value) await refresh();
     if (!stopped) timer = window.setTimeout(() => void poll(), isBusy.value ? BUSY_PAUSE : IDLE_PAUSE);
   };
   const onShow = () => void poll();
@@ -126,15 +128,29 @@ export function follow(): () => void {
   };
 }
 
-/** Returns the id of the new request. */
-export async function submit(endpoint: string, input: Input): Promise<string> {
-  const { request_id } = await (await fal()).queue.submit(endpoint, { input });
-  await refresh();
-  return request_id;
+/** Submits the inputs in their order and returns the ids. If one is refused, those before it stay in the queue. */
+export async function submit(endpoint: string, inputs: readonly Input[]): Promise<string[]> {
+  const ids: string[] = [];
+  try {
+    for (const input of inputs) ids.push((await (await fal()).queue.submit(endpoint, { input })).request_id);
+  } finally {
+    if (ids.length) await refresh();
+  }
+  return ids;
 }
 
-export async function cancel(endpoint: string, id: string): Promise<void> {
-  await (await fal()).queue.cancel(endpoint, { requestId: id });
+export async function cancel(endpoint: string, ...ids: readonly string[]): Promise<void> {
+  const { queue } = await fal();
+  try {
+    await Promise.all(ids.map((id) => queue.cancel(endpoint, { requestId: id })));
+  } finally {
+    await refresh();
+  }
+}
+
+/** Puts the user's waiting requests into this order. */
+export async function reorder(ids: readonly string[]): Promise<void> {
+  await call("PUT", "api/requests/order", { ids });
   await refresh();
 }
 

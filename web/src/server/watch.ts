@@ -51,6 +51,7 @@ async function readStream(endpoint: string, id: string, signal: AbortSignal): Pr
   for await (const update of updates as AsyncIterable<Update>) {
     lines = [...lines, ...(update.logs ?? [])];
     const position = update.queue_position ?? null;
+    if (watched.value && watched.value.state !== update.status) void refresh();
     watched.value = { id, state: update.status, position, progress: update.progress ?? null, lines };
     if (update.status === "COMPLETED") return true;
   }

@@ -1,6 +1,7 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentType } from "preact";
 import { useEffect } from "preact/hooks";
+import { followEnds } from "../model/notices";
 import { route } from "../model/route";
 import { type Toast, dismiss, say, toasts } from "../model/toast";
 import { follow, trouble } from "../server/requests";
@@ -41,6 +42,7 @@ export function App() {
 
 function Playground({ facts }: { facts: Facts }) {
   useEffect(() => follow(), []);
+  useEffect(() => followEnds(), []);
   return (
     <>
       <Header facts={facts} />

@@ -1,29 +1,40 @@
 import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { input, obstacle, refusal, rules, shape, value } from "../model/draft";
-import { seconds } from "../model/format";
-import { go } from "../model/route";
+import { plural, seconds } from "../model/format";
+import { running } from "../model/queue";
+import { go, replace } from "../model/route";
+import { seedsFrom } from "../model/seed";
 import { say } from "../model/toast";
-import { submit } from "../server/requests";
+import { type Input, type Seed, loaded, submit } from "../server/requests";
 import type { Facts } from "../server/session";
 import { showCode } from "./Code";
-import { Button } from "./controls";
+import { Button, Choice } from "./controls";
 import { History } from "./History";
 import { Loras } from "./Loras";
 import { Prompt } from "./Prompt";
+import { Queue } from "./Queue";
 import { Settings } from "./Settings";
 import { useShortcuts } from "./shortcuts";
 import { Timeline } from "./Timeline";
 import { Viewer } from "./Viewer";
 
+/** How many videos a click can make, each with a seed of its own. */
+const COUNTS = ["1", "2", "4"];
+
 export function Create({ facts, id }: { facts: Facts; id: string | null }) {
   const sending = useSignal(false);
+  const count = useSignal("1");
+  useEffect(() => {
+    // Whoever opens the page sees what runs.
+    if (id === null && loaded.value && running.value) replace(`#/r/${running.value.id}`);
+  }, [id, loaded.value]);
   const generate = async () => {
     if (obstacle.value || sending.value) return;
     sending.value = true;
     try {
       refusal.value = null;
-      go(`#/r/${await submit(facts.endpoint, input.value)}`);
-      document.querySelector(".viewer")?.scrollIntoView({ block: "nearest" });
+      show(await submit(facts.endpoint, seeded(Number(count.value))), id);
     } catch (error) {
       say(`The request was not accepted: ${(error as Error).message}`);
     } finally {
@@ -48,6 +59,7 @@ export function Create({ facts, id }: { facts: Facts; id: string | null }) {
             <Button icon="code" onClick={showCode}>
               Code
             </Button>
+            <Choice label="Videos" value={count.value} options={COUNTS} title={(each) => `×${each}`} onChange={(chosen) => (count.value = chosen)} />
             <Button kind="primary" disabled={!!obstacle.value || sending.value} onClick={generate}>
               {sending.value ? "Sending" : "Generate"}
             </Button>
@@ -56,11 +68,28 @@ export function Create({ facts, id }: { facts: Facts; id: string | null }) {
       </div>
       <div class="stage">
         <Viewer facts={facts} id={id} />
+        <Queue facts={facts} current={id} />
         <Timeline />
         <History current={id} />
       </div>
     </main>
   );
+}
+
+/** The draft's input, once for each video. */
+function seeded(count: number): Input[] {
+  const seeds = seedsFrom(value<Seed | null>("seed"), count);
+  return seeds.map((seed) => (seed === null ? input.value : { ...input.value, seed }));
+}
+
+/** Shows the first of the new requests, unless the user is watching one that runs. */
+function show([first, ...others]: readonly string[], current: string | null): void {
+  if (running.value && running.value.id === current) {
+    say(others.length ? `${plural(others.length + 1, "request")} added to the queue.` : "Added to the queue.");
+    return;
+  }
+  go(`#/r/${first ?? ""}`);
+  document.querySelector(".viewer")?.scrollIntoView({ block: "nearest" });
 }
 
 function Summary() {

@@ -1,6 +1,7 @@
 import { signal, useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { ago, plural } from "../model/format";
+import { progressText } from "../model/queue";
 import { go } from "../model/route";
 import { say } from "../model/toast";
 import { deleteRequest, loadMore, type VideoRequest, requests, mayHaveMore, promptOf } from "../server/requests";
@@ -125,7 +126,7 @@ function Thumbnail({ request }: { request: VideoRequest }) {
 
 function stateName({ state, error_type, progress }: VideoRequest): string {
   if (state === "IN_QUEUE") return "Waiting";
-  if (state === "IN_PROGRESS") return progress?.steps ? `${Math.round((100 * progress.step) / progress.steps)} %` : "Starting";
+  if (state === "IN_PROGRESS") return progressText(progress);
   return error_type === "client_cancelled" ? "Cancelled" : "Failed";
 }
 

@@ -17,7 +17,8 @@ export function Result({ facts, request }: { facts: Facts; request: VideoRequest
   const { url } = output.video;
   const vary = async () => {
     const { seed: _, ...input } = request.input;
-    go(`#/r/${await submit(facts.endpoint, input)}`);
+    const [id] = await submit(facts.endpoint, [input]);
+    go(`#/r/${id ?? ""}`);
   };
   return (
     <>

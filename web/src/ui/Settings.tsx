@@ -1,7 +1,9 @@
+import { useSignal } from "@preact/signals";
 import { ratioOf } from "../model/canvas";
 import { problems, rules, setValue, shape, value } from "../model/draft";
 import { seconds } from "../model/format";
-import { requests } from "../server/requests";
+import { parseSeed } from "../model/seed";
+import { type Seed as SeedValue, requests } from "../server/requests";
 import type { Field as SchemaField } from "../server/schema";
 import type { Facts } from "../server/session";
 import { Button, Choice, Field, NumberInput, Select, Slider, Switch } from "./controls";
@@ -28,7 +30,7 @@ export function Settings({ facts }: { facts: Facts }) {
         const field = facts.schema.fields[name];
         return field && <SchemaControl key={name} name={name} field={field} />;
       })}
-      <Seed facts={facts} />
+      <Seed />
       <details>
         <summary>More</summary>
         <div class="more">
@@ -95,24 +97,34 @@ function Outline({ aspect }: { aspect: string }) {
 }
 
 /** While the field is empty, the server draws a new seed for each video. */
-function Seed({ facts }: { facts: Facts }) {
-  const seed = value<number | null>("seed");
+function Seed() {
+  const seed = value<SeedValue | null>("seed");
   const last = requests.value[0]?.seed ?? null;
-  const set = (chosen: number | null) => setValue("seed", chosen);
+  const typed = useSignal<string | null>(null);
+  const set = (chosen: SeedValue | null) => setValue("seed", chosen);
+  const isWrong = typed.value !== null && typed.value.trim() !== "" && parseSeed(typed.value) === null;
+  const take = () => {
+    if (typed.value !== null && !isWrong) set(parseSeed(typed.value));
+    typed.value = null;
+  };
   return (
     <Field
       label="Seed"
-      problem={problems.value.get("seed")}
+      problem={isWrong ? "A seed is a whole number from -2^63 to 2^63 - 1." : problems.value.get("seed")}
       aside={<span class="note">{seed === null ? "new each time" : "fixed"}</span>}
     >
       {({ id, describedBy }) => (
         <div class="seed">
-          <NumberInput
-            {...{ id, describedBy }}
-            value={seed}
-            min={facts.schema.fields.seed?.minimum}
+          <input
+            id={id}
+            type="text"
+            inputMode="numeric"
             placeholder="random"
-            onChange={(chosen) => set(chosen === null ? null : Math.trunc(chosen))}
+            value={typed.value ?? seed ?? ""}
+            aria-describedby={describedBy}
+            onInput={(event) => (typed.value = event.currentTarget.value)}
+            onChange={take}
+            onBlur={take}
           />
           <Button icon="dice" label="Choose a random seed" onClick={() => set(Math.floor(Math.random() * 2 ** 32))} />
           {seed === null ? (

@@ -1,6 +1,8 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { plural, seconds } from "../model/format";
+import { canNotify, toggleNotice, wantsNotice } from "../model/notices";
+import { expectedWait } from "../model/queue";
 import { say } from "../model/toast";
 import { cancel, type Line, type VideoRequest, type Progress, promptOf } from "../server/requests";
 import type { Facts } from "../server/session";
@@ -45,6 +47,11 @@ export function Watch({ facts, request }: { facts: Facts; request: VideoRequest 
         <Button kind="danger" icon="cancel" disabled={stopping.value} onClick={stop}>
           {stopping.value ? "Stopping" : "Cancel"}
         </Button>
+        {canNotify() && (
+          <Button icon="bell" pressed={wantsNotice.value} onClick={toggleNotice}>
+            Notify me at the end
+          </Button>
+        )}
       </div>
       <Log lines={live.lines} />
     </>
@@ -61,8 +68,12 @@ function headline({ state, position, progress }: Watched, stopping: boolean): st
   return progress ? (STAGES[progress.stage] ?? progress.stage) : "Starting";
 }
 
-function detail({ state, progress }: Watched): string {
-  if (state === "IN_QUEUE" || !progress?.steps) return "";
+function detail({ state, position, progress }: Watched): string {
+  if (state === "IN_QUEUE") {
+    const wait = expectedWait(position ?? 0);
+    return wait === null ? "" : `Starts in about ${seconds(wait)}`;
+  }
+  if (!progress?.steps) return "";
   const unit = progress.stage === "decode" ? "Frame" : "Step";
   const left = progress.seconds_left ? `, ${seconds(progress.seconds_left)} left` : "";
   return `${unit} ${progress.step} of ${progress.steps}${left}`;

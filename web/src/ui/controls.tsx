@@ -137,10 +137,12 @@ interface ChoiceProps {
   readonly note?: string;
   readonly problem?: string | null | undefined;
   readonly draw?: (option: string) => ComponentChildren;
+  /** What an option is called; by default itself. */
+  readonly title?: (option: string) => string;
   readonly onChange: (value: string) => void;
 }
 
-export function Choice({ label, value, options, note, problem, draw, onChange }: ChoiceProps) {
+export function Choice({ label, value, options, note, problem, draw, title = String, onChange }: ChoiceProps) {
   const name = useId();
   return (
     <fieldset class="choice">
@@ -152,7 +154,7 @@ export function Choice({ label, value, options, note, problem, draw, onChange }:
           <label key={option} class={option === value ? "chosen" : ""}>
             <input type="radio" name={name} checked={option === value} onChange={() => onChange(option)} />
             {draw?.(option)}
-            <span>{option}</span>
+            <span>{title(option)}</span>
           </label>
         ))}
       </div>

@@ -1,0 +1,88 @@
+import { seconds } from "../model/format";
+import { expectedWait, live, moved, progressText, waiting } from "../model/queue";
+import { say } from "../model/toast";
+import { type VideoRequest, cancel, promptOf, reorder } from "../server/requests";
+import type { Facts } from "../server/session";
+import { confirm } from "./Confirm";
+import { Button } from "./controls";
+import { Thumb } from "./Thumb";
+
+interface Props {
+  readonly facts: Facts;
+  readonly current: string | null;
+}
+
+/** The user's requests that wait or run, unless the only one is already in view. */
+export function Queue({ facts, current }: Props) {
+  const all = live.value;
+  if (!all.some((each) => each.id !== current)) return null;
+  const clear = async () => {
+    const ids = waiting.value.map((each) => each.id);
+    if (await confirm("Clear the queue?", `All requests that wait (${ids.length}) are cancelled. What runs goes on.`, "Clear")) attempt(cancel(facts.endpoint, ...ids));
+  };
+  return (
+    <section class="card queue" aria-labelledby="queue-title">
+      <div class="card-head">
+        <h2 id="queue-title">Queue</h2>
+        {waiting.value.length > 0 && (
+          <Button kind="quiet" onClick={clear}>
+            Clear
+          </Button>
+        )}
+      </div>
+      <ol class="queued" tabIndex={0} aria-label="Queue">
+        {all.map((request) => (
+          <Entry key={request.id} request={request} isCurrent={request.id === current} endpoint={facts.endpoint} />
+        ))}
+      </ol>
+    </section>
+  );
+}
+
+function Entry({ request, isCurrent, endpoint }: { request: VideoRequest; isCurrent: boolean; endpoint: string }) {
+  const prompt = promptOf(request);
+  const at = waiting.value.indexOf(request);
+  const move = (by: number) => attempt(reorder(moved(request.id, by)));
+  return (
+    <li class={isCurrent ? "current" : ""}>
+      <a href={`#/r/${request.id}`} aria-current={isCurrent ? "true" : undefined} title={prompt}>
+        <span class="queued-thumb">
+          <Picture request={request} />
+          <span class="queued-state">{stateOf(request)}</span>
+        </span>
+        <span class="file-name">{prompt}</span>
+      </a>
+      <div class="queued-buttons">
+        {at >= 0 && (
+          <>
+            <Button kind="quiet" icon="earlier" label={`Earlier: ${prompt}`} disabled={at === 0} onClick={() => move(-1)} />
+            <Button kind="quiet" icon="later" label={`Later: ${prompt}`} disabled={at === waiting.value.length - 1} onClick={() => move(1)} />
+          </>
+        )}
+        <Button kind="quiet" icon="cancel" label={`Cancel: ${prompt}`} onClick={() => attempt(cancel(endpoint, request.id))} />
+      </div>
+    </li>
+  );
+}
+
+/** The newest preview, or the first picture or clip of the request. */
+function Picture({ request: { progress, input } }: { request: VideoRequest }) {
+  if (progress?.preview) return <i style={{ backgroundImage: `url("${progress.preview.url}")`, "--frames": progress.preview.frames }} />;
+  const image = firstOf(input.images)?.image_url;
+  const url = image ?? firstOf(input.videos)?.video_url ?? null;
+  return <Thumb item={{ kind: image ? "image" : "video", name: url ?? "", url, local: null }} />;
+}
+
+function firstOf(list: unknown): Record<string, string> | undefined {
+  return Array.isArray(list) ? (list[0] as Record<string, string> | undefined) : undefined;
+}
+
+function stateOf({ state, progress, position }: VideoRequest): string {
+  if (state === "IN_PROGRESS") return progressText(progress);
+  const wait = expectedWait(position ?? 0);
+  return wait === null ? "Waiting" : `In ${seconds(wait)}`;
+}
+
+function attempt(work: Promise<void>): void {
+  work.catch((error: unknown) => say((error as Error).message));
+}
