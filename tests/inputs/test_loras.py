@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from huggingface_hub import HfApi, close_session, constants
 
+from keyreel.checkpoints.catalogue import DEMO
 from keyreel.errors import Problem, RequestError
 from keyreel.fal.schema import LoRA
 from keyreel.inputs.fetch import Fetcher
@@ -155,6 +156,17 @@ class TestChoice:
         assert problem.type == "one_of"
         assert problem.context == {"expected": ["a.safetensors", "b.safetensors"]}
         assert "a.safetensors, b.safetensors" in problem.message
+
+
+async def test_a_lora_that_ships_with_keyreel_has_a_name(server: Fetcher, hub: Hub) -> None:
+    """On a server, too, where no other path is allowed."""
+    found = await find(LoRA(path="keyreel:neon"), server, hub)
+    assert (found.name, found.path) == ("neon.safetensors", DEMO / "loras" / "neon.safetensors")
+    assert found.sha256 == hashlib.sha256(found.path.read_bytes()).hexdigest()
+    for path in ("keyreel:../../etc/passwd", "keyreel:"):
+        problem = await find_problem(LoRA(path=path), server, hub)
+        assert problem.type == "one_of"
+        assert problem.message.endswith("this installation has keyreel:heart, keyreel:ink, keyreel:neon.")
 
 
 class TestHub:

@@ -65,7 +65,10 @@ class Schema(BaseModel):
 class LoRA(Schema):
     """Low-rank weights that change what the model generates."""
 
-    path: str = Field(description="URL, Hugging Face repository (`owner/name`) or path of the weights (safetensors).")
+    path: str = Field(
+        description="URL, Hugging Face repository (`owner/name`) or path of the weights (safetensors), or "
+        "`keyreel:NAME` for a LoRA that ships with Keyreel."
+    )
     weight_name: str | None = Field(default=None, description="File in the repository. Required if it has several.")
     scale: float = Field(default=1.0, description="Strength of the LoRA. 0 disables it.")
 

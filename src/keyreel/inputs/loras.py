@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi, is_offline_mode, try_to_load_from_cache
 
 from keyreel.checkpoints import hub
+from keyreel.checkpoints.bundled import PREFIX, bundled_loras
 from keyreel.checkpoints.lora_keys import first_names
 from keyreel.errors import Loc, RequestError
 from keyreel.fal.schema import LoRA
@@ -23,10 +24,12 @@ HUB_PAGE = re.compile(r"(https://(?:huggingface\.co|hf\.co)/[^/]+/[^/]+)/blob/")
 async def find_lora(lora: LoRA, fetcher: Fetcher, *, max_bytes: int, loc: Loc, api: HfApi | None = None) -> InputFile:
     """Returns the file of a LoRA. loc: its location in the request, such as `("loras", 0, "path")`.
 
-    Fetches a URL or data URI. Otherwise a local file or folder, if the fetcher allows them, takes precedence over a hub
-    repository of the same name. Does not read the content; `keyreel.checkpoints.lora_keys.check_lora` does. api: the
-    hub, by default without a token. Raises RequestError.
+    Takes a LoRA that ships with Keyreel from there, and fetches a URL or data URI. Otherwise a local file or folder, if
+    the fetcher allows them, takes precedence over a hub repository of the same name. Does not read the content;
+    `keyreel.checkpoints.lora_keys.check_lora` does. api: the hub, by default without a token. Raises RequestError.
     """
+    if lora.path.startswith(PREFIX):
+        return await asyncio.to_thread(_shipped, lora.path, loc)
     if URL.match(lora.path):
         source = file_url(lora.path)
     elif local := _local_path(lora.path, fetcher.local_base):
@@ -83,6 +86,14 @@ def _named_file(weight_name: str, files: Sequence[str], loc: Loc, source: str) -
         return weight_name
     message = f"{source} contains no file {weight_name!r}. Its safetensors files: {first_names(files, 20)}."
     raise RequestError.at((*loc[:-1], "weight_name"), message, "one_of", expected=files)
+
+
+def _shipped(path: str, loc: Loc) -> InputFile:
+    shipped = bundled_loras()
+    if path not in shipped:
+        message = f"There is no LoRA {path!r}: this installation has {', '.join(shipped) or 'none'}."
+        raise RequestError.at(loc, message, "one_of", expected=list(shipped))
+    return InputFile(shipped[path], hub.content_sha256(shipped[path]), shipped[path].name)
 
 
 def _local_path(path: str, base: Path | None) -> Path | None:

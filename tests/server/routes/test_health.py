@@ -18,5 +18,15 @@ def test_readiness_follows_the_workers(http: httpx.Client, server: LiveServer) -
     assert http.get("/health/ready").json() == {"status": "loading"}
     server.call(workers.report(replace(worker, ready=True)))
     assert http.get("/health/ready").json() == {"status": "ok"}
-    assert http.get("/health").json()["workers"] == [{"name": "w", "device": "cpu", "model": "demo", "ready": True}]
+    (listed,) = http.get("/health").json()["workers"]
+    assert listed == {
+        "name": "w",
+        "device": "cpu",
+        "model": "demo",
+        "ready": True,
+        "recipes": ["single", "stg", "published"],
+        "distilled": False,
+        "expands": True,
+        "loras": ["keyreel:heart", "keyreel:ink", "keyreel:neon"],
+    }
     server.call(workers.remove("w"))

@@ -1,6 +1,7 @@
 """Health checks: whether the process is alive, and whether it can serve."""
 
 from collections.abc import Collection
+from dataclasses import asdict
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -8,15 +9,17 @@ from starlette.requests import Request
 from keyreel.server.dependencies import OPEN, CurrentServices
 from keyreel.server.errors import Json
 from keyreel.version import __version__
+from keyreel.worker.abilities import abilities_of
 
 router = APIRouter(tags=["operation"], dependencies=[OPEN])
 
 
-@router.get("/health", summary="Get the version and the workers")
+@router.get("/health", summary="Get the version, the workers and what their models can do")
 async def health(services: CurrentServices) -> Json:
     workers = await services.store.workers.alive()
     listed = [
         {"name": worker.name, "device": worker.device, "model": worker.model, "ready": worker.ready}
+        | asdict(abilities_of(worker.model, services.settings))
         for worker in workers
     ]
     return Json({"status": "ok", "version": __version__, "workers": listed})
