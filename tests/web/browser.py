@@ -1,5 +1,7 @@
 """Debian's Chromium, the actions of a visitor, and the checks that every page must pass."""
 
+import base64
+import mimetypes
 import os
 import re
 import shutil
@@ -20,6 +22,19 @@ TIMEOUT = 30_000
 """Milliseconds."""
 DESKTOP = (1440, 900)
 PHONE = (390, 844)
+DROP = """([selector, files, frame]) => {
+  const target = document.querySelector(selector);
+  const box = target.getBoundingClientRect();
+  const transfer = new DataTransfer();
+  for (const [name, type, content] of files) {
+    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+    transfer.items.add(new File([bytes], name, { type }));
+  }
+  const clientX = box.left + ((frame + 0.5) / 89) * box.width;
+  const options = { dataTransfer: transfer, bubbles: true, cancelable: true, clientX, clientY: box.top + 40 };
+  for (const name of ["dragenter", "dragover", "drop"]) target.dispatchEvent(new DragEvent(name, options));
+}"""
+"""Drops files on an element; on the timeline at a frame of a video of 89 frames."""
 
 expect.set_options(TIMEOUT)
 
@@ -77,6 +92,11 @@ def viewer(page: Page) -> Locator:
     return page.get_by_role("region", name="Video")
 
 
+def show_code(page: Page) -> None:
+    """Opens the draft as code."""
+    page.locator(".go").get_by_role("button", name="Code").click()
+
+
 def set_number(page: Page, name: str, value: int) -> None:
     field = page.get_by_role("spinbutton", name=name, exact=True)
     field.fill(str(value))
@@ -89,6 +109,15 @@ def add_files(page: Page, *paths: Path) -> None:
     for path in paths:
         expect(page.get_by_role("slider", name=path.name)).to_be_visible()
     expect(page.locator(".timeline progress")).to_have_count(0)
+
+
+def drop(page: Page, frame: int, *paths: Path, on: str = ".track") -> None:
+    """Drops files on the timeline, or on another element."""
+    files = [
+        (path.name, mimetypes.guess_type(path.name)[0] or "", base64.b64encode(path.read_bytes()).decode())
+        for path in paths
+    ]
+    page.evaluate(DROP, [on, files, frame])
 
 
 def serious_issues(page: Page) -> list[str]:

@@ -1,6 +1,8 @@
 """A small video, as a worker would make it."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -12,12 +14,12 @@ from tests.server.live import LiveServer
 FRAMES = 25
 
 
-def film(path: Path) -> Path:
+def film(path: Path, metadata: Mapping[str, str] = MappingProxyType({})) -> Path:
     """Writes a video of a bar that moves from left to right."""
     pixels = np.full((FRAMES, 144, 256, 3), (24, 32, 72), np.uint8)
     for number, frame in enumerate(pixels):
         frame[:, 9 * number : 9 * number + 32] = (255, 122, 69)
-    with Mp4Writer(path, Size(256, 144), 25, {}) as writer:
+    with Mp4Writer(path, Size(256, 144), 25, metadata) as writer:
         writer.write(pixels)
     return path
 

@@ -9,7 +9,18 @@ from playwright.sync_api import APIResponse, Browser, BrowserContext, Page, Rout
 
 from keyreel.fal.schema import EXAMPLE_PROMPTS
 from tests.server.live import LiveServer
-from tests.web.browser import PHONE, ROOT, add_files, compose, generate, opened, serious_issues, viewer, watched
+from tests.web.browser import (
+    PHONE,
+    ROOT,
+    add_files,
+    compose,
+    generate,
+    opened,
+    serious_issues,
+    show_code,
+    viewer,
+    watched,
+)
 from tests.web.films import film
 from tests.web.gateway import gateway
 
@@ -207,6 +218,7 @@ def tab_to(page: Page, name: str) -> None:
 def test_dragging_stops_at_a_taken_frame_and_says_why(page: Page) -> None:
     add_files(page, SUNRISE, NIGHT)
     sunrise = page.get_by_role("slider", name="sunrise.png")
+    sunrise.scroll_into_view_if_needed()
     track = page.locator(".track").bounding_box()
     start = sunrise.bounding_box()
     assert track
@@ -229,6 +241,7 @@ def test_dragging_the_edge_of_a_clip_shortens_it(page: Page, tmp_path: Path) -> 
     page.locator(".timeline input[type=file]").first.set_input_files(clip)
     bar = page.get_by_role("slider", name="bar.mp4")
     expect(bar).to_have_accessible_name("bar.mp4, clip of 25 frames")
+    bar.scroll_into_view_if_needed()
     edge, track = bar.locator(".edge").bounding_box(), page.locator(".track").bounding_box()
     assert edge
     assert track
@@ -241,12 +254,12 @@ def test_dragging_the_edge_of_a_clip_shortens_it(page: Page, tmp_path: Path) -> 
     page.keyboard.press("ArrowRight")
     expect(bar).to_have_attribute("aria-valuenow", "8")
     compose(page, "a bar")
-    page.get_by_role("button", name="Code").click()
+    show_code(page)
     expect(page.get_by_role("tabpanel")).to_contain_text(re.compile('"start_frame_number": 8,\\s+"max_num_frames": 17'))
 
 
 def test_examples_fill_the_prompt(page: Page) -> None:
-    examples = page.get_by_role("region", name="Prompt").get_by_role("button")
+    examples = page.get_by_role("region", name="Prompt").locator(".examples").get_by_role("button")
     page.get_by_role("button", name="More examples").click()
     expect(examples).to_have_count(len(EXAMPLE_PROMPTS))
     page.get_by_role("button", name=EXAMPLE_PROMPTS[-1]).click()
@@ -386,7 +399,7 @@ def test_axe_finds_no_serious_issue(browser: Browser, server: LiveServer, scheme
         assert serious_issues(page) == []
         page.get_by_role("button", name="Remove LoRA 1").click()
         compose(page, "hold for axe")
-        page.get_by_role("button", name="Code").click()
+        show_code(page)
         assert serious_issues(page) == []
         page.keyboard.press("Escape")
         generate(page)

@@ -1,7 +1,5 @@
 """What a creator does on the timeline: several files at once, other lengths, second thoughts, frames of a video."""
 
-import base64
-import mimetypes
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,29 +15,17 @@ from tests.web.browser import (
     ROOT,
     add_files,
     compose,
+    drop,
     generate,
     serious_issues,
     set_number,
+    show_code,
     viewer,
 )
 from tests.web.films import FRAMES
 
 SUNRISE = ROOT / "examples" / "sunrise.png"
 NIGHT = ROOT / "examples" / "night.png"
-DROP = """([files, frame]) => {
-  const track = document.querySelector(".track");
-  const box = track.getBoundingClientRect();
-  const transfer = new DataTransfer();
-  for (const [name, type, content] of files) {
-    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
-    transfer.items.add(new File([bytes], name, { type }));
-  }
-  const clientX = box.left + ((frame + 0.5) / 89) * box.width;
-  const options = { dataTransfer: transfer, bubbles: true, cancelable: true, clientX, clientY: box.top + 40 };
-  for (const name of ["dragenter", "dragover", "drop"]) track.dispatchEvent(new DragEvent(name, options));
-}"""
-"""Drops files on the timeline at a frame of a video of 89 frames."""
-
 TIMES = "\N{MULTIPLICATION SIGN}"
 SHOWS_A_FRAME = """() => new Promise((resolve) => {
   const video = document.querySelector(".viewer video");
@@ -63,14 +49,6 @@ def clip(path: Path, frames: int) -> Path:
     with Mp4Writer(path, Size(64, 48), 25, {}) as writer:
         writer.write(pixels)
     return path
-
-
-def drop(page: Page, frame: int, *paths: Path) -> None:
-    files = [
-        (path.name, mimetypes.guess_type(path.name)[0] or "", base64.b64encode(path.read_bytes()).decode())
-        for path in paths
-    ]
-    page.evaluate(DROP, [files, frame])
 
 
 def item(page: Page, name: str) -> Locator:
@@ -212,6 +190,7 @@ def test_edit_can_be_undone(page: Page) -> None:
 def test_dragging_shows_a_ghost_the_frame_and_the_reason(page: Page, tmp_path: Path) -> None:
     add_files(page, clip(tmp_path / "bar.mp4", 25), NIGHT)
     expect(item(page, "night.png")).to_have_attribute("aria-valuenow", "88")
+    item(page, "night.png").scroll_into_view_if_needed()
     track, start = page.locator(".track").bounding_box(), item(page, "night.png").bounding_box()
     assert track
     assert start
@@ -279,6 +258,7 @@ def test_player_and_timeline_share_a_playhead(page: Page) -> None:
         at_frame(page, frame)
     assert shown_frame(page) == 2
     expect(head).to_have_attribute("aria-valuenow", "2")
+    page.locator(".ruler").scroll_into_view_if_needed()
     ruler = page.locator(".ruler").bounding_box()
     assert ruler
     page.mouse.click(ruler["x"] + (17 + 0.5) * ruler["width"] / FRAMES, ruler["y"] + 8)
@@ -325,7 +305,7 @@ def test_a_finished_video_goes_on_in_the_next_one(page: Page) -> None:
     viewer(page).get_by_role("button", name="Extend").click()
     expect(page.locator(".item")).to_have_count(1)
     expect(toast(page)).to_contain_text(f"The timeline starts with the last {FRAMES} frames of this video.")
-    page.get_by_role("button", name="Code").click()
+    show_code(page)
     expect(page.get_by_role("tabpanel")).to_contain_text(re.compile('"videos": \\[\\s+{\\s+"video_url": "[^"]+"'))
     page.keyboard.press("Escape")
     toast(page).get_by_role("button", name="Undo").click()
@@ -337,7 +317,7 @@ def test_extend_leaves_out_all_but_the_last_frames(page: Page) -> None:
     generate(page)
     viewer(page).get_by_role("button", name="Extend").click()
     expect(page.locator(".item")).to_have_accessible_name(re.compile("clip of 25 frames"))
-    page.get_by_role("button", name="Code").click()
+    show_code(page)
     expect(page.get_by_role("tabpanel")).to_contain_text('"skip_frames": 64')
 
 
@@ -359,7 +339,7 @@ def test_the_crop_is_visible_and_can_be_moved(page: Page, tmp_path: Path) -> Non
     expect(crop).to_have_attribute("aria-valuenow", "0")
     crop.press("ArrowRight")
     expect(crop).to_have_attribute("aria-valuetext", "5 % from the left")
-    page.get_by_role("button", name="Code").click()
+    show_code(page)
     expect(page.get_by_role("tabpanel")).to_contain_text('"focus_x": 0.301')
     page.keyboard.press("Escape")
     crop.dblclick()

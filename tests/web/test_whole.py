@@ -31,6 +31,7 @@ from tests.web.browser import (
     opened,
     serious_issues,
     set_number,
+    show_code,
     viewer,
     watched,
 )
@@ -108,7 +109,7 @@ def test_a_video_from_two_pictures_and_a_lora(page: Page, tmp_path: Path) -> Non
 @pytest.mark.parametrize("language", ["JavaScript", "Python", "curl", "keyreel"])
 def test_each_code_snippet_makes_a_video_unchanged(page: Page, whole: Served, language: str, tmp_path: Path) -> None:
     compose_small(page)
-    page.get_by_role("button", name="Code").click()
+    show_code(page)
     page.get_by_role("tab", name=language).click()
     printed = run(language, page.locator("#code-text").inner_text(), whole.key, tmp_path)
     content = (

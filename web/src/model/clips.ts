@@ -9,7 +9,7 @@ export interface ClipFacts {
   readonly exact: boolean;
 }
 
-interface Box {
+export interface Box {
   readonly type: string;
   readonly start: number;
   readonly end: number;
@@ -49,7 +49,8 @@ async function readTrack(file: Blob, track: Box): Promise<{ handler: string; sam
   return facts;
 }
 
-async function* boxes(file: Blob, from: number, to: number): AsyncGenerator<Box> {
+/** The boxes of an MP4 file between two places. */
+export async function* boxes(file: Blob, from: number, to: number): AsyncGenerator<Box> {
   for (let at = from; at + 8 <= to; ) {
     const head = await view(file, at, 16);
     const short = head.getUint32(0);
@@ -60,7 +61,7 @@ async function* boxes(file: Blob, from: number, to: number): AsyncGenerator<Box>
   }
 }
 
-async function view(file: Blob, at: number, size: number): Promise<DataView> {
+export async function view(file: Blob, at: number, size: number): Promise<DataView> {
   return new DataView(await file.slice(at, at + size).arrayBuffer());
 }
 

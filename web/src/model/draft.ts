@@ -200,10 +200,16 @@ export const problems = computed(() => currentProblems(refusal.value, input.valu
 /** The problem with an item: a failed upload, an error from the server, or a place that the rules do not allow. */
 export function itemProblem(item: Item): string | null {
   if (item.failed) return item.failed;
+  if (isMissing(item)) return `${item.name} is missing. Drop or choose the file, or remove the item.`;
   const list = item.kind === "image" ? "images" : "videos";
   const path = `${list}.${ordered(item.kind).findIndex((each) => each.id === item.id)}`;
   const reported = [...problems.value].find(([place]) => place === path || place.startsWith(`${path}.`));
   return reported?.[1] ?? objection(item, othersOf(item.id), rules.value);
+}
+
+/** Whether the draft knows only the name of the file. */
+export function isMissing({ url, upload }: Pick<Entry, "url" | "upload">): boolean {
+  return url === null && upload === null;
 }
 
 export function othersOf(id: string): Item[] {
@@ -215,6 +221,7 @@ export const obstacle = computed<string | null>(() => {
   if (!String(value("prompt") ?? "").trim()) return "Write a prompt.";
   const pending = [...items.value, ...loras.value];
   if (pending.some((each) => each.failed)) return "A file could not be uploaded. Upload it again, replace it or remove it.";
+  if (items.value.some(isMissing)) return "Add the missing files of the marked items, or remove the items.";
   if (pending.some((each) => each.uploaded < 1)) return "Still uploading.";
   if (loras.value.some((each) => !each.path.trim())) return "Enter the LoRA's link or repository, or remove it.";
   if (items.value.some((item) => objection(item, othersOf(item.id), rules.value))) return "Move the marked items on the timeline.";

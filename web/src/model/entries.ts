@@ -4,7 +4,7 @@ import { effect } from "@preact/signals";
 import type { Input, Seed } from "../server/requests";
 import type { Facts } from "../server/session";
 import { CENTRE } from "./crop";
-import { type Draft, EMPTY, type Entry, type LoraEntry, commit, draft, facts, items, loras, open, selected } from "./draft";
+import { type Draft, EMPTY, type Entry, type LoraEntry, commit, draft, facts, isMissing, items, loras, open, selected } from "./draft";
 import { UNDO } from "./edits";
 import type { Kind } from "./timeline";
 import { say } from "./toast";
@@ -23,6 +23,12 @@ export function newLora(part: Partial<LoraEntry> = {}): LoraEntry {
   return { id: crypto.randomUUID(), path: "", weight_name: null, scale, label: null, upload: null, ...part };
 }
 
+/** A short name for the path of a LoRA, if the path itself tells users little; else null. */
+export function labelOf(path: string): string | null {
+  if (path.startsWith("keyreel:")) return path.slice("keyreel:".length);
+  return /\/files\/[\w-]+\/[^/]+$/.test(path) ? nameOf(path) : null;
+}
+
 export function nameOf(url: string): string {
   return decodeURIComponent(url.split(/[?#]/)[0]?.split("/").filter(Boolean).pop() ?? url);
 }
@@ -34,16 +40,18 @@ export function editRequest(given: Input, seed: Seed | null): void {
   commit({
     values: { ...Object.fromEntries(plain), ...(seed === null ? {} : { seed }) },
     entries: [...readEntries(given.images, "image", "image_url", frames), ...readEntries(given.videos, "video", "video_url", frames)],
-    loras: ((given.loras ?? []) as Partial<LoraEntry>[]).map((lora) => newLora(lora)),
+    loras: ((given.loras ?? []) as Partial<LoraEntry>[]).map((lora) => newLora({ ...lora, label: labelOf(lora.path ?? "") })),
   });
   selected.value = null;
-  say("The settings of this video replace the draft.", UNDO);
+  const missing = items.value.filter(isMissing).map((item) => item.name);
+  say(`The settings of this video replace the draft.${missing.length ? ` Drop these files to fill their places: ${missing.join(", ")}.` : ""}`, UNDO);
 }
 
 function readEntries(list: unknown, kind: Kind, source: string, frames: number): Entry[] {
   return ((list ?? []) as Record<string, unknown>[]).map((each) =>
     newEntry(kind, nameOf(String(each[source])), {
-      url: String(each[source]),
+      // The metadata of a video names an uploaded file without its link.
+      url: String(each[source]).includes("/") ? String(each[source]) : null,
       wanted: Number(each.start_frame_number ?? 0),
       of: frames,
       strength: Number(each.strength ?? 1),

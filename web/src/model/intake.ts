@@ -2,7 +2,7 @@
 
 import { tooManyBytes, unusable } from "./accept";
 import { placeAt, placeFree, settleIn, spread } from "./arrange";
-import { type Entry, type Item, facts, items, rules } from "./draft";
+import { type Entry, type Item, facts, isMissing, items, rules } from "./draft";
 import { UNDO, add, addLora, change, scene } from "./edits";
 import { nameOf, newEntry, newLora } from "./entries";
 import { plural } from "./format";
@@ -25,7 +25,18 @@ export async function addFiles(files: Iterable<File>, frame: number | null = nul
   const all = [...files];
   all.filter(isLora).forEach(addLoraFile);
   const examined = await Promise.all(all.filter((file) => !isLora(file)).map((file) => examine(file)));
-  addExamined(examined.filter((each) => each !== null), frame);
+  addExamined(examined.filter((each) => each !== null && !fillMissing(each)).filter((each) => each !== null), frame);
+}
+
+/** Gives the file to an item that waits for one of its name. Returns whether there is one. */
+function fillMissing({ file, local, entry }: Examined): boolean {
+  const place = items.value.find((item) => isMissing(item) && item.name === entry.name && item.kind === entry.kind);
+  if (place) change(place.id, { ...mediaOf(entry), skip: place.skip, upload: startUpload(file, local) });
+  return !!place;
+}
+
+function mediaOf({ name, width, height, length, exact }: Entry): Partial<Entry> {
+  return { name, width, height, length, exact, url: null };
 }
 
 /** Adds a picture or clip that needs no upload. */
@@ -46,8 +57,7 @@ export async function replaceMedia(item: Item, file: File): Promise<void> {
     say(`Choose a ${item.kind === "image" ? "picture" : "clip"} to replace it.`);
     return;
   }
-  const { name, width, height, length, exact } = entry;
-  change(item.id, { name, width, height, length, exact, url: null, skip: 0, upload: startUpload(file, local) });
+  change(item.id, { ...mediaOf(entry), skip: 0, upload: startUpload(file, local) });
 }
 
 export function addLoraFile(file: File): void {

@@ -15,3 +15,10 @@ it("writes Python literals", () => {
   expect(code).toContain('"seed": None,');
   expect(code).toContain('"scale": 0.5,');
 });
+
+it.each(LANGUAGES)("%s keeps each digit of a long seed", (language) => {
+  const prompt = '"seed": "1"';
+  const code = snippet(language, { prompt, seed: "9007199254740993" }, TARGET);
+  expect(code).toMatch(language === "JavaScript" ? /"seed": "9007199254740993"/ : /"seed": 9007199254740993\b/);
+  expect(code).toContain(String.raw`\"seed\": \"1\"`);
+});

@@ -59,7 +59,7 @@ fal_client.client.REST_URL = fal_client.client.CDN_URL = "${baseUrl}"
 
 result = fal_client.subscribe(
     "${endpoint}",
-    arguments=${indent(literal(input), 4)},
+    arguments=${indent(exact(literal(input)), 4)},
 )
 print(result["video"]["url"])
 `;
@@ -68,19 +68,24 @@ print(result["video"]["url"])
 function curl(input: Input, { baseUrl, endpoint }: Target): string {
   return `curl --fail-with-body "${baseUrl}/run/${endpoint}" \\
   -H "Authorization: Key $FAL_KEY" -H "Content-Type: application/json" \\
-  -d ${quote(json(input))}
+  -d ${quote(exact(json(input)))}
 `;
 }
 
 function command(input: Input, { model }: Target): string {
   return `keyreel generate --out video.mp4 ${model ? `--model ${quote(model)} ` : ""}--request /dev/stdin <<'JSON'
-${json(input)}
+${exact(json(input))}
 JSON
 `;
 }
 
 function json(value: unknown): string {
   return JSON.stringify(value, null, 2);
+}
+
+/** Writes a long seed as a number. Only JavaScript would round it: there its digits stay a string, which is accepted, too. */
+function exact(text: string): string {
+  return text.replace(/(?<!\\)"seed": "(-?\d+)"/, '"seed": $1');
 }
 
 /** A Python literal. It differs from JSON in None, True and False. */

@@ -7,6 +7,14 @@ export interface Worker {
   readonly device: string;
   readonly model: string;
   readonly ready: boolean;
+  /** What requests may choose; null if the server does not know. */
+  readonly recipes: readonly string[] | null;
+  /** Whether the model takes no guidance, and so no negative prompt. */
+  readonly distilled: boolean;
+  /** Whether prompts can be expanded. */
+  readonly expands: boolean;
+  /** What requests call the LoRAs that ship with the model. */
+  readonly loras: readonly string[];
 }
 
 const PAUSE = 10_000;

@@ -1,38 +1,29 @@
-import { useSignal } from "@preact/signals";
-import type { ComponentType } from "preact";
 import { useEffect } from "preact/hooks";
+import { coded } from "../model/code";
 import { followEnds } from "../model/notices";
 import { route } from "../model/route";
-import { type Toast, dismiss, say, toasts } from "../model/toast";
+import { type Toast, dismiss, toasts } from "../model/toast";
 import { follow, trouble } from "../server/requests";
 import { type Facts, session } from "../server/session";
-import { CodeDialog } from "./Code";
 import { ConfirmDialog } from "./Confirm";
 import { Button } from "./controls";
 import { Create } from "./Create";
 import { DropZone } from "./DropZone";
 import { Header } from "./Header";
 import { SharedVideo, Visitor } from "./Shared";
+import { lazy } from "./lazy";
 import { SignIn } from "./SignIn";
 
-const Operate = lazy(() => import("./Operate").then((found) => found.Operate));
-const Compare = lazy(() => import("./Compare").then((found) => found.Compare));
-
-/** A view that is loaded when it is first opened. */
-function lazy<P extends object>(load: () => Promise<ComponentType<P>>): ComponentType<P> {
-  return (props: P) => {
-    const found = useSignal<{ View: ComponentType<P> } | null>(null);
-    useEffect(() => void load().then((View) => (found.value = { View }), () => say("This view could not be loaded. Reload the page.")), []);
-    const View = found.value?.View;
-    return View ? <View {...props} /> : <main class="opening" aria-busy="true" aria-label="Loading" />;
-  };
-}
+const OPENING = <main class="opening" aria-busy="true" aria-label="Loading" />;
+const Operate = lazy(() => import("./Operate").then((found) => found.Operate), OPENING);
+const Compare = lazy(() => import("./Compare").then((found) => found.Compare), OPENING);
+const CodeDialog = lazy(() => import("./Code").then((found) => found.CodeDialog));
 
 export function App() {
   const current = session.value;
   switch (current.state) {
     case "opening":
-      return <main class="opening" aria-busy="true" aria-label="Loading" />;
+      return OPENING;
     case "closed":
       return route.value.view === "shared" ? <Visitor token={route.value.token} /> : <SignIn reason={current.reason} />;
     case "open":
@@ -48,7 +39,7 @@ function Playground({ facts }: { facts: Facts }) {
       <Header facts={facts} />
       <View facts={facts} />
       <DropZone />
-      <CodeDialog facts={facts} />
+      {coded.value && <CodeDialog facts={facts} />}
       <ConfirmDialog />
       <div class="toasts" role="status">
         {trouble.value && <p class="toast bad">{trouble.value} Trying again.</p>}

@@ -1,28 +1,23 @@
-import { signal, useSignal } from "@preact/signals";
+import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { input } from "../model/draft";
+import { coded } from "../model/code";
 import { INSTRUCTIONS, LANGUAGES, type Language, snippet } from "../model/snippets";
 import { say } from "../model/toast";
 import { workers } from "../server/health";
 import type { Facts } from "../server/session";
 import { Button } from "./controls";
 
-const isShown = signal(false);
-
-export function showCode(): void {
-  isShown.value = true;
-}
-
-/** Shows the draft as code. */
+/** Shows the draft or the request of a video as code. */
 export function CodeDialog({ facts }: { facts: Facts }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const language = useSignal<Language>("JavaScript");
-  const hide = () => (isShown.value = false);
+  const shown = coded.value;
+  const hide = () => (coded.value = null);
   useEffect(() => {
-    if (isShown.value) dialog.current?.showModal();
-    else dialog.current?.close();
-  }, [isShown.value]);
-  const code = snippet(language.value, input.value, {
+    if (shown) dialog.current?.showModal();
+  }, [shown]);
+  if (!shown) return null;
+  const code = snippet(language.value, shown.input(), {
     baseUrl: facts.base_url,
     endpoint: facts.endpoint,
     model: workers.value?.[0]?.model ?? null,
@@ -35,7 +30,7 @@ export function CodeDialog({ facts }: { facts: Facts }) {
   return (
     <dialog ref={dialog} class="code" aria-labelledby="code-title" onClose={hide}>
       <div class="card-head">
-        <h2 id="code-title">This request as code</h2>
+        <h2 id="code-title">{shown.title}</h2>
         <Button kind="quiet" icon="cancel" label="Close" onClick={hide} />
       </div>
       <div class="tabs" role="tablist" aria-label="Language">

@@ -1,5 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
+import { showDraftAsCode } from "../model/code";
 import { input, obstacle, refusal, rules, shape, value } from "../model/draft";
 import { plural, seconds } from "../model/format";
 import { running } from "../model/queue";
@@ -8,7 +9,6 @@ import { seedsFrom } from "../model/seed";
 import { say } from "../model/toast";
 import { type Input, type Seed, loaded, submit } from "../server/requests";
 import type { Facts } from "../server/session";
-import { showCode } from "./Code";
 import { Button, Choice } from "./controls";
 import { History } from "./History";
 import { Loras } from "./Loras";
@@ -56,7 +56,7 @@ export function Create({ facts, id }: { facts: Facts; id: string | null }) {
             <Summary />
           </p>
           <div class="go-buttons">
-            <Button icon="code" onClick={showCode}>
+            <Button icon="code" onClick={showDraftAsCode}>
               Code
             </Button>
             <Choice label="Videos" value={count.value} options={COUNTS} title={(each) => `×${each}`} onChange={(chosen) => (count.value = chosen)} />

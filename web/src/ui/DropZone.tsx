@@ -20,7 +20,7 @@ export function DropZone() {
       event.preventDefault();
       depth.value = 0;
       dropFrame.value = null;
-      void addFiles([...(event.dataTransfer?.files ?? [])], frameUnder(event));
+      void take([...(event.dataTransfer?.files ?? [])], frameUnder(event));
     };
     const listeners = { dragenter: enter, dragleave: leave, dragover: over, drop, paste };
     for (const [name, listener] of Object.entries(listeners)) addEventListener(name, listener as EventListener);
@@ -30,7 +30,15 @@ export function DropZone() {
   }, [depth]);
   if (!depth.value) return null;
   const frame = dropFrame.value;
-  return <div class="dropping">{frame === null ? "Drop pictures, clips or LoRAs" : `Drop from frame ${frame} on`}</div>;
+  return <div class="dropping">{frame === null ? "Drop pictures, clips or LoRAs, or a video made with Keyreel to bring back its request" : `Drop from frame ${frame} on`}</div>;
+}
+
+/** Outside the timeline, a video that Keyreel made stands for its request. */
+async function take(files: File[], frame: number | null): Promise<void> {
+  const [first] = files;
+  const isRequest = frame === null && files.length === 1 && first && kindOf(first.type, first.name) === "video";
+  if (isRequest && (await import("../model/restore").then(({ restoreFrom }) => restoreFrom(first)).catch(() => false))) return;
+  await addFiles(files, frame);
 }
 
 function paste(event: ClipboardEvent): void {

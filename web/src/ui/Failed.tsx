@@ -1,3 +1,4 @@
+import { showAsCode } from "../model/code";
 import { editRequest } from "../model/entries";
 import { go } from "../model/route";
 import { type VideoRequest, promptOf } from "../server/requests";
@@ -27,6 +28,9 @@ export function Failed({ request }: { request: VideoRequest }) {
       <div class="actions">
         <Button icon="edit" onClick={() => editRequest(request.input, null)}>
           Edit this request
+        </Button>
+        <Button icon="code" onClick={() => showAsCode(request.input)}>
+          Code
         </Button>
         <Button kind="danger" icon="trash" onClick={async () => (await deleteVideo(request)) && go("#/")}>
           Delete

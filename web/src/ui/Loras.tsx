@@ -4,6 +4,7 @@ import { type Lora, loras, problems } from "../model/draft";
 import { addLora, changeLora, presetFile, removeLora } from "../model/edits";
 import { newLora } from "../model/entries";
 import { addLoraFile } from "../model/intake";
+import { knownLoras } from "../model/recent";
 import { getJson } from "../server/http";
 import { Button, Field, FileButton, Select, Slider } from "./controls";
 
@@ -23,6 +24,15 @@ export function Loras() {
           Link or hub
         </Button>
       </div>
+      {knownLoras.value.length > 0 && (
+        <div class="examples" role="group" aria-label="LoRAs to add">
+          {knownLoras.value.map((known) => (
+            <Button key={`${known.path} ${known.weight_name ?? ""}`} kind="quiet" icon="add" onClick={() => addLora(newLora(known))}>
+              {known.label ?? known.weight_name ?? known.path}
+            </Button>
+          ))}
+        </div>
+      )}
       {loras.value.length === 0 && <p class="hint">Add styles and subjects from a .safetensors file, a link or a Hugging Face repository.</p>}
       {loras.value.map((lora, index) => (
         <LoraRow key={lora.id} lora={lora} index={index} />

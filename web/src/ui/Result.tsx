@@ -1,3 +1,5 @@
+import { useSignal } from "@preact/signals";
+import { showAsCode } from "../model/code";
 import { editRequest } from "../model/entries";
 import { ago, bytes, seconds } from "../model/format";
 import { extend, frameCount, frameRate, pinClip, pinFrame, pinLastFrame } from "../model/pins";
@@ -9,7 +11,10 @@ import type { Facts } from "../server/session";
 import { Button } from "./controls";
 import { deleteVideo, startComparing } from "./History";
 import { Icon } from "./icons";
+import { lazy } from "./lazy";
 import { Player } from "./Player";
+
+const Details = lazy(() => import("./Details").then((found) => found.Details));
 
 export function Result({ facts, request }: { facts: Facts; request: VideoRequest }) {
   const output = request.output;
@@ -38,6 +43,7 @@ export function Result({ facts, request }: { facts: Facts; request: VideoRequest
       </Player>
       <p class="said">{promptOf(request)}</p>
       <Facts request={request} />
+      <Everything request={request} />
       <div class="actions">
         <a class="button primary" href={url} download={`keyreel-${output.seed}.mp4`}>
           <Icon name="download" /> Download
@@ -47,6 +53,9 @@ export function Result({ facts, request }: { facts: Facts; request: VideoRequest
         </Button>
         <Button icon="compare" onClick={() => startComparing(request.id)}>
           Compare
+        </Button>
+        <Button icon="code" onClick={() => showAsCode({ ...request.input, seed: output.seed })}>
+          Code
         </Button>
         <Button icon="edit" onClick={() => editRequest(request.input, output.seed)}>
           Edit
@@ -84,6 +93,16 @@ function Facts({ request }: { request: VideoRequest }) {
         <dd>{ago(request.created)}</dd>
       </div>
     </dl>
+  );
+}
+
+function Everything({ request }: { request: VideoRequest }) {
+  const isOpen = useSignal(false);
+  return (
+    <details class="everything" onToggle={(event) => (isOpen.value = event.currentTarget.open)}>
+      <summary>All settings and inputs</summary>
+      {isOpen.value && <Details request={request} />}
+    </details>
   );
 }
 

@@ -3,6 +3,7 @@ import { ratioOf } from "../model/canvas";
 import { problems, rules, setValue, shape, value } from "../model/draft";
 import { seconds } from "../model/format";
 import { parseSeed } from "../model/seed";
+import { titleOf } from "../model/titles";
 import { type Seed as SeedValue, requests } from "../server/requests";
 import type { Field as SchemaField } from "../server/schema";
 import type { Facts } from "../server/session";
@@ -14,13 +15,6 @@ const PLACED = new Set(["prompt", "images", "videos", "loras", "seed", "negative
 const SIDE_BY_SIDE = 4;
 /** Fields that are always visible; the other fields of the schema are under More. */
 const MAIN = ["aspect_ratio", "resolution", "number_of_frames", "frame_rate", "number_of_steps"];
-const TITLES: Record<string, string> = {
-  number_of_frames: "Frames",
-  number_of_steps: "Steps",
-  frame_rate: "Frames per second",
-  enable_safety_checker: "Safety checker",
-};
-
 export function Settings({ facts }: { facts: Facts }) {
   const fields = Object.entries(facts.schema.fields).filter(([name]) => !PLACED.has(name));
   const others = fields.filter(([name]) => !MAIN.includes(name));
@@ -45,7 +39,7 @@ export function Settings({ facts }: { facts: Facts }) {
 }
 
 function SchemaControl({ name, field }: { name: string; field: SchemaField }) {
-  const label = TITLES[name] ?? titled(name);
+  const label = titleOf(name);
   const problem = problems.value.get(name);
   const onChange = (chosen: unknown) => setValue(name, chosen);
   if (field.enum) {
@@ -152,9 +146,4 @@ function NegativePrompt() {
       )}
     </Field>
   );
-}
-
-function titled(name: string): string {
-  const words = name.replaceAll("_", " ");
-  return words.charAt(0).toUpperCase() + words.slice(1);
 }
