@@ -1,6 +1,9 @@
 import preact from "@preact/preset-vite";
 import { defineConfig } from "vite";
 
+/** The modules that the page needs at first. */
+const FIRST = /node_modules\/(preact|@preact)\/|src\/(server\/|ui\/(Confirm|controls|deletion|icons|lazy|Thumb)\.|model\/(arrange|canvas|draft|edits|entries|errors|format|history|intake|player|motion|queue|route|sizes|timeline|toast|uploads)\.)/;
+
 export default defineConfig({
   plugins: [preact()],
   // Relative URLs, because the server may run behind a path prefix.
@@ -12,6 +15,12 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     // Debian's Chromium and all current browsers support it.
     target: "es2022",
+    rolldownOptions: {
+      output: {
+        // What the page needs at first is one file, not one for each set of views that share it.
+        codeSplitting: { groups: [{ name: "page", test: FIRST }] },
+      },
+    },
   },
   server: {
     proxy: Object.fromEntries(

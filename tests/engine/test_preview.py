@@ -7,7 +7,8 @@ import torch
 
 from keyreel.engine.models import Model
 from keyreel.engine.pipeline import run
-from keyreel.engine.preview import CELLS, COUNT, FRAMES, PIXELS, is_due, preview
+from keyreel.engine.preview import CELLS, COUNT, FRAMES, PIXELS, is_due, preview, without_margins
+from keyreel.video.canvas import Size
 from keyreel.video.events import Frames, Preview, Stage, Step
 from tests.engine.test_pipeline import JOB, video
 
@@ -47,6 +48,21 @@ def test_a_preview_of_large_latents_is_small(model: Model) -> None:
     clean = torch.randn(1, model.transformer.config.in_channels, 2, 2 * CELLS, 4 * CELLS)
     pixels = preview(model.vae, clean, 0.05)
     assert pixels.shape == (2, PIXELS // 2, PIXELS, 3)
+
+
+def test_a_preview_has_the_shape_of_its_video(model: Model) -> None:
+    """Also where the model draws margins: here a canvas of 96x96 for a video of 96x80."""
+    size = PREVIEWED.size
+    shapes = {event.pixels.shape[1:3] for event in run(model, PREVIEWED) if isinstance(event, Preview)}
+    ((height, width),) = shapes
+    assert width / height == pytest.approx(size.width / size.height, rel=0.05)
+
+
+def test_margins_are_cut_on_both_sides() -> None:
+    rows = np.arange(154, dtype=np.uint8)[None, :, None, None] * np.ones((1, 1, 256, 3), np.uint8)
+    inner = without_margins(rows, Size(1280, 768), Size(1280, 720))
+    assert inner.shape == (1, 144, 256, 3)
+    assert (inner[0, 0, 0, 0], inner[0, -1, 0, 0]) == (5, 148)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8, 30, 50])

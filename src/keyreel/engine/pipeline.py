@@ -24,7 +24,7 @@ from keyreel.engine.conditions import (
 from keyreel.engine.denoise import Denoiser
 from keyreel.engine.latents import LatentShape
 from keyreel.engine.models import Model
-from keyreel.engine.preview import is_due, preview
+from keyreel.engine.preview import is_due, preview, without_margins
 from keyreel.engine.prompt import Text
 from keyreel.engine.ranks import Split, teams_for
 from keyreel.engine.schedule import guidance_per_step, noise_levels
@@ -263,7 +263,8 @@ def _guidance(model: Model, recipe: Recipe, one_pass: Pass) -> tuple[Guidance, .
 
 
 def _preview(model: Model, job: Job, clean: torch.Tensor) -> Preview:
-    pixels = preview(model.vae, clean, job.sampling.decode_timestep)
+    whole = preview(model.vae, clean, job.sampling.decode_timestep)
+    pixels = without_margins(whole, drawn_size(job.size, model.grid), job.size)
     return Preview(pixels[::-1] if job.reverse else pixels)
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional
 from keyreel.engine import latents
 from keyreel.engine.autoencoder import decode
 from keyreel.media.samples import evenly_spaced
+from keyreel.video.canvas import Size, margins
 from keyreel.video.job import Pixels
 
 COUNT = 5
@@ -36,6 +37,14 @@ def preview(vae: AutoencoderKLLTXVideo, clean: torch.Tensor, timestep: float) ->
     small = _shrunk(pixels.float().clamp(-1, 1), PIXELS)
     result: Pixels = ((small + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return result
+
+
+def without_margins(pixels: Pixels, drawn: Size, size: Size) -> Pixels:
+    """Cuts off the margins that the video will not have. pixels: (n, height, width, 3), a small copy of `drawn`."""
+    height, width = pixels.shape[1:3]
+    inner = Size(round(width * size.width / drawn.width), round(height * size.height / drawn.height))
+    left, top = margins(Size(width, height), inner)
+    return pixels[:, top : top + inner.height, left : left + inner.width]
 
 
 def _shrunk(pictures: torch.Tensor, longest: int) -> torch.Tensor:

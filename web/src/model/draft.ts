@@ -1,6 +1,6 @@
 /** The draft: the request that the user is composing, with its steps, which can be undone. */
 
-import { batch, computed, signal } from "@preact/signals";
+import { batch, computed, effect, signal, untracked } from "@preact/signals";
 import type { Input } from "../server/requests";
 import type { Facts } from "../server/session";
 import { type Shape, outputShape } from "./canvas";
@@ -11,7 +11,7 @@ import { type Laid, type Wish, layOut } from "./layout";
 import { type Kind, type Rules, objection } from "./timeline";
 import { sizes } from "./sizes";
 import { dropActions } from "./toast";
-import { uploads } from "./uploads";
+import { keepUploads, uploads } from "./uploads";
 
 /** A picture or clip as the user wants it. */
 export interface Entry extends Wish {
@@ -77,6 +77,13 @@ export const draft = computed(() => history.value.present);
 export const canUndo = computed(() => history.value.past.length > 0);
 export const canRedo = computed(() => history.value.future.length > 0);
 export const values = computed(() => draft.value.values);
+
+/** A file is needed as long as a step that can be undone or redone shows it. */
+effect(() => {
+  const { past, present, future } = history.value;
+  const shown = [...past, present, ...future].flatMap(({ entries, loras }) => [...entries, ...loras]);
+  untracked(() => keepUploads(new Set(shown.map(({ upload }) => upload ?? ""))));
+});
 
 /** Starts a new history. */
 export function open(known: Facts, present: Draft): void {

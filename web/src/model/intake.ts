@@ -54,6 +54,7 @@ export async function replaceMedia(item: Item, file: File): Promise<void> {
   if (!examined) return;
   const { entry, local } = examined;
   if (entry.kind !== item.kind) {
+    URL.revokeObjectURL(local);
     say(`Choose a ${item.kind === "image" ? "picture" : "clip"} to replace it.`);
     return;
   }
@@ -80,9 +81,11 @@ async function examine(file: File): Promise<Examined | null> {
   if (tooLarge) return refuse(tooLarge);
   const local = URL.createObjectURL(file);
   const media = await inspect(file, local, kind).catch(() => null);
-  if (!media) return refuse(`${name} cannot be read as a ${kind === "image" ? "picture" : "clip"}.`);
-  const problem = limits && unusable(name, media, limits, rules.value.temporal);
-  if (problem) return refuse(problem);
+  const problem = media ? limits && unusable(name, media, limits, rules.value.temporal) : `${name} cannot be read as a ${kind === "image" ? "picture" : "clip"}.`;
+  if (!media || problem) {
+    URL.revokeObjectURL(local);
+    return refuse(problem ?? "");
+  }
   const { width, height, exact } = media;
   // An estimate may be too low: the server counts.
   const length = media.kind === "video" ? Math.max(media.length, rules.value.temporal + 1) : 1;
@@ -98,6 +101,8 @@ function addExamined(examined: readonly Examined[], frame: number | null): void 
   const [first] = examined;
   const reason = first && examined.length === 1 && frame !== null ? settleIn(first.entry, frame, scene())?.reason : null;
   const placed = place(examined.map(({ entry }) => entry), frame);
+  const ids = new Set(placed.map(({ id }) => id));
+  examined.filter(({ entry }) => !ids.has(entry.id)).forEach(({ local }) => URL.revokeObjectURL(local));
   if (!placed.length) return;
   const uploading = placed.map((entry) => {
     const found = examined.find((each) => each.entry.id === entry.id);

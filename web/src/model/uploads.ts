@@ -31,6 +31,14 @@ export function retryUpload(id: string): void {
   void send(id, found.file);
 }
 
+/** Forgets the uploads that nothing can show any more, and releases their files. */
+export function keepUploads(ids: ReadonlySet<string>): void {
+  const gone = [...uploads.value].filter(([id]) => !ids.has(id));
+  if (!gone.length) return;
+  gone.forEach(([, { local }]) => URL.revokeObjectURL(local));
+  uploads.value = new Map([...uploads.value].filter(([id]) => ids.has(id)));
+}
+
 async function send(id: string, file: File): Promise<void> {
   try {
     const url = await upload(file, (share) => update(id, { progress: Math.min(share, 0.99) }));

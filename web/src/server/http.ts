@@ -3,6 +3,9 @@
 /** The server accepts the session cookie only with this header, which other sites cannot send. */
 const PAGE = { "X-Keyreel-Page": "1" };
 
+/** Milliseconds until a server that does not answer counts as away. */
+const PATIENCE = 30_000;
+
 export class HttpError extends Error {
   constructor(
     readonly status: number,
@@ -17,7 +20,7 @@ export function address(path: string): string {
 }
 
 export async function getJson<T>(path: string): Promise<T> {
-  return parseJson(await (await call("GET", path)).text()) as T;
+  return parseJson(await (await call("GET", path, undefined, {}, AbortSignal.timeout(PATIENCE))).text()) as T;
 }
 
 /** Keeps the digits of seeds that JavaScript's numbers would round. In a string, the quotes would be escaped. */
@@ -31,9 +34,10 @@ export async function call(
   path: string,
   body?: unknown,
   headers: Record<string, string> = {},
+  signal: AbortSignal | null = null,
 ): Promise<Response> {
   const sent = { ...PAGE, ...headers };
-  const init: RequestInit = { method, headers: sent, credentials: "same-origin" };
+  const init: RequestInit = { method, headers: sent, credentials: "same-origin", signal };
   if (body !== undefined) {
     init.body = JSON.stringify(body);
     init.headers = { ...sent, "Content-Type": "application/json" };

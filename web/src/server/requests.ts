@@ -3,6 +3,7 @@
 import { batch, computed, effect, signal } from "@preact/signals";
 import { fal } from "./fal";
 import { call, getJson } from "./http";
+import { keepAsking } from "./polling";
 import { closeIfRevoked, session } from "./session";
 
 /** A number if JavaScript holds it exactly, otherwise its digits. The server accepts both. */
@@ -111,20 +112,15 @@ export async function loadMore(): Promise<void> {
 
 /** Polls while the page is visible or a request is running, until the returned function is called. */
 export function follow(): () => void {
-  let timer = 0;
-  let stopped = false;
-  const poll = async () => {
-    clearTimeout(timer);
+  const ask = async () => {
     if (!document.hidden || isBusy.value) await refresh();
-    if (!stopped) timer = window.setTimeout(() => void poll(), isBusy.value ? BUSY_PAUSE : IDLE_PAUSE);
+    return trouble.value === null;
   };
-  const onShow = () => void poll();
-  document.addEventListener("visibilitychange", onShow);
-  void poll();
+  const poller = keepAsking(ask, () => (isBusy.value ? BUSY_PAUSE : IDLE_PAUSE));
+  const stopHurrying = isBusy.subscribe((busy) => busy && poller.now());
   return () => {
-    stopped = true;
-    clearTimeout(timer);
-    document.removeEventListener("visibilitychange", onShow);
+    stopHurrying();
+    poller.stop();
   };
 }
 

@@ -2,7 +2,8 @@
 
 import { signal } from "@preact/signals";
 import { fal } from "./fal";
-import { type Line, type Progress, refresh } from "./requests";
+import { backedOff } from "./polling";
+import { type Line, type Progress, refresh, trouble } from "./requests";
 
 export interface Watched {
   readonly id: string;
@@ -33,13 +34,15 @@ export function watch(endpoint: string, id: string): () => void {
 
 async function followUntilDone(endpoint: string, id: string, signal: AbortSignal): Promise<void> {
   const isOver = () => signal.aborted;
+  let failures = 0;
   while (!isOver()) {
     const done = await readStream(endpoint, id, signal).catch(() => false);
     if (isOver()) return;
     await refresh();
     if (done) return;
     // The connection was lost. A new stream starts with the whole log.
-    await new Promise((resolve) => setTimeout(resolve, RETRY_PAUSE));
+    failures = trouble.value === null ? 0 : failures + 1;
+    await new Promise((resolve) => setTimeout(resolve, backedOff(RETRY_PAUSE, failures)));
   }
 }
 

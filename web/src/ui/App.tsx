@@ -10,13 +10,14 @@ import { Button } from "./controls";
 import { Create } from "./Create";
 import { DropZone } from "./DropZone";
 import { Header } from "./Header";
-import { SharedVideo, Visitor } from "./Shared";
 import { lazy } from "./lazy";
 import { SignIn } from "./SignIn";
 
 const OPENING = <main class="opening" aria-busy="true" aria-label="Loading" />;
 const Operate = lazy(() => import("./Operate").then((found) => found.Operate), OPENING);
 const Compare = lazy(() => import("./Compare").then((found) => found.Compare), OPENING);
+const SharedVideo = lazy(() => import("./Shared").then((found) => found.SharedVideo), OPENING);
+const Visitor = lazy(() => import("./Shared").then((found) => found.Visitor), OPENING);
 const CodeDialog = lazy(() => import("./Code").then((found) => found.CodeDialog));
 
 export function App() {

@@ -1,3 +1,4 @@
+import "../style/code.css";
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { coded } from "../model/code";

@@ -1,6 +1,8 @@
+import "../style/operate.css";
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { find, type VideoRequest, promptOf } from "../server/requests";
+import { isStill } from "../model/motion";
 import { Button } from "./controls";
 
 /** Seconds. */
@@ -12,7 +14,7 @@ export function Compare({ ids }: { ids: readonly [string, string] }) {
   const problem = useSignal<string | null>(null);
   const first = useRef<HTMLVideoElement>(null);
   const second = useRef<HTMLVideoElement>(null);
-  const isPlaying = useSignal(true);
+  const isPlaying = useSignal(!isStill());
   const moment = useSignal(0);
   useEffect(() => {
     Promise.all(ids.map(find)).then(
@@ -59,7 +61,7 @@ function Side({ request, video }: { request: VideoRequest; video: { current: HTM
   return (
     <figure class="card">
       <div class="screen">
-        <video ref={video} src={request.output?.video.url} autoPlay loop muted playsInline aria-label={promptOf(request)} />
+        <video ref={video} src={request.output?.video.url} autoPlay={!isStill()} loop muted playsInline aria-label={promptOf(request)} />
       </div>
       <figcaption>
         <a href={`#/r/${request.id}`}>{promptOf(request)}</a>

@@ -3,7 +3,7 @@ import { useEffect } from "preact/hooks";
 import { showDraftAsCode } from "../model/code";
 import { input, obstacle, refusal, rules, shape, value } from "../model/draft";
 import { plural, seconds } from "../model/format";
-import { running } from "../model/queue";
+import { live, running } from "../model/queue";
 import { go, replace } from "../model/route";
 import { seedsFrom } from "../model/seed";
 import { say } from "../model/toast";
@@ -11,14 +11,15 @@ import { type Input, type Seed, loaded, submit } from "../server/requests";
 import type { Facts } from "../server/session";
 import { Button, Choice } from "./controls";
 import { History } from "./History";
+import { lazy } from "./lazy";
 import { Loras } from "./Loras";
 import { Prompt } from "./Prompt";
-import { Queue } from "./Queue";
 import { Settings } from "./Settings";
 import { useShortcuts } from "./shortcuts";
 import { Timeline } from "./Timeline";
 import { Viewer } from "./Viewer";
 
+const Queue = lazy(() => import("./Queue").then((found) => found.Queue));
 /** How many videos a click can make, each with a seed of its own. */
 const COUNTS = ["1", "2", "4"];
 
@@ -68,7 +69,7 @@ export function Create({ facts, id }: { facts: Facts; id: string | null }) {
       </div>
       <div class="stage">
         <Viewer facts={facts} id={id} />
-        <Queue facts={facts} current={id} />
+        {live.value.some((each) => each.id !== id) && <Queue facts={facts} current={id} />}
         <Timeline />
         <History current={id} />
       </div>

@@ -1,3 +1,4 @@
+import "../style/details.css";
 import { labelOf, nameOf } from "../model/entries";
 import { facts } from "../model/draft";
 import type { VideoRequest } from "../server/requests";

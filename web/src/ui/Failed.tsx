@@ -3,7 +3,7 @@ import { editRequest } from "../model/entries";
 import { go } from "../model/route";
 import { type VideoRequest, promptOf } from "../server/requests";
 import { Button } from "./controls";
-import { deleteVideo } from "./History";
+import { deleteVideo } from "./deletion";
 
 export function Failed({ request }: { request: VideoRequest }) {
   const isCancelled = request.error_type === "client_cancelled";

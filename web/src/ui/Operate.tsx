@@ -1,9 +1,11 @@
+import "../style/operate.css";
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { bytes } from "../model/format";
 import type { Quotas } from "../model/limits";
 import type { Usage } from "../model/usage";
 import { getJson } from "../server/http";
+import { keepAsking } from "../server/polling";
 import type { VideoRequest } from "../server/requests";
 import type { Facts } from "../server/session";
 import { AuditLog, type Entry } from "./AuditLog";
@@ -46,9 +48,11 @@ export function Operate({ facts }: { facts: Facts }) {
     }
   };
   useEffect(() => {
-    void poll();
-    const timer = setInterval(() => !document.hidden && void poll(), PAUSE);
-    return () => clearInterval(timer);
+    const ask = async () => {
+      if (!document.hidden) await poll();
+      return problem.value === null;
+    };
+    return keepAsking(ask, () => PAUSE).stop;
   }, []);
   const now = overview.value;
   return (

@@ -1,5 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
+import { learnSize } from "../model/sizes";
 import type { Progress } from "../server/requests";
 
 interface Strip {
@@ -9,14 +10,17 @@ interface Strip {
 }
 
 /** A preview of the unfinished video. Each preview stays until the next one has loaded. */
-export function Preview({ progress }: { progress: Progress | null }) {
+export function Preview({ id, progress }: { id: string; progress: Progress | null }) {
   const shown = useSignal<Strip | null>(null);
   const { url, frames = 1 } = progress?.preview ?? {};
   useEffect(() => {
     if (!url) return;
     const picture = new Image();
     picture.src = url;
-    const show = () => (shown.value = { url, frames, ratio: (picture.naturalWidth * frames) / picture.naturalHeight });
+    const show = () => {
+      learnSize(id, picture.naturalWidth * frames, picture.naturalHeight);
+      shown.value = { url, frames, ratio: (picture.naturalWidth * frames) / picture.naturalHeight };
+    };
     picture.decode().then(show, () => null);
   }, [url, frames]);
   const strip = shown.value;

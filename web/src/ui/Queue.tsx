@@ -12,10 +12,8 @@ interface Props {
   readonly current: string | null;
 }
 
-/** The user's requests that wait or run, unless the only one is already in view. */
+/** The user's requests that wait or run. */
 export function Queue({ facts, current }: Props) {
-  const all = live.value;
-  if (!all.some((each) => each.id !== current)) return null;
   const clear = async () => {
     const ids = waiting.value.map((each) => each.id);
     if (await confirm("Clear the queue?", `All requests that wait (${ids.length}) are cancelled. What runs goes on.`, "Clear")) attempt(cancel(facts.endpoint, ...ids));
@@ -31,7 +29,7 @@ export function Queue({ facts, current }: Props) {
         )}
       </div>
       <ol class="queued" tabIndex={0} aria-label="Queue">
-        {all.map((request) => (
+        {live.value.map((request) => (
           <Entry key={request.id} request={request} isCurrent={request.id === current} endpoint={facts.endpoint} />
         ))}
       </ol>

@@ -1,15 +1,18 @@
 import { useSignal } from "@preact/signals";
+import { comparing } from "../model/comparing";
 import { showAsCode } from "../model/code";
 import { editRequest } from "../model/entries";
 import { ago, bytes, seconds } from "../model/format";
 import { extend, frameCount, frameRate, pinClip, pinFrame, pinLastFrame } from "../model/pins";
 import { type Film, film } from "../model/player";
 import { go } from "../model/route";
+import { shownRatio } from "../model/shown";
+import { learnSize } from "../model/sizes";
 import { say } from "../model/toast";
 import { type VideoRequest, promptOf, submit } from "../server/requests";
 import type { Facts } from "../server/session";
 import { Button } from "./controls";
-import { deleteVideo, startComparing } from "./History";
+import { deleteVideo } from "./deletion";
 import { Icon } from "./icons";
 import { lazy } from "./lazy";
 import { Player } from "./Player";
@@ -27,7 +30,7 @@ export function Result({ facts, request }: { facts: Facts; request: VideoRequest
   };
   return (
     <>
-      <Player url={url} label={promptOf(request)} frames={frameCount(request)} rate={frameRate(request)}>
+      <Player url={url} label={promptOf(request)} frames={frameCount(request)} rate={frameRate(request)} ratio={shownRatio(request)} onSize={(width, height) => learnSize(request.id, width, height)}>
         <Button icon="frame" onClick={() => withFilm(pinFrame)}>
           Pin this frame
         </Button>
@@ -94,6 +97,11 @@ function Facts({ request }: { request: VideoRequest }) {
       </div>
     </dl>
   );
+}
+
+function startComparing(id: string): void {
+  comparing.value = id;
+  document.querySelector(".history")?.scrollIntoView({ behavior: "smooth", block: "nearest" });
 }
 
 function Everything({ request }: { request: VideoRequest }) {

@@ -2,6 +2,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ago } from "../model/format";
 import { findShared, type Shared } from "../server/requests";
+import { isStill } from "../model/motion";
 import { Icon, Mark } from "./icons";
 
 /** The video of a share link. */
@@ -55,7 +56,7 @@ function Content({ shared }: { shared: Shared | null }) {
     <>
       <h1 class="hidden">A video made with Keyreel</h1>
       <div class="screen">
-        <video src={video.url} autoPlay loop muted playsInline controls aria-label={prompt ?? "The shared video"} />
+        <video src={video.url} autoPlay={!isStill()} loop muted playsInline controls aria-label={prompt ?? "The shared video"} />
       </div>
       <p class="said">{prompt}</p>
       <dl class="facts">

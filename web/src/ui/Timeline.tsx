@@ -5,9 +5,10 @@ import { addUrl, addFiles } from "../model/intake";
 import { kindOf } from "../model/media";
 import type { Kind } from "../model/timeline";
 import { Button, Choice, Field, FileButton } from "./controls";
-import { Inspector } from "./Inspector";
+import { lazy } from "./lazy";
 import { Track } from "./Track";
 
+const Inspector = lazy(() => import("./Inspector").then((found) => found.Inspector));
 const ACCEPTED = "image/*,video/*";
 
 export function Timeline() {

@@ -5,8 +5,11 @@ import { find, loaded, type VideoRequest, requests } from "../server/requests";
 import type { Facts } from "../server/session";
 import { Failed } from "./Failed";
 import { Mark } from "./icons";
-import { Result } from "./Result";
-import { Watch } from "./Watch";
+import { lazy } from "./lazy";
+
+const BUSY = <div class="screen" aria-busy="true" />;
+const Result = lazy(() => import("./Result").then((found) => found.Result), BUSY);
+const Watch = lazy(() => import("./Watch").then((found) => found.Watch), BUSY);
 
 /** Shows the request with this id, or the newest one if `id` is null. */
 export function Viewer({ facts, id }: { facts: Facts; id: string | null }) {
@@ -37,7 +40,7 @@ export function Viewer({ facts, id }: { facts: Facts; id: string | null }) {
 function Content({ facts, shown, problem }: { facts: Facts; shown: VideoRequest | null; problem: string | null }) {
   if (problem) return <Empty title={problem} text="Videos are kept for a limited time." />;
   if (!shown) {
-    return loaded.value ? <Empty title="Your video appears here" text="Write a prompt or start with an example. You can drop pictures and clips anywhere." /> : <div class="screen" aria-busy="true" />;
+    return loaded.value ? <Empty title="Your video appears here" text="Write a prompt or start with an example. You can drop pictures and clips anywhere." /> : BUSY;
   }
   if (shown.state !== "COMPLETED") return <Watch key={shown.id} facts={facts} request={shown} />;
   return shown.output ? <Result key={shown.id} facts={facts} request={shown} /> : <Failed request={shown} />;

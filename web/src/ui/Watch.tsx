@@ -3,6 +3,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { plural, seconds } from "../model/format";
 import { canNotify, toggleNotice, wantsNotice } from "../model/notices";
 import { expectedWait } from "../model/queue";
+import { shownRatio } from "../model/shown";
 import { say } from "../model/toast";
 import { cancel, type Line, type VideoRequest, type Progress, promptOf } from "../server/requests";
 import type { Facts } from "../server/session";
@@ -34,8 +35,8 @@ export function Watch({ facts, request }: { facts: Facts; request: VideoRequest 
   };
   return (
     <>
-      <div class="screen watching" aria-busy="true">
-        <Preview progress={live.progress} />
+      <div class="screen watching" aria-busy="true" style={{ "--ratio": shownRatio(request) }}>
+        <Preview id={request.id} progress={live.progress} />
         <div class="watch-text" role="status">
           <h2>{headline(live, stopping.value)}</h2>
           <p>{detail(live)}</p>
