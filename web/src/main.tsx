@@ -5,7 +5,7 @@ import "./style/controls.css";
 import "./style/create.css";
 import "./style/timeline.css";
 import "./style/views.css";
-import { keepDraft } from "./model/entries";
+import { keepDraft } from "./model/keeping";
 import { openSession, session } from "./server/session";
 import { App } from "./ui/App";
 import { showTheme } from "./ui/Header";

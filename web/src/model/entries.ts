@@ -1,15 +1,12 @@
-/** Makes the draft's entries: new ones, those of an earlier request, and those that the browser stored. */
+/** Makes the draft's entries: new ones and those of an earlier request. */
 
-import { effect } from "@preact/signals";
 import type { Input, Seed } from "../server/requests";
-import type { Facts } from "../server/session";
 import { CENTRE } from "./crop";
-import { type Draft, EMPTY, type Entry, type LoraEntry, commit, draft, facts, isMissing, items, loras, open, selected } from "./draft";
+import { type Entry, type LoraEntry, commit, facts, isMissing, items, selected } from "./draft";
 import { UNDO } from "./edits";
 import type { Kind } from "./timeline";
 import { say } from "./toast";
 
-const STORED = "keyreel.draft";
 /** Fields that are not in `values`. */
 const LISTS = new Set(["images", "videos", "loras"]);
 
@@ -63,36 +60,4 @@ function readEntries(list: unknown, kind: Kind, source: string, frames: number):
       exact: kind === "image",
     }),
   );
-}
-
-/** Restores the stored draft, then stores every change until the returned function is called. A reload loses nothing. */
-export function keepDraft(known: Facts): () => void {
-  open(known, EMPTY);
-  try {
-    open(known, restored(JSON.parse(localStorage.getItem(STORED) ?? "{}") as Record<string, unknown>));
-  } catch {
-    localStorage.removeItem(STORED);
-  }
-  return effect(() => {
-    const { values, scales, entries } = draft.value;
-    const urls = new Map(items.value.map((item) => [item.id, item.url]));
-    const kept = {
-      values,
-      scales,
-      entries: entries.map((entry) => ({ ...entry, url: urls.get(entry.id), upload: null })).filter((entry) => entry.url),
-      loras: loras.value.filter((lora) => lora.uploaded === 1).map((lora) => ({ ...lora, upload: null })),
-    };
-    localStorage.setItem(STORED, JSON.stringify(kept));
-  });
-}
-
-function restored(kept: Record<string, unknown>): Draft {
-  // A draft that an earlier version of the page stored has `items`, which may lack newer properties.
-  const entries = (kept.entries ?? kept.items ?? []) as (Partial<Entry> & { kind: Kind; name: string; start?: number })[];
-  return {
-    values: (kept.values ?? {}) as Draft["values"],
-    scales: kept.scales === true,
-    entries: entries.map((entry) => newEntry(entry.kind, entry.name, { ...entry, wanted: entry.wanted ?? entry.start ?? 0 })),
-    loras: ((kept.loras ?? []) as LoraEntry[]).map((lora) => newLora(lora)),
-  };
 }

@@ -2,6 +2,8 @@
 
 import { signal } from "@preact/signals";
 import { upload } from "../server/fal";
+import { closeIfRevoked } from "../server/session";
+import { explain } from "./trouble";
 
 export interface Upload {
   readonly file: File;
@@ -43,8 +45,8 @@ async function send(id: string, file: File): Promise<void> {
   try {
     const url = await upload(file, (share) => update(id, { progress: Math.min(share, 0.99) }));
     update(id, { url, progress: 1 });
-  } catch {
-    update(id, { failed: `${file.name} could not be uploaded.` });
+  } catch (error) {
+    if (!closeIfRevoked(error)) update(id, { failed: `${file.name} could not be uploaded. ${explain(error)}` });
   }
 }
 

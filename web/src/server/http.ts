@@ -15,6 +15,12 @@ export class HttpError extends Error {
   }
 }
 
+/** What the server says. fal's client keeps it in the body and has a message of its own. */
+export function messageOf(error: unknown): string {
+  const { body } = error as { body?: { detail?: unknown } };
+  return typeof body?.detail === "string" ? body.detail : (error as Error).message;
+}
+
 export function address(path: string): string {
   return new URL(path, document.baseURI).href;
 }

@@ -1,7 +1,7 @@
 /** The user's session. The page exchanges the key for a cookie that scripts cannot read, and does not store the key. */
 
 import { signal } from "@preact/signals";
-import { HttpError, call, getJson } from "./http";
+import { HttpError, call, getJson, messageOf } from "./http";
 import { type Schema, readSchema } from "./schema";
 
 /** Width and height in pixels, by resolution and aspect ratio. */
@@ -61,8 +61,8 @@ export async function signOut(): Promise<void> {
 
 /** Closes the session if the error says that the server no longer accepts it. Returns whether it did. */
 export function closeIfRevoked(error: unknown): boolean {
-  if (!(error instanceof HttpError) || error.status !== 401) return false;
-  session.value = { state: "closed", reason: error.message };
+  if ((error as { status?: number }).status !== 401) return false;
+  session.value = { state: "closed", reason: messageOf(error) };
   return true;
 }
 

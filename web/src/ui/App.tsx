@@ -37,6 +37,9 @@ function Playground({ facts }: { facts: Facts }) {
   useEffect(() => followEnds(), []);
   return (
     <>
+      <a class="button skip" href="#main" onClick={skip}>
+        Skip to the content
+      </a>
       <Header facts={facts} />
       <View facts={facts} />
       <DropZone />
@@ -50,6 +53,14 @@ function Playground({ facts }: { facts: Facts }) {
       </div>
     </>
   );
+}
+
+/** A link to the place itself would select a view. */
+function skip(event: Event): void {
+  event.preventDefault();
+  const main = document.querySelector("main");
+  main?.setAttribute("tabindex", "-1");
+  main?.focus();
 }
 
 function Message({ toast: { id, text, action } }: { toast: Toast }) {

@@ -1,5 +1,5 @@
 import { ago } from "../model/format";
-import { say } from "../model/toast";
+import { tell } from "../model/trouble";
 import { download } from "../server/http";
 import { Button } from "./controls";
 import { Table } from "./Table";
@@ -20,7 +20,7 @@ const COLUMNS = ["When", "Who", "From", "What", "Target", "Detail"];
 
 /** Shows the latest entries of the audit log. */
 export function AuditLog({ entries }: { entries: readonly Entry[] }) {
-  const save = () => void download("api/operate/audit.csv", "audit.csv").catch((error: unknown) => say((error as Error).message));
+  const save = () => void download("api/operate/audit.csv", "audit.csv").catch(tell);
   return (
     <div class="usage">
       <Table title="Audit log" columns={COLUMNS} empty="Nothing has been done yet." count={entries.length}>

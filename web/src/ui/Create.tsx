@@ -1,4 +1,5 @@
 import { useSignal } from "@preact/signals";
+import { tell } from "../model/trouble";
 import { useEffect } from "preact/hooks";
 import { showDraftAsCode } from "../model/code";
 import { input, obstacle, refusal, rules, shape, value } from "../model/draft";
@@ -37,7 +38,7 @@ export function Create({ facts, id }: { facts: Facts; id: string | null }) {
       refusal.value = null;
       show(await submit(facts.endpoint, seeded(Number(count.value))), id);
     } catch (error) {
-      say(`The request was not accepted: ${(error as Error).message}`);
+      tell(error, "The request was not accepted. ");
     } finally {
       sending.value = false;
     }
@@ -53,7 +54,7 @@ export function Create({ facts, id }: { facts: Facts; id: string | null }) {
           <Loras />
         </div>
         <div class="go">
-          <p class="summary">
+          <p class="summary" id="summary">
             <Summary />
           </p>
           <div class="go-buttons">
@@ -61,7 +62,7 @@ export function Create({ facts, id }: { facts: Facts; id: string | null }) {
               Code
             </Button>
             <Choice label="Videos" value={count.value} options={COUNTS} title={(each) => `×${each}`} onChange={(chosen) => (count.value = chosen)} />
-            <Button kind="primary" disabled={!!obstacle.value || sending.value} onClick={generate}>
+            <Button kind="primary" describedBy="summary" disabled={!!obstacle.value || sending.value} onClick={generate}>
               {sending.value ? "Sending" : "Generate"}
             </Button>
           </div>
@@ -71,8 +72,8 @@ export function Create({ facts, id }: { facts: Facts; id: string | null }) {
         <Viewer facts={facts} id={id} />
         {live.value.some((each) => each.id !== id) && <Queue facts={facts} current={id} />}
         <Timeline />
-        <History current={id} />
       </div>
+      <History current={id} />
     </main>
   );
 }
@@ -94,7 +95,7 @@ function show([first, ...others]: readonly string[], current: string | null): vo
 }
 
 function Summary() {
-  if (obstacle.value && value<string | null>("prompt")) return <strong>{obstacle.value}</strong>;
+  if (obstacle.value) return <strong>{obstacle.value}</strong>;
   const size = shape.value;
   const { frames } = rules.value;
   return (

@@ -1,7 +1,7 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { route } from "../model/route";
-import { followHealth, workers } from "../server/health";
+import { followHealth, isStale, workers } from "../server/health";
 import { type Facts, signOut } from "../server/session";
 import { Button } from "./controls";
 import { Mark } from "./icons";
@@ -41,9 +41,9 @@ function Workers() {
   if (!all) return <span class="worker" />;
   const ready = all.filter((worker) => worker.ready);
   const first = ready[0] ?? all[0];
-  const state = ready.length ? "ready" : all.length ? "loading" : "none";
+  const state = isStale.value ? "stale" : ready.length ? "ready" : all.length ? "loading" : "none";
   const more = all.length > 1 ? `, ${all.length - 1} more` : "";
-  const text = { ready: "", loading: "Loading ", none: "No worker is running" }[state];
+  const text = { stale: "Server away, last seen: ", ready: "", loading: "Loading ", none: "No worker is running" }[state];
   return (
     <span class={`worker ${state}`} title={first ? `${first.model} on ${first.device}${more}` : undefined}>
       <i />

@@ -1,7 +1,7 @@
 import { useSignal } from "@preact/signals";
+import { tell } from "../model/trouble";
 import { comparing } from "../model/comparing";
 import { plural } from "../model/format";
-import { say } from "../model/toast";
 import { loadMore, type VideoRequest, requests, mayHaveMore, promptOf } from "../server/requests";
 import { Button } from "./controls";
 import { Icon } from "./icons";
@@ -37,7 +37,7 @@ export function History({ current }: { current: string | null }) {
       {!requests.value.length && <p class="hint">Your videos appear here. The server keeps the list, so it is the same in every tab.</p>}
       {requests.value.length > 0 && !shown.length && <p class="hint">Nothing in the history has these words.</p>}
       {shown.length > 0 && <Cards shown={shown} current={current} />}
-      {mayHaveMore.value && <Button onClick={() => loadMore().catch((error: unknown) => say((error as Error).message))}>Show older requests</Button>}
+      {mayHaveMore.value && <Button onClick={() => loadMore().catch(tell)}>Show older requests</Button>}
       <OwnQuotas />
     </section>
   );

@@ -1,8 +1,8 @@
 import { useSignal } from "@preact/signals";
+import { tell } from "../model/trouble";
 import { ago } from "../model/format";
 import { describeQuotas, LIMIT_NAMES, type Limits, NO_LIMITS, type Quotas } from "../model/limits";
 import { describeEnd, describeScopes, type Scope, SCOPE_NAMES, USER_SCOPES } from "../model/scopes";
-import { say } from "../model/toast";
 import { call } from "../server/http";
 import { confirm } from "./Confirm";
 import { Button, Field, NumberInput, Switch } from "./controls";
@@ -27,7 +27,7 @@ interface KeysProps {
 export function Keys({ keys, quotas, own, changed }: KeysProps) {
   const revoke = async (id: string) => {
     if (!(await confirm("Revoke this key?", "Programs and people who use it are refused from now on.", "Revoke"))) return;
-    await call("DELETE", `keys/${id}`).then(changed, (error: unknown) => say((error as Error).message));
+    await call("DELETE", `keys/${id}`).then(changed, tell);
   };
   return (
     <div class="keys">
@@ -84,7 +84,7 @@ function NewKey({ changed }: { changed: () => Promise<void> }) {
       limits.value = NO_LIMITS;
       await changed();
     } catch (error) {
-      say((error as Error).message);
+      tell(error);
     }
   };
   return (

@@ -1,4 +1,5 @@
 import { useSignal } from "@preact/signals";
+import { explain } from "../model/trouble";
 import { useEffect } from "preact/hooks";
 import { type Lora, loras, problems } from "../model/draft";
 import { addLora, changeLora, presetFile, removeLora } from "../model/edits";
@@ -92,7 +93,7 @@ function Files({ lora, problem }: { lora: Lora; problem: string | undefined }) {
           names.value = found;
           if (!found.includes(lora.weight_name ?? "")) presetFile(id, found[0] ?? null);
         },
-        (error: unknown) => !isOver && (trouble.value = (error as Error).message),
+        (error: unknown) => !isOver && (trouble.value = explain(error)),
       );
     const timer = setTimeout(() => void load(), TYPING_PAUSE);
     return () => {

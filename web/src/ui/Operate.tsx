@@ -1,4 +1,5 @@
 import "../style/operate.css";
+import { explain } from "../model/trouble";
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { bytes } from "../model/format";
@@ -44,7 +45,7 @@ export function Operate({ facts }: { facts: Facts }) {
       ]);
       problem.value = null;
     } catch (error) {
-      problem.value = (error as Error).message;
+      problem.value = explain(error);
     }
   };
   useEffect(() => {

@@ -1,5 +1,5 @@
 import { ago, seconds } from "../model/format";
-import { say } from "../model/toast";
+import { tell } from "../model/trouble";
 import { call } from "../server/http";
 import { cancel, type VideoRequest, promptOf } from "../server/requests";
 import { Button } from "./controls";
@@ -48,7 +48,7 @@ interface RequestsProps {
 
 export function AllRequests({ requests, keys, endpoint, changed }: RequestsProps) {
   const nameOf = (id: string) => keys.find((key) => key.id === id)?.name ?? id;
-  const stop = (id: string) => void cancel(endpoint, id).then(changed, (error: unknown) => say((error as Error).message));
+  const stop = (id: string) => void cancel(endpoint, id).then(changed, tell);
   return (
     <Table title="Requests of all keys" columns={["Prompt", "Key", "State", "Created", "Took", ""]} empty="There are no requests yet." count={requests.length}>
       {requests.map((request) => (
@@ -85,7 +85,7 @@ function State({ request }: { request: VideoRequest }) {
 
 export function Webhooks({ calls, changed }: { calls: readonly Call[]; changed: () => Promise<void> }) {
   const again = (id: number) =>
-    void call("POST", `api/operate/webhooks/${id}/retry`).then(changed, (error: unknown) => say((error as Error).message));
+    void call("POST", `api/operate/webhooks/${id}/retry`).then(changed, tell);
   return (
     <Table title="Webhook calls" columns={["URL", "State", "Attempts", "Last error", ""]} empty="There are no webhook calls yet." count={calls.length}>
       {calls.map((each) => (

@@ -1,6 +1,6 @@
 import { seconds } from "../model/format";
+import { tell } from "../model/trouble";
 import { expectedWait, live, moved, progressText, waiting } from "../model/queue";
-import { say } from "../model/toast";
 import { type VideoRequest, cancel, promptOf, reorder } from "../server/requests";
 import type { Facts } from "../server/session";
 import { confirm } from "./Confirm";
@@ -82,5 +82,5 @@ function stateOf({ state, progress, position }: VideoRequest): string {
 }
 
 function attempt(work: Promise<void>): void {
-  work.catch((error: unknown) => say((error as Error).message));
+  work.catch(tell);
 }

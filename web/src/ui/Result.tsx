@@ -1,4 +1,5 @@
 import { useSignal } from "@preact/signals";
+import { tell } from "../model/trouble";
 import { comparing } from "../model/comparing";
 import { showAsCode } from "../model/code";
 import { editRequest } from "../model/entries";
@@ -115,7 +116,7 @@ function Everything({ request }: { request: VideoRequest }) {
 }
 
 function withFilm(work: (loaded: Film) => Promise<void>): void {
-  if (film.value?.video.videoWidth) void work(film.value).catch((error: unknown) => say((error as Error).message));
+  if (film.value?.video.videoWidth) void work(film.value).catch(tell);
 }
 
 function copyLink({ share }: VideoRequest): void {

@@ -1,5 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { ratioOf } from "../model/canvas";
+import { isOffered, offeredOptions } from "../model/abilities";
 import { problems, rules, setValue, shape, value } from "../model/draft";
 import { seconds } from "../model/format";
 import { parseSeed } from "../model/seed";
@@ -16,7 +17,7 @@ const SIDE_BY_SIDE = 4;
 /** Fields that are always visible; the other fields of the schema are under More. */
 const MAIN = ["aspect_ratio", "resolution", "number_of_frames", "frame_rate", "number_of_steps"];
 export function Settings({ facts }: { facts: Facts }) {
-  const fields = Object.entries(facts.schema.fields).filter(([name]) => !PLACED.has(name));
+  const fields = Object.entries(facts.schema.fields).filter(([name]) => !PLACED.has(name) && isOffered(name));
   const others = fields.filter(([name]) => !MAIN.includes(name));
   return (
     <section class="card settings" aria-label="Settings">
@@ -28,7 +29,7 @@ export function Settings({ facts }: { facts: Facts }) {
       <details>
         <summary>More</summary>
         <div class="more">
-          <NegativePrompt />
+          {isOffered("negative_prompt") && <NegativePrompt />}
           {others.map(([name, field]) => (
             <SchemaControl key={name} name={name} field={field} />
           ))}
@@ -44,7 +45,8 @@ function SchemaControl({ name, field }: { name: string; field: SchemaField }) {
   const onChange = (chosen: unknown) => setValue(name, chosen);
   if (field.enum) {
     const chosen = value<string | null>(name);
-    const options = field.default === undefined || field.default === null ? ["default", ...field.enum] : field.enum;
+    const able = offeredOptions(name, field.enum);
+    const options = field.default === undefined || field.default === null ? ["default", ...able] : able;
     const pick = (option: string) => onChange(option === "default" ? null : option);
     if (options.length > SIDE_BY_SIDE) return <Select label={label} value={chosen ?? "default"} onChange={pick} {...{ options, problem }} />;
     const draw = name === "aspect_ratio" ? (option: string) => <Outline aspect={option} /> : undefined;

@@ -1,4 +1,5 @@
 import { useSignal } from "@preact/signals";
+import { explain } from "../model/trouble";
 import { signIn } from "../server/session";
 import { Button, Field } from "./controls";
 import { Mark } from "./icons";
@@ -8,7 +9,7 @@ export function SignIn({ reason }: { reason: string | null }) {
   const problem = useSignal(reason);
   const submit = (event: Event) => {
     event.preventDefault();
-    signIn(key.value).catch((error: unknown) => (problem.value = (error as Error).message));
+    signIn(key.value).catch((error: unknown) => (problem.value = explain(error)));
   };
   return (
     <main class="sign-in">

@@ -1,5 +1,5 @@
 import { bytes, seconds } from "../model/format";
-import { say } from "../model/toast";
+import { tell } from "../model/trouble";
 import { totals, type Usage } from "../model/usage";
 import { download } from "../server/http";
 import { Button } from "./controls";
@@ -11,7 +11,7 @@ const COLUMNS = ["Key", "Completed", "Failed", "Cancelled", "On a device", "Arri
 /** Shows what each key has used in the last 31 days. */
 export function UsageOfKeys({ usage, keys }: { usage: Usage; keys: readonly Key[] }) {
   const rows = totals(usage);
-  const save = () => void download("keys/usage.csv", "usage.csv").catch((error: unknown) => say((error as Error).message));
+  const save = () => void download("keys/usage.csv", "usage.csv").catch(tell);
   const names = new Map(keys.map((key) => [key.id, key.name]));
   return (
     <div class="usage">

@@ -1,10 +1,10 @@
 import { useSignal } from "@preact/signals";
+import { tell } from "../model/trouble";
 import { useEffect, useRef } from "preact/hooks";
 import { plural, seconds } from "../model/format";
 import { canNotify, toggleNotice, wantsNotice } from "../model/notices";
 import { expectedWait } from "../model/queue";
 import { shownRatio } from "../model/shown";
-import { say } from "../model/toast";
 import { cancel, type Line, type VideoRequest, type Progress, promptOf } from "../server/requests";
 import type { Facts } from "../server/session";
 import { watch, type Watched, watched } from "../server/watch";
@@ -31,7 +31,7 @@ export function Watch({ facts, request }: { facts: Facts; request: VideoRequest 
   const stopping = useSignal(false);
   const stop = () => {
     stopping.value = true;
-    cancel(facts.endpoint, request.id).catch((error: unknown) => say((error as Error).message));
+    cancel(facts.endpoint, request.id).catch(tell);
   };
   return (
     <>

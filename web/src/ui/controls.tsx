@@ -9,13 +9,15 @@ interface ButtonProps {
   readonly kind?: "primary" | "quiet" | "danger";
   readonly label?: string;
   readonly disabled?: boolean;
+  /** The id of the text that says more, such as why the button is disabled. */
+  readonly describedBy?: string;
   readonly pressed?: boolean;
   readonly submits?: boolean;
   readonly children?: ComponentChildren;
 }
 
 /** `label` names a button that shows only an icon. */
-export function Button({ icon, onClick, kind, label, disabled, pressed, submits, children }: ButtonProps) {
+export function Button({ icon, onClick, kind, label, disabled, describedBy, pressed, submits, children }: ButtonProps) {
   return (
     <button
       type={submits ? "submit" : "button"}
@@ -23,6 +25,7 @@ export function Button({ icon, onClick, kind, label, disabled, pressed, submits,
       onClick={onClick}
       disabled={disabled}
       aria-label={label}
+      aria-describedby={describedBy}
       aria-pressed={pressed}
       title={label}
     >

@@ -1,4 +1,4 @@
-import { say } from "../model/toast";
+import { tell } from "../model/trouble";
 import { type VideoRequest, deleteRequest } from "../server/requests";
 import { confirm } from "./Confirm";
 
@@ -11,7 +11,7 @@ export async function deleteVideo(request: VideoRequest): Promise<boolean> {
   return deleteRequest(request.id).then(
     () => true,
     (error: unknown) => {
-      say((error as Error).message);
+      tell(error);
       return false;
     },
   );
