@@ -129,8 +129,9 @@ class Settings(BaseSettings):
     )
     substitute: bool | None = Field(
         default=None,
-        description="Let another model, the first one, stand in for an endpoint's own where that is missing. Without "
-        "it, only where there is a single model. Endpoints without a model are not served.",
+        description="Let another model, the first one, stand in for an endpoint's own where that is missing. Unset, "
+        "only a single model does that for which fal had no endpoint: the demo, or one of your own. Endpoints without "
+        "a model are not served.",
     )
     max_body_bytes: int = Field(
         default=128 * MIB, gt=0, description="Bytes of a request's JSON body, data URIs included, at most."

@@ -40,9 +40,14 @@ def pools(**settings: Any) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("models", ["", "demo", DEV, "/models/mine"])
-def test_a_single_model_runs_every_endpoint(models: str) -> None:
+@pytest.mark.parametrize("models", ["", "demo", "/models/mine"])
+def test_a_single_model_without_endpoints_of_its_own_runs_every_endpoint(models: str) -> None:
     assert served(models=models).pools == dict.fromkeys(ENDPOINTS, "default")
+
+
+def test_a_single_model_with_endpoints_of_its_own_runs_others_only_if_the_operator_says_so() -> None:
+    assert pools(models=DEV) == {"ltx-video-lora": {"default"}, "ltx-video-13b-dev": {"default"}}
+    assert served(models=DEV, substitute=True).pools == dict.fromkeys(ENDPOINTS, "default")
 
 
 def test_endpoints_use_the_model_that_they_were_made_for() -> None:

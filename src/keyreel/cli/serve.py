@@ -65,7 +65,7 @@ def serve(
         if worker:
             check_engine(", or start the server without workers: keyreel serve --no-worker")
         models = tuple(model or ["demo"])
-        if worker and (len(models) > 1 or settings.substitute is False):
+        if worker and (len(models) > 1 or not settings.models):
             settings = settings.model_copy(update={"models": ",".join(models)})
         workers = workers_of(models, tuple(device or [None]), words(settings.models)) if worker else ()
         asyncio.run(_serve(settings, host, port, workers, tls=tls))

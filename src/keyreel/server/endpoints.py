@@ -10,6 +10,8 @@ from keyreel.errors import KeyreelError
 from keyreel.fal.endpoints import ENDPOINTS, Endpoint
 from keyreel.settings import Settings
 
+_OWN_MODELS = {name for endpoint in ENDPOINTS.values() for name in endpoint.application.models}
+
 
 @dataclass(frozen=True, slots=True)
 class ServedEndpoints:
@@ -85,13 +87,14 @@ def pool_of(model: str, models: tuple[str, ...]) -> str:
 def pool_for(endpoint: Endpoint, models: tuple[str, ...], substitute: bool | None) -> str | None:
     """Returns the queue of the model that runs an endpoint, or None if none of the models may.
 
-    substitute: whether another model than its own may; None means that a single one may.
+    substitute: whether another model than its own may; None means that a single one may, if no endpoint is its own.
     """
     for model in models:
         if catalogue_name(model) in endpoint.application.models:
             return pool_of(model, models)
-    may_stand_in = len(models) < 2 if substitute is None else substitute
-    return "default" if may_stand_in or endpoint.application.runs_anywhere else None
+    if substitute is None:
+        substitute = len(models) < 2 and not any(catalogue_name(model) in _OWN_MODELS for model in models)
+    return "default" if substitute or endpoint.application.runs_anywhere else None
 
 
 def words(text: str) -> tuple[str, ...]:
