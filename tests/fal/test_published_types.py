@@ -13,12 +13,12 @@ from tests.fal.published import all_endpoints, endpoint_types, fields_of
 FAMILY = r"fal-ai/(ltx-video|ltx-video-v09[57]|ltx-video-13b-\w+|ltx-video-lora|ltxv-13b-098-distilled)(/[\w-]+)?"
 FOR_OTHER_MODELS = {"transformer"}
 """Fields of shared types that have no meaning for LTX-Video. Unknown fields are ignored."""
-STEPS_OF_A_SIBLING = {
+STEPS_OF_A_SIBLING = [
     endpoint
     for endpoint in ENDPOINTS.values()
     if (endpoint.application is DEV and endpoint.path)
     or (endpoint.application in (DISTILLED, DISTILLED_098) and not endpoint.path)
-}
+]
 """Endpoints with the published type of a sibling, whose numbers of steps differ. fal's pages have the right ones."""
 
 

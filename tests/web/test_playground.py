@@ -141,6 +141,19 @@ def test_the_page_works_behind_tls_and_a_path_prefix(browser: Browser, tmp_path:
         expect(viewer(page).get_by_role("heading", name="Next in the queue")).to_be_visible()
 
 
+def test_a_request_of_another_endpoint_is_watched_and_cancelled(page: Page, server: LiveServer) -> None:
+    server.worker.paused = True
+    other = "fal-ai/ltx-video-13b-dev"
+    body = {"prompt": "a fox from elsewhere"}
+    httpx.post(f"{server.url}/queue/{other}", json=body, headers=server.headers, trust_env=False).raise_for_status()
+    page.reload()
+    expect(viewer(page).get_by_text("Next in the queue")).to_be_visible()
+    viewer(page).get_by_role("button", name="Cancel").click()
+    expect(viewer(page).get_by_role("heading", name="Cancelled")).to_be_visible()
+    viewer(page).get_by_role("button", name="Code").click()
+    expect(page.get_by_role("dialog").locator("pre")).to_contain_text(other)
+
+
 def test_a_running_request_can_be_cancelled(page: Page) -> None:
     compose(page, "hold it")
     generate(page)
@@ -294,7 +307,7 @@ def test_history_entries_can_be_filtered_and_deleted(page: Page) -> None:
     history.get_by_role("button", name="Delete: alpha fox").click()
     assert serious_issues(page) == []
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(history.get_by_text("Nothing in the history has these words.")).to_be_visible()
+    expect(history.get_by_text("No request in the history contains these words.")).to_be_visible()
     page.reload()
     expect(page.get_by_role("link", name="beta fox")).to_be_visible()
     expect(page.get_by_role("link", name="alpha fox")).to_have_count(0)
@@ -305,7 +318,7 @@ def test_a_share_link_shows_one_video_without_a_key(page: Page, browser: Browser
     compose(page, "a fox to be shown")
     generate(page)
     viewer(page).get_by_role("button", name="Copy a link to share it").click()
-    expect(page.get_by_text("Whoever has it sees this video")).to_be_visible()
+    expect(page.get_by_text("Anyone with the link can see this video")).to_be_visible()
     link = str(page.evaluate("navigator.clipboard.readText()"))
     assert server.user.secret not in link
     with watched(browser) as visitor:

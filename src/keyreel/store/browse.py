@@ -17,6 +17,7 @@ class Listed:
 
     seq: int
     id: str
+    endpoint: str
     key_id: str
     state: State
     position: int | None

@@ -31,6 +31,7 @@ def test_requests_are_listed_page_by_page_with_the_newest_first(http: httpx.Clie
     second = http.get("/api/requests", params={"limit": 1, "before": first[-1]["seq"]}).json()
     assert [each["id"] for each in first + second] == submitted[::-1]
     assert [each["input"]["prompt"] for each in first + second] == ["fox 2", "fox 1", "fox 0"]
+    assert {each["endpoint"] for each in first + second} == {ENDPOINT}
     everybodys = http.get("/api/operate/requests", params={"limit": 3}, headers=server.admin_headers).json()
     assert [each["id"] for each in everybodys] == submitted[::-1]
     assert http.get("/api/requests", params={"limit": 201}).status_code == 422

@@ -38,6 +38,7 @@ export interface Shared {
 export interface VideoRequest {
   readonly seq: number;
   readonly id: string;
+  readonly endpoint: string;
   readonly key_id: string;
   readonly state: "IN_QUEUE" | "IN_PROGRESS" | "COMPLETED";
   readonly position: number | null;
@@ -135,10 +136,10 @@ export async function submit(endpoint: string, inputs: readonly Input[]): Promis
   return ids;
 }
 
-export async function cancel(endpoint: string, ...ids: readonly string[]): Promise<void> {
+export async function cancel(...cancelled: readonly VideoRequest[]): Promise<void> {
   const { queue } = await fal();
   try {
-    await Promise.all(ids.map((id) => queue.cancel(endpoint, { requestId: id })));
+    await Promise.all(cancelled.map(({ endpoint, id }) => queue.cancel(endpoint, { requestId: id })));
   } finally {
     await refresh();
   }

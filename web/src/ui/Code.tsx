@@ -20,7 +20,7 @@ export function CodeDialog({ facts }: { facts: Facts }) {
   if (!shown) return null;
   const code = snippet(language.value, shown.input(), {
     baseUrl: facts.base_url,
-    endpoint: facts.endpoint,
+    endpoint: shown.endpoint ?? facts.endpoint,
     model: workers.value?.[0]?.model ?? null,
   });
   const copy = () =>

@@ -69,8 +69,8 @@ export function Create({ facts, id }: { facts: Facts; id: string | null }) {
         </div>
       </div>
       <div class="stage">
-        <Viewer facts={facts} id={id} />
-        {live.value.some((each) => each.id !== id) && <Queue facts={facts} current={id} />}
+        <Viewer id={id} />
+        {live.value.some((each) => each.id !== id) && <Queue current={id} />}
         <Timeline />
       </div>
       <History current={id} />

@@ -29,7 +29,7 @@ export function Failed({ request }: { request: VideoRequest }) {
         <Button icon="edit" onClick={() => editRequest(request.input, null)}>
           Edit this request
         </Button>
-        <Button icon="code" onClick={() => showAsCode(request.input)}>
+        <Button icon="code" onClick={() => showAsCode(request.endpoint, request.input)}>
           Code
         </Button>
         <Button kind="danger" icon="trash" onClick={async () => (await deleteVideo(request)) && go("#/")}>

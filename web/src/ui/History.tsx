@@ -35,7 +35,7 @@ export function History({ current }: { current: string | null }) {
         </p>
       )}
       {!requests.value.length && <p class="hint">Your videos appear here. The server keeps the list, so it is the same in every tab.</p>}
-      {requests.value.length > 0 && !shown.length && <p class="hint">Nothing in the history has these words.</p>}
+      {requests.value.length > 0 && !shown.length && <p class="hint">No request in the history contains these words.</p>}
       {shown.length > 0 && <Cards shown={shown} current={current} />}
       {mayHaveMore.value && <Button onClick={() => loadMore().catch(tell)}>Show older requests</Button>}
       <OwnQuotas />

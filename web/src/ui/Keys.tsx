@@ -99,7 +99,7 @@ function NewKey({ changed }: { changed: () => Promise<void> }) {
           )}
         </Field>
       ))}
-      <Field label="Last day, if it ends">
+      <Field label="Last day (optional)">
         {({ id }) => <input id={id} type="date" value={lastDay.value} onInput={(event) => (lastDay.value = event.currentTarget.value)} />}
       </Field>
       {(Object.keys(SCOPE_NAMES) as Scope[]).map((scope) => (

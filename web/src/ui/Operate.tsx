@@ -64,7 +64,7 @@ export function Operate({ facts }: { facts: Facts }) {
         <>
           <Figures now={now} />
           <Workers workers={now.workers} />
-          <AllRequests requests={requests.value} keys={keys.value} endpoint={facts.endpoint} changed={poll} />
+          <AllRequests requests={requests.value} keys={keys.value} changed={poll} />
           <Keys keys={keys.value} quotas={quotas.value} own={facts.key.id} changed={poll} />
           {usage.value && <UsageOfKeys usage={usage.value} keys={keys.value} />}
           <Webhooks calls={now.webhooks} changed={poll} />

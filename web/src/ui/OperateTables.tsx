@@ -42,13 +42,12 @@ export function Workers({ workers }: { workers: readonly Worker[] }) {
 interface RequestsProps {
   readonly requests: readonly VideoRequest[];
   readonly keys: readonly Key[];
-  readonly endpoint: string;
   readonly changed: () => Promise<void>;
 }
 
-export function AllRequests({ requests, keys, endpoint, changed }: RequestsProps) {
+export function AllRequests({ requests, keys, changed }: RequestsProps) {
   const nameOf = (id: string) => keys.find((key) => key.id === id)?.name ?? id;
-  const stop = (id: string) => void cancel(endpoint, id).then(changed, tell);
+  const stop = (request: VideoRequest) => void cancel(request).then(changed, tell);
   return (
     <Table title="Requests of all keys" columns={["Prompt", "Key", "State", "Created", "Took", ""]} empty="There are no requests yet." count={requests.length}>
       {requests.map((request) => (
@@ -62,7 +61,7 @@ export function AllRequests({ requests, keys, endpoint, changed }: RequestsProps
           </td>
           <td>{ago(request.created)}</td>
           <td>{request.started && request.finished ? seconds(request.finished - request.started) : ""}</td>
-          <td>{request.state !== "COMPLETED" && <Button onClick={() => stop(request.id)}>Cancel</Button>}</td>
+          <td>{request.state !== "COMPLETED" && <Button onClick={() => stop(request)}>Cancel</Button>}</td>
         </tr>
       ))}
     </Table>

@@ -1,22 +1,17 @@
-import { seconds } from "../model/format";
+import { plural, seconds } from "../model/format";
 import { tell } from "../model/trouble";
 import { expectedWait, live, moved, progressText, waiting } from "../model/queue";
 import { type VideoRequest, cancel, promptOf, reorder } from "../server/requests";
-import type { Facts } from "../server/session";
 import { confirm } from "./Confirm";
 import { Button } from "./controls";
 import { Thumb } from "./Thumb";
 
-interface Props {
-  readonly facts: Facts;
-  readonly current: string | null;
-}
-
 /** The user's requests that wait or run. */
-export function Queue({ facts, current }: Props) {
+export function Queue({ current }: { current: string | null }) {
   const clear = async () => {
-    const ids = waiting.value.map((each) => each.id);
-    if (await confirm("Clear the queue?", `All requests that wait (${ids.length}) are cancelled. What runs goes on.`, "Clear")) attempt(cancel(facts.endpoint, ...ids));
+    const cleared = waiting.value;
+    const effect = `This cancels ${plural(cleared.length, "waiting request")}. A request that already runs continues.`;
+    if (await confirm("Clear the queue?", effect, "Clear")) attempt(cancel(...cleared));
   };
   return (
     <section class="card queue" aria-labelledby="queue-title">
@@ -30,14 +25,14 @@ export function Queue({ facts, current }: Props) {
       </div>
       <ol class="queued" tabIndex={0} aria-label="Queue">
         {live.value.map((request) => (
-          <Entry key={request.id} request={request} isCurrent={request.id === current} endpoint={facts.endpoint} />
+          <Entry key={request.id} request={request} isCurrent={request.id === current} />
         ))}
       </ol>
     </section>
   );
 }
 
-function Entry({ request, isCurrent, endpoint }: { request: VideoRequest; isCurrent: boolean; endpoint: string }) {
+function Entry({ request, isCurrent }: { request: VideoRequest; isCurrent: boolean }) {
   const prompt = promptOf(request);
   const at = waiting.value.indexOf(request);
   const move = (by: number) => attempt(reorder(moved(request.id, by)));
@@ -57,7 +52,7 @@ function Entry({ request, isCurrent, endpoint }: { request: VideoRequest; isCurr
             <Button kind="quiet" icon="later" label={`Later: ${prompt}`} disabled={at === waiting.value.length - 1} onClick={() => move(1)} />
           </>
         )}
-        <Button kind="quiet" icon="cancel" label={`Cancel: ${prompt}`} onClick={() => attempt(cancel(endpoint, request.id))} />
+        <Button kind="quiet" icon="cancel" label={`Cancel: ${prompt}`} onClick={() => attempt(cancel(request))} />
       </div>
     </li>
   );

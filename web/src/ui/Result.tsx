@@ -11,7 +11,6 @@ import { shownRatio } from "../model/shown";
 import { learnSize } from "../model/sizes";
 import { say } from "../model/toast";
 import { type VideoRequest, promptOf, submit } from "../server/requests";
-import type { Facts } from "../server/session";
 import { Button } from "./controls";
 import { deleteVideo } from "./deletion";
 import { Icon } from "./icons";
@@ -20,13 +19,13 @@ import { Player } from "./Player";
 
 const Details = lazy(() => import("./Details").then((found) => found.Details));
 
-export function Result({ facts, request }: { facts: Facts; request: VideoRequest }) {
+export function Result({ request }: { request: VideoRequest }) {
   const output = request.output;
   if (!output) return null;
   const { url } = output.video;
   const vary = async () => {
     const { seed: _, ...input } = request.input;
-    const [id] = await submit(facts.endpoint, [input]);
+    const [id] = await submit(request.endpoint, [input]);
     go(`#/r/${id ?? ""}`);
   };
   return (
@@ -58,7 +57,7 @@ export function Result({ facts, request }: { facts: Facts; request: VideoRequest
         <Button icon="compare" onClick={() => startComparing(request.id)}>
           Compare
         </Button>
-        <Button icon="code" onClick={() => showAsCode({ ...request.input, seed: output.seed })}>
+        <Button icon="code" onClick={() => showAsCode(request.endpoint, { ...request.input, seed: output.seed })}>
           Code
         </Button>
         <Button icon="edit" onClick={() => editRequest(request.input, output.seed)}>
@@ -122,7 +121,7 @@ function withFilm(work: (loaded: Film) => Promise<void>): void {
 function copyLink({ share }: VideoRequest): void {
   const link = new URL(`#/s/${share ?? ""}`, location.href).href;
   navigator.clipboard.writeText(link).then(
-    () => say("The link is copied. Whoever has it sees this video, its prompt and its seed."),
+    () => say("The link is copied. Anyone with the link can see this video, its prompt and its seed."),
     () => say(link),
   );
 }

@@ -2,7 +2,6 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { refusal, shape } from "../model/draft";
 import { find, loaded, type VideoRequest, requests } from "../server/requests";
-import type { Facts } from "../server/session";
 import { Failed } from "./Failed";
 import { Mark } from "./icons";
 import { lazy } from "./lazy";
@@ -12,7 +11,7 @@ const Result = lazy(() => import("./Result").then((found) => found.Result), BUSY
 const Watch = lazy(() => import("./Watch").then((found) => found.Watch), BUSY);
 
 /** Shows the request with this id, or the newest one if `id` is null. */
-export function Viewer({ facts, id }: { facts: Facts; id: string | null }) {
+export function Viewer({ id }: { id: string | null }) {
   const fetched = useSignal<VideoRequest | null>(null);
   const problem = useSignal<string | null>(null);
   const listed = id === null ? requests.value[0] : requests.value.find((each) => each.id === id);
@@ -32,18 +31,18 @@ export function Viewer({ facts, id }: { facts: Facts; id: string | null }) {
   }, [id, shown?.id, shown?.state]);
   return (
     <section class="card viewer" aria-label="Video">
-      <Content facts={facts} shown={shown ?? null} problem={problem.value} />
+      <Content shown={shown ?? null} problem={problem.value} />
     </section>
   );
 }
 
-function Content({ facts, shown, problem }: { facts: Facts; shown: VideoRequest | null; problem: string | null }) {
+function Content({ shown, problem }: { shown: VideoRequest | null; problem: string | null }) {
   if (problem) return <Empty title={problem} text="Videos are kept for a limited time." />;
   if (!shown) {
     return loaded.value ? <Empty title="Your video appears here" text="Write a prompt or start with an example. You can drop pictures and clips anywhere." /> : BUSY;
   }
-  if (shown.state !== "COMPLETED") return <Watch key={shown.id} facts={facts} request={shown} />;
-  return shown.output ? <Result key={shown.id} facts={facts} request={shown} /> : <Failed request={shown} />;
+  if (shown.state !== "COMPLETED") return <Watch key={shown.id} request={shown} />;
+  return shown.output ? <Result key={shown.id} request={shown} /> : <Failed request={shown} />;
 }
 
 function Empty({ title, text }: { title: string; text: string }) {

@@ -6,7 +6,6 @@ import { canNotify, toggleNotice, wantsNotice } from "../model/notices";
 import { expectedWait } from "../model/queue";
 import { shownRatio } from "../model/shown";
 import { cancel, type Line, type VideoRequest, type Progress, promptOf } from "../server/requests";
-import type { Facts } from "../server/session";
 import { watch, type Watched, watched } from "../server/watch";
 import { Button } from "./controls";
 import { Preview } from "./Preview";
@@ -25,13 +24,13 @@ const STAGES: Record<string, string> = {
   decode: "Decoding the frames",
 };
 
-export function Watch({ facts, request }: { facts: Facts; request: VideoRequest }) {
-  useEffect(() => watch(facts.endpoint, request.id), [facts, request.id]);
+export function Watch({ request }: { request: VideoRequest }) {
+  useEffect(() => watch(request.endpoint, request.id), [request.endpoint, request.id]);
   const live = watched.value?.id === request.id ? watched.value : asWatched(request);
   const stopping = useSignal(false);
   const stop = () => {
     stopping.value = true;
-    cancel(facts.endpoint, request.id).catch(tell);
+    cancel(request).catch(tell);
   };
   return (
     <>

@@ -5,8 +5,8 @@ import { confirm } from "./Confirm";
 /** Asks first: nobody can restore a video. Returns whether it is deleted. */
 export async function deleteVideo(request: VideoRequest): Promise<boolean> {
   const [what, text] = request.output
-    ? ["video", "The video and its share link will be gone for good."]
-    : ["request", "It disappears from the history for good."];
+    ? ["video", "This deletes the video and its share link. It cannot be undone."]
+    : ["request", "This deletes the request from the history. It cannot be undone."];
   if (!(await confirm(`Delete this ${what}?`, text, "Delete"))) return false;
   return deleteRequest(request.id).then(
     () => true,
