@@ -82,7 +82,9 @@ def model(full_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     lora = str(model.parent / "distilled.safetensors")
-    with served(model, tmp_path_factory.mktemp("server"), recipe="multiscale", distilled_lora=lora) as server:
+    with served(
+        model, tmp_path_factory.mktemp("server"), recipe="multiscale", distilled_lora=lora, substitute="true"
+    ) as server:
         yield server
 
 

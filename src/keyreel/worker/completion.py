@@ -72,6 +72,7 @@ async def give_up(queue: Queue, attempt: Attempt, why: Interruption) -> None:
         case Interruption.CANCELLED:
             await retry_on_store_error(lambda: queue.finish(attempt.lease, CANCELLED))
         case Interruption.RELEASED | Interruption.PREEMPTED:
+            await attempt.heartbeat()  # sends the last lines of the log, which say why
             await retry_on_store_error(lambda: queue.hand_back(attempt.lease))
         case Interruption.LOST | Interruption.CUT_OFF:
             pass
