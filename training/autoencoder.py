@@ -289,6 +289,16 @@ def solve_last_layer(vae: AutoencoderKLLTXVideo, seed: int, clips: int = 24) -> 
     conv.bias.copy_(solution[-1])
 
 
+def random_latents(rng: Random, grid: Grid) -> Tensor:
+    """Returns a latent frame (1, C, 1, H, W) of a random clip, before it is normalised."""
+    times = rng.random() + torch.arange(HALVES) * 4 / 88
+    if rng.random() < 0.6:
+        cells = draw(random_scene(rng, grid, SECONDS), grid, times * SECONDS)
+    else:
+        cells = moving_picture(rng, grid, times, 89)[0]
+    return encode_cells(cells[None] * 2 - 1)
+
+
 @torch.no_grad()
 def set_scales(vae: AutoencoderKLLTXVideo, seed: int, clips: int = 300) -> None:
     """Sets the latents' mean and scale, half-way between equal scales and equal variances.
@@ -296,15 +306,7 @@ def set_scales(vae: AutoencoderKLLTXVideo, seed: int, clips: int = 300) -> None:
     That way colours still stand out from the noise more than detail does.
     """
     rng, grid = Random(seed), Grid(512, 512, CELL)
-    kept = []
-    for _ in range(clips):
-        times = rng.random() + torch.arange(HALVES) * 4 / 88
-        if rng.random() < 0.6:
-            cells = draw(random_scene(rng, grid, SECONDS), grid, times * SECONDS)
-        else:
-            cells = moving_picture(rng, grid, times, 89)[0]
-        kept.append(encode_cells(cells[None] * 2 - 1).transpose(0, 1).flatten(1))
-    values = torch.cat(kept, 1)
+    values = torch.cat([random_latents(rng, grid).transpose(0, 1).flatten(1) for _ in range(clips)], 1)
     root = values.std(1).clamp(min=0.03).sqrt()
     vae.latents_mean.copy_(values.mean(1).bfloat16())  # rounded as it will be stored
     vae.latents_std.copy_((root * root[0] / BRIGHTNESS_SCALE).bfloat16())

@@ -19,18 +19,14 @@ from torch.nn import functional
 
 from training.autoencoder import (
     CELL,
-    HALVES,
     LATENTS,
     RIDGE,
-    SECONDS,
-    encode_cells,
     encoder_weights,
     middle_frame,
     newest_frame,
+    random_latents,
 )
-from training.pictures import moving_picture
-from training.random_scenes import random_scene
-from training.scenes import Grid, draw
+from training.scenes import Grid
 
 ERROR = 0.15  # standard deviation of the transformer's error in normalised latents, about as measured
 CLIPS = 300
@@ -86,15 +82,7 @@ def sample_latents(vae: AutoencoderKLLTXVideo, seed: int, clips: int) -> list[Te
     """Returns the normalised latents (1, 78, 8, 13) of random clips."""
     rng, grid = Random(seed), Grid(512, 832, CELL)
     mean, std = (values.view(1, -1, 1, 1) for values in (vae.latents_mean, vae.latents_std))
-    found = []
-    for _ in range(clips):
-        times = rng.random() + torch.arange(HALVES) * 4 / 88
-        if rng.random() < 0.6:
-            cells = draw(random_scene(rng, grid, SECONDS), grid, times * SECONDS)
-        else:
-            cells = moving_picture(rng, grid, times, 89)[0]
-        found.append((encode_cells(cells[None] * 2 - 1)[:, :, 0] - mean) / std)
-    return found
+    return [(random_latents(rng, grid)[:, :, 0] - mean) / std for _ in range(clips)]
 
 
 @torch.no_grad()

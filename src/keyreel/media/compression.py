@@ -16,7 +16,8 @@ from keyreel.media.frames import DETERMINISTIC, rgb_pixels, tag_colours, yuv_fra
 
 MAX_SIDE = 4096
 """Pixels. Larger pictures are scaled down first: x264 takes some 25 bytes for a pixel, and no side over 16,384."""
-BLUR = ImageFilter.Kernel((3, 3), np.outer(kernel := (0.274069, 0.451863, 0.274069), kernel).ravel().tolist())
+_GAUSSIAN = (0.274069, 0.451863, 0.274069)
+BLUR = ImageFilter.Kernel((3, 3), np.outer(_GAUSSIAN, _GAUSSIAN).ravel().tolist())
 """A Gaussian with a standard deviation of 1 pixel."""
 _RATE = 25
 """Frames per second. Any value will do: a rate factor applies to each frame alike, unlike a target size in bytes."""

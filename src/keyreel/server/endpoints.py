@@ -10,6 +10,8 @@ from keyreel.errors import KeyreelError
 from keyreel.fal.endpoints import ENDPOINTS, Endpoint
 from keyreel.settings import Settings
 
+DEFAULT_POOL = "default"
+"""The queue of the first or only model."""
 _OWN_MODELS = {name for endpoint in ENDPOINTS.values() for name in endpoint.application.models}
 
 
@@ -81,7 +83,7 @@ def pool_of(model: str, models: tuple[str, ...]) -> str:
     """
     if models and model not in models:
         raise KeyreelError(f"KEYREEL_MODELS does not name the model {model}. It names {', '.join(models)}.")
-    return model if model in models[1:] else "default"
+    return model if model in models[1:] else DEFAULT_POOL
 
 
 def pool_for(endpoint: Endpoint, models: tuple[str, ...], substitute: bool | None) -> str | None:
@@ -94,7 +96,7 @@ def pool_for(endpoint: Endpoint, models: tuple[str, ...], substitute: bool | Non
             return pool_of(model, models)
     if substitute is None:
         substitute = len(models) < 2 and not any(catalogue_name(model) in _OWN_MODELS for model in models)
-    return "default" if substitute or endpoint.application.runs_anywhere else None
+    return DEFAULT_POOL if substitute or endpoint.application.runs_anywhere else None
 
 
 def words(text: str) -> tuple[str, ...]:

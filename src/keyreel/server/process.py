@@ -24,6 +24,7 @@ from keyreel.net.certificates import Certificate
 from keyreel.server.app import create_app, create_worker_app
 from keyreel.server.connections import Connection, Doorman
 from keyreel.server.dependencies import Services
+from keyreel.server.endpoints import DEFAULT_POOL
 from keyreel.server.startup import address_policy, trusted_proxies
 from keyreel.server.webhooks import RETRY_TIMEOUT, deliver_forever
 from keyreel.settings import Settings
@@ -44,7 +45,6 @@ TICKS = 5
 """Tenths of a second between two checks of the connections."""
 THREADS = 64
 KEEP_ALIVE = 75
-DEFAULT_POOL = "default"
 GRACE = 3
 """Seconds that open responses get at shutdown. Streams and synchronous runs could take much longer."""
 
