@@ -1,5 +1,6 @@
 """The audit log: what is recorded, by whom, and for how long."""
 
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -96,16 +97,18 @@ async def test_entries_come_in_pages_and_by_time(store: Store, clock: Clock) -> 
     assert [each.time - Clock.start for each in (*newest, *older)] == [40, 30, 20, 10]
     period = {"since": Clock.start + 10, "until": Clock.start + 30}
     assert [each.time - Clock.start for each in await log(store, **period)] == [20, 10]
-    assert [each.time async for each in store.audit.all_entries(**period)] == [Clock.start + 20, Clock.start + 10]
+    assert [[each.time for each in page] async for page in store.audit.pages(**period)] == [
+        [Clock.start + 20, Clock.start + 10]
+    ]
 
 
-async def test_all_entries_of_a_period_are_more_than_a_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_entries_of_a_period_are_more_than_a_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("keyreel.store.audit.PAGE", 2)
     for _ in range(5):
         await store.audit.record(BOSS, Action.SIGNED_IN)
-    found = [each.seq async for each in store.audit.all_entries(0, Clock.start + 1)]
-    assert found == [each.seq for each in await log(store)]
-    assert len(found) == 5
+    pages = [[each.seq for each in page] async for page in store.audit.pages(0, Clock.start + 1)]
+    assert [*chain(*pages)] == [each.seq for each in await log(store)]
+    assert [len(page) for page in pages] == [2, 2, 1]
 
 
 async def test_old_entries_are_deleted(store: Store, clock: Clock) -> None:

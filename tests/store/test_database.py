@@ -1,14 +1,17 @@
 import asyncio
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from sqlalchemy import Engine, event, text
 from sqlalchemy.engine.interfaces import CacheStats
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import Pool
 
 from keyreel.fal.outcomes import Success
 from keyreel.store import Store, open_store
@@ -147,3 +150,29 @@ async def test_cancelled_calls_leave_the_store_usable(store: Store) -> None:
     before = len(await live_requests(store))
     await submit(store)
     assert len(await live_requests(store)) == before + 1
+
+
+async def test_a_client_that_goes_away_costs_no_connection(store: Store) -> None:
+    """anyio, which ends the calls of such clients, cancels again and again."""
+    opened, faults = list[object](), list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    with _calls_of(Pool, "connect", opened):
+        for fraction in range(25):
+            with anyio.move_on_after(fraction * 0.0002):
+                await store.requests.queue()
+                await store.queue.submit(new_request())
+                await anyio.sleep_forever()
+            await asyncio.gather(*(store.requests.queue() for _ in range(4)))
+    # One for each of the readers, and the first writer.
+    assert len(opened) <= 5
+    gc.collect()
+    assert faults == []
+
+
+@contextmanager
+def _calls_of(target: Any, name: str, calls: list[object]) -> Iterator[None]:
+    event.listen(target, name, listener := lambda *arguments: calls.append(arguments))
+    try:
+        yield
+    finally:
+        event.remove(target, name, listener)

@@ -14,7 +14,7 @@ from keyreel.cli.keys import DAY, DataDir
 from keyreel.cli.local_server import LocalServer
 from keyreel.cli.serve import errors_reported
 from keyreel.files.secrets import make_private
-from keyreel.server.audit import COLUMNS, EntryView, all_entries
+from keyreel.server.audit import COLUMNS, EntryView, audit_pages
 from keyreel.server.routes.operate import MAX_PAGE
 from keyreel.server.spreadsheets import as_csv
 from keyreel.server.startup import database_url
@@ -60,7 +60,7 @@ def _of_server(server: LocalServer, first: date, last: date) -> Iterator[EntryVi
 
 async def _of_database(url: str, first: date, last: date) -> list[EntryView]:
     async with open_store(url) as store:
-        return [entry async for entry in all_entries(store.audit, first, last)]
+        return [entry async for page in audit_pages(store.audit, first, last) for entry in page]
 
 
 def _table(entries: list[EntryView]) -> Table:

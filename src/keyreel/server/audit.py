@@ -55,17 +55,17 @@ async def read_audit(
     return [EntryView.of(entry) for entry in entries]
 
 
-async def all_entries(audit: Audit, first: date, last: date) -> AsyncIterator[EntryView]:
-    """Yields the entries of the days from `first` to `last`, the newest first."""
-    async for entry in audit.all_entries(_start(first), _start(last) + DAY):
-        yield EntryView.of(entry)
+async def audit_pages(audit: Audit, first: date, last: date) -> AsyncIterator[list[EntryView]]:
+    """Yields the entries of the days from `first` to `last`, the newest first, a page at a time."""
+    async for page in audit.pages(_start(first), _start(last) + DAY):
+        yield [EntryView.of(entry) for entry in page]
 
 
 async def audit_csv(audit: Audit, first: date, last: date) -> AsyncIterator[str]:
-    """Yields the lines of a table of these entries."""
+    """Yields a table of these entries, a page at a time: a line at a time costs several times as much."""
     yield as_csv([COLUMNS])
-    async for entry in all_entries(audit, first, last):
-        yield as_csv([entry.row])
+    async for page in audit_pages(audit, first, last):
+        yield as_csv(entry.row for entry in page)
 
 
 def _start(day: date) -> float:

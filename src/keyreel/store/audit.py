@@ -15,7 +15,7 @@ from keyreel.fal.outcomes import JsonObject
 from keyreel.store.database import Database
 from keyreel.store.tables import api_key, audit
 
-PAGE = 500
+PAGE = 200
 """Entries that are read at once for an export."""
 
 
@@ -91,12 +91,11 @@ class Audit:
             rows = await connection.execute(statement.order_by(audit.c.seq.desc()).limit(limit))
             return [Entry(*row) for row in rows]
 
-    async def all_entries(self, since: float, until: float) -> AsyncIterator[Entry]:
-        """Yields the entries of a period, the newest first, a page at a time."""
+    async def pages(self, since: float, until: float) -> AsyncIterator[list[Entry]]:
+        """Yields the entries of a period, the newest first, `PAGE` at a time."""
         before = None
         while page := await self.entries(limit=PAGE, before=before, since=since, until=until):
-            for entry in page:
-                yield entry
+            yield page
             before = page[-1].seq
 
     async def forget(self, age: float) -> int:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -81,7 +82,7 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Opens a transaction, which is committed at the end of the block."""
-        with _cursors_freed():
+        with _statements_ended():
             async with self._writer.begin() as connection:
                 yield connection
 
@@ -99,7 +100,7 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """Opens a connection for reading. On SQLite it is a transaction that cannot write."""
-        with _cursors_freed():
+        with _statements_ended():
             async with self._reader.begin() as connection:
                 yield connection
 
@@ -135,14 +136,17 @@ class Database:
 
 
 @contextmanager
-def _cursors_freed() -> Iterator[None]:
-    """Frees what a cancelled statement leaves behind.
+def _statements_ended() -> Iterator[None]:
+    """Lets the block end before a client that goes away cancels its call, and frees what other cancellations leave.
 
+    A connection whose statement is cancelled is closed and opened anew, which costs more than the statement. anyio,
+    which the web framework uses, cancels again and again, also while the connection is being closed.
     The traceback of a cancelled task keeps SQLite's cursor alive, and with it the transaction: every other write would
     wait as long as somebody keeps the task.
     """
     try:
-        yield
+        with anyio.CancelScope(shield=True):
+            yield
     except asyncio.CancelledError as error:
         traceback.clear_frames(error.__traceback__)
         raise
