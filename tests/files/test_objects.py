@@ -13,7 +13,14 @@ import pytest
 from obstore.store import MemoryStore
 
 from keyreel.errors import KeyreelError
-from keyreel.files.objects import Objects, ObjectStoreError, open_objects, parts_folder, sweep_files
+from keyreel.files.objects import (
+    ObjectChangedError,
+    Objects,
+    ObjectStoreError,
+    open_objects,
+    parts_folder,
+    sweep_files,
+)
 from keyreel.store import open_store
 from keyreel.store.records import NewFile
 from tests.store.conftest import Clock, empty_store
@@ -82,6 +89,16 @@ async def test_a_large_object_is_streamed_in_pieces(objects: Objects) -> None:
 async def test_ranges_are_read(objects: Objects, start: int, end: int | None, expected: bytes) -> None:
     await objects.put("digits", b"0123456789")
     assert await read(objects, "digits", start, end) == expected
+
+
+async def test_another_version_is_not_read(objects: Objects) -> None:
+    await objects.put("a", b"123")
+    version = await objects.stat("a")
+    assert [chunk async for chunk in objects.stream("a", version=version)] == [b"123"]
+    await objects.put("a", b"45678")
+    for start, end in ((0, None), (1, 2)):
+        with pytest.raises(ObjectChangedError):
+            await anext(objects.stream("a", start, end, version))
 
 
 async def test_new_content_has_a_new_size_and_etag(objects: Objects) -> None:

@@ -1,8 +1,10 @@
 """Steps with which most tests of the store begin."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from keyreel.store import Store
 from keyreel.store.records import Lease, NewRequest, State, Status
@@ -62,3 +64,14 @@ async def deliveries(store: Store, request_id: str) -> int:
     statement = select(func.count()).select_from(delivery).where(delivery.c.request_id == request_id)
     async with store.database.read() as connection:
         return (await connection.execute(statement)).scalar_one()
+
+
+@contextmanager
+def recorded_events(target: Any, name: str) -> Iterator[list[tuple[Any, ...]]]:
+    """Records the arguments of an event of SQLAlchemy's during the block."""
+    events = list[tuple[Any, ...]]()
+    event.listen(target, name, listener := lambda *arguments: events.append(arguments))
+    try:
+        yield events
+    finally:
+        event.remove(target, name, listener)

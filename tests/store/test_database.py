@@ -1,14 +1,13 @@
 import asyncio
 import gc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, text
 from sqlalchemy.engine.interfaces import CacheStats
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import Pool
@@ -16,7 +15,7 @@ from sqlalchemy.pool import Pool
 from keyreel.fal.outcomes import Success
 from keyreel.store import Store, open_store
 from keyreel.store.records import Limits, LogLine, NewFile, StoreInUseError, Worker
-from tests.store.steps import live_requests, new_request, submit
+from tests.store.steps import live_requests, new_request, recorded_events, submit
 
 
 @pytest.fixture
@@ -60,18 +59,13 @@ async def test_a_reading_transaction_cannot_write(file_url: str) -> None:
                 await connection.execute(text("DELETE FROM request"))
 
 
-@contextmanager
-def compiled_statements() -> Iterator[set[str]]:
-    """Collects the statements that SQLAlchemy compiles."""
-    compiled: set[str] = set()
-
-    def note(_connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
-        if context.compiled and context.cache_hit is not CacheStats.CACHE_HIT:
-            compiled.add(statement)
-
-    event.listen(Engine, "after_cursor_execute", note)
-    yield compiled
-    event.remove(Engine, "after_cursor_execute", note)
+def compiled(executions: Iterable[tuple[Any, ...]]) -> set[str]:
+    """Returns the statements that SQLAlchemy had to compile."""
+    return {
+        statement
+        for _connection, _cursor, statement, _values, context, _many in executions
+        if context.compiled and context.cache_hit is not CacheStats.CACHE_HIT
+    }
 
 
 async def test_statements_are_compiled_once(file_url: str) -> None:
@@ -108,9 +102,9 @@ async def test_statements_are_compiled_once(file_url: str) -> None:
 
     async with open_store(file_url) as store:
         await everything(store)
-        with compiled_statements() as compiled:
+        with recorded_events(Engine, "after_cursor_execute") as executions:
             await everything(store)
-    assert compiled == set()
+    assert compiled(executions) == set()
 
 
 async def test_a_reader_does_not_wait_for_the_writer(file_url: str) -> None:
@@ -154,9 +148,9 @@ async def test_cancelled_calls_leave_the_store_usable(store: Store) -> None:
 
 async def test_a_client_that_goes_away_costs_no_connection(store: Store) -> None:
     """anyio, which ends the calls of such clients, cancels again and again."""
-    opened, faults = list[object](), list[dict[str, Any]]()
+    faults = list[dict[str, Any]]()
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
-    with _calls_of(Pool, "connect", opened):
+    with recorded_events(Pool, "connect") as opened:
         for fraction in range(25):
             with anyio.move_on_after(fraction * 0.0002):
                 await store.requests.queue()
@@ -167,12 +161,3 @@ async def test_a_client_that_goes_away_costs_no_connection(store: Store) -> None
     assert len(opened) <= 5
     gc.collect()
     assert faults == []
-
-
-@contextmanager
-def _calls_of(target: Any, name: str, calls: list[object]) -> Iterator[None]:
-    event.listen(target, name, listener := lambda *arguments: calls.append(arguments))
-    try:
-        yield
-    finally:
-        event.remove(target, name, listener)

@@ -12,7 +12,7 @@ from huggingface_hub import close_session, constants
 from tenacity import wait_none
 
 from keyreel.fal.schema import LoRA
-from keyreel.files.objects import Objects, ObjectStoreError
+from keyreel.files.objects import Objects, ObjectStoreError, Stat
 from keyreel.inputs.loras import find_lora
 from keyreel.media.clips import read_clip
 from keyreel.media.limits import Limits
@@ -59,11 +59,13 @@ class FlakyObjects(Objects):
 
     failures = 3
 
-    async def stream(self, path: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def stream(
+        self, path: str, start: int = 0, end: int | None = None, version: Stat | None = None
+    ) -> AsyncIterator[bytes]:
         if FlakyObjects.failures:
             FlakyObjects.failures -= 1
             raise ObjectStoreError("unreachable")
-        async for chunk in super().stream(path, start, end):
+        async for chunk in super().stream(path, start, end, version):
             yield chunk
 
 

@@ -19,7 +19,7 @@ from keyreel.errors import KeyreelError
 from keyreel.store import Store
 
 if TYPE_CHECKING:
-    from obstore import Attributes, GetOptions  # only in obstore's stubs
+    from obstore import Attributes, GetOptions, ObjectMeta  # only in obstore's stubs
     from obstore.store import RetryConfig
 
 CHUNK = 1024 * 1024
@@ -36,6 +36,10 @@ _MAX_FAILED = 100
 """Files that one sweep fails to delete before it ends."""
 
 _log = structlog.get_logger(__name__)
+
+
+class ObjectChangedError(KeyreelError):
+    """The object has been replaced by another one."""
 
 
 class ObjectStoreError(KeyreelError, OSError):
@@ -100,18 +104,23 @@ class Objects:
         """Returns size and etag, or None when there is no such object."""
         with translated_errors():
             try:
-                meta = await obstore.head_async(self.store, path)
+                return _stat(await obstore.head_async(self.store, path))
             except FileNotFoundError:
                 return None
-        etag = meta["e_tag"] or f"{meta['last_modified'].timestamp()}-{meta['size']}"
-        return Stat(meta["size"], '"' + etag.strip('"') + '"')
 
-    async def stream(self, path: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Yields the bytes from `start` up to but not including `end`. Raises FileNotFoundError."""
+    async def stream(
+        self, path: str, start: int = 0, end: int | None = None, version: Stat | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yields the bytes from `start` up to but not including `end`.
+
+        Raises FileNotFoundError, and ObjectChangedError, before the first byte, if it is not the `version` any more.
+        """
         if end is not None and end <= start:
             return
         with translated_errors():
             result = await obstore.get_async(self.store, path, options=_range(start, end))
+            if version not in (None, _stat(result.meta)):
+                raise ObjectChangedError
             async for chunk in result.stream(CHUNK):
                 yield chunk
 
@@ -223,6 +232,11 @@ def _remove_leftovers(folder: Path) -> None:
     for path in folder.rglob("*#[0-9]*"):
         if path.stat().st_mtime < time.time() - _DAY:
             path.unlink(missing_ok=True)
+
+
+def _stat(meta: "ObjectMeta") -> Stat:
+    etag = meta["e_tag"] or f"{meta['last_modified'].timestamp()}-{meta['size']}"
+    return Stat(meta["size"], '"' + etag.strip('"') + '"')
 
 
 def _range(start: int, end: int | None) -> "GetOptions":

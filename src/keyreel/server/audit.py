@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from keyreel.server.spreadsheets import as_csv
-from keyreel.store.audit import Audit, Entry
+from keyreel.store.audit import Audit
 from keyreel.store.records import DAY
 
 
 class EntryView(BaseModel):
     """An entry of the audit log."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     seq: int
     time: float = Field(description="Seconds since 1970.")
@@ -26,10 +27,6 @@ class EntryView(BaseModel):
     action: str
     target: str | None = Field(description="Id of the key, request or webhook call.")
     detail: dict[str, Any] | None
-
-    @classmethod
-    def of(cls, entry: Entry) -> "EntryView":
-        return cls(**asdict(entry))
 
     @property
     def row(self) -> list[object]:
@@ -52,13 +49,13 @@ async def read_audit(
     first = _start(since) if since else None
     last = _start(until) + DAY if until else None
     entries = await audit.entries(limit=limit, before=before, since=first, until=last)
-    return [EntryView.of(entry) for entry in entries]
+    return [EntryView.model_validate(entry) for entry in entries]
 
 
 async def audit_pages(audit: Audit, first: date, last: date) -> AsyncIterator[list[EntryView]]:
     """Yields the entries of the days from `first` to `last`, the newest first, a page at a time."""
     async for page in audit.pages(_start(first), _start(last) + DAY):
-        yield [EntryView.of(entry) for entry in page]
+        yield [EntryView.model_validate(entry) for entry in page]
 
 
 async def audit_csv(audit: Audit, first: date, last: date) -> AsyncIterator[str]:

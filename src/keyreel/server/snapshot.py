@@ -108,6 +108,11 @@ class Snapshot:
                 return status
             await changed.wait()
 
+    def position(self, request_id: str) -> int | None:
+        """Returns how many requests go before one that waits, as of the last refresh. None: it did not wait then."""
+        place = self._queue.get(request_id)
+        return place.position if place else None
+
     async def log(self, status: Status) -> list[LogEntry]:
         """Returns the request's log, with at least the lines that it had when `status` was read."""
         if status.state is State.COMPLETED or not self._is_live(status.id):

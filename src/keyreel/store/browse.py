@@ -7,20 +7,19 @@ from sqlalchemy import ColumnElement, func, select
 from keyreel.fal.outcomes import JsonObject, Outcome
 from keyreel.store.database import Database
 from keyreel.store.records import State
-from keyreel.store.requests import not_expired, outcome_columns, outcome_of, position
+from keyreel.store.requests import not_expired, outcome_columns, outcome_of
 from keyreel.store.tables import AnyRow, delivery, file, request
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A request with its input. Times are seconds since 1970."""
+    """A request with its input, without its place in the queue. Times are seconds since 1970."""
 
     seq: int
     id: str
     endpoint: str
     key_id: str
     state: State
-    position: int | None
     progress: JsonObject | None
     input: JsonObject
     seed: int
@@ -53,7 +52,7 @@ class Usage:
     """Bytes."""
 
 
-_PLAIN_FIELDS = tuple(name for name in Listed.__slots__ if name not in ("state", "position", "outcome"))
+_PLAIN_FIELDS = tuple(name for name in Listed.__slots__ if name not in ("state", "outcome"))
 
 
 class Browse:
@@ -95,7 +94,7 @@ class Browse:
 
     async def _listed(self, *conditions: ColumnElement[bool], limit: int) -> list[Listed]:
         plain = (request.c[name] for name in _PLAIN_FIELDS)
-        columns = (*plain, request.c.state, *outcome_columns, position.label("position"))
+        columns = (*plain, request.c.state, *outcome_columns)
         statement = select(*columns).where(*conditions).order_by(request.c.seq.desc()).limit(limit)
         async with self._database.read() as connection:
             return [_listed(row) for row in await connection.execute(statement)]
@@ -103,4 +102,4 @@ class Browse:
 
 def _listed(row: AnyRow) -> Listed:
     plain = {name: getattr(row, name) for name in _PLAIN_FIELDS}
-    return Listed(state=State(row.state), position=row.position, outcome=outcome_of(row), **plain)
+    return Listed(state=State(row.state), outcome=outcome_of(row), **plain)

@@ -94,6 +94,7 @@ request = Table(
     Index("request_queue", "state", "pool", "priority", "seq"),  # for claims by an older release
     Index("request_order", "state", "pool", "priority", "turn", "seq"),
     Index("request_key", "key_id", "state", "pool", "priority", "turn"),
+    Index("request_list", "key_id", "seq"),
     Index(
         "request_turn",
         "pool",

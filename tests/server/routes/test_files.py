@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import S3Store
 
-from keyreel.files.objects import Objects, ObjectStoreError
+from keyreel.files.objects import Objects, ObjectStoreError, Stat
 from keyreel.files.presigned import open_presigner
-from keyreel.server.routes.files import ByteRange, parse_range
+from keyreel.server.routes.files import READS, ByteRange, parse_range
 from tests.server.storage_api import Api
 
 CONTENT = b"0123456789"
@@ -19,10 +19,36 @@ CONTENT = b"0123456789"
 class BrokenObjects(Objects):
     """A store that goes away after it has told the size of a file."""
 
-    async def stream(self, path: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        async for _ in super().stream(path, start, end):
+    async def stream(
+        self, path: str, start: int = 0, end: int | None = None, version: Stat | None = None
+    ) -> AsyncIterator[bytes]:
+        async for _ in super().stream(path, start, end, version):
             raise ObjectStoreError("unreachable")
         yield b""
+
+
+class ReplacedObjects(Objects):
+    """An upload replaces each object as soon as its size is known, `left` times."""
+
+    left = 0
+
+    async def stat(self, path: str) -> Stat | None:
+        found = await super().stat(path)
+        if self.left:
+            ReplacedObjects.left -= 1
+            await self.put(path, b"x" * (20 + self.left))
+        return found
+
+
+async def test_a_file_that_an_upload_replaces_is_read_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = await api.add(CONTENT)
+    api.app.state.services = replace(api.services, objects=ReplacedObjects(api.services.objects.store))
+    monkeypatch.setattr(ReplacedObjects, "left", READS - 1)
+    answer = await api.client.get(url)
+    assert (answer.status_code, answer.content) == (200, b"x" * 20)
+    monkeypatch.setattr(ReplacedObjects, "left", READS)
+    answer = await api.client.get(url, headers={"Range": "bytes=2-4"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
 
 
 @pytest.mark.parametrize("headers", [{}, {"Range": "bytes=2-4"}])

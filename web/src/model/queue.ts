@@ -7,10 +7,14 @@ import { type Progress, type VideoRequest, requests } from "../server/requests";
 /** The finished videos from which the time of the next one is estimated. */
 const SAMPLE = 5;
 
-/** Those that run come first. */
-export const live = computed(() => requests.value.filter((each) => each.state !== "COMPLETED").sort((a, b) => (a.position ?? -1) - (b.position ?? -1) || a.seq - b.seq));
+/** Those that run come first, and last those whose place is not known yet. */
+export const live = computed(() => requests.value.filter((each) => each.state !== "COMPLETED").sort((a, b) => place(a) - place(b) || a.seq - b.seq));
 export const waiting = computed(() => live.value.filter((each) => each.state === "IN_QUEUE"));
 export const running = computed(() => live.value.find((each) => each.state === "IN_PROGRESS") ?? null);
+
+function place({ state, position }: VideoRequest): number {
+  return state === "IN_PROGRESS" ? -1 : (position ?? Number.MAX_SAFE_INTEGER);
+}
 
 /** Per cent of the current stage; null if it is not known. */
 export function percent(progress: Progress | null): number | null {
@@ -23,7 +27,8 @@ export function progressText(progress: Progress | null): string {
 }
 
 /** Seconds until a waiting request begins, judged by how long the last videos took; null if that is not known. */
-export function expectedWait(position: number): number | null {
+export function expectedWait(position: number | null): number | null {
+  if (position === null) return null;
   const usual = usualSeconds(requests.value);
   const devices = workers.value?.filter((worker) => worker.ready).length;
   if (usual === null || !devices) return null;

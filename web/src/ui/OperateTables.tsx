@@ -69,7 +69,7 @@ export function AllRequests({ requests, keys, changed }: RequestsProps) {
 }
 
 function State({ request }: { request: VideoRequest }) {
-  if (request.state === "IN_QUEUE") return <span class="tag">waiting, {request.position ?? 0} ahead</span>;
+  if (request.state === "IN_QUEUE") return <span class="tag">waiting{request.position === null ? "" : `, ${request.position} ahead`}</span>;
   if (request.state === "IN_PROGRESS") {
     const { progress } = request;
     return <span class="tag live">{progress ? `${progress.stage} ${progress.step}/${progress.steps}` : "starting"}</span>;

@@ -72,7 +72,7 @@ function firstOf(list: unknown): Record<string, string> | undefined {
 
 function stateOf({ state, progress, position }: VideoRequest): string {
   if (state === "IN_PROGRESS") return progressText(progress);
-  const wait = expectedWait(position ?? 0);
+  const wait = expectedWait(position);
   return wait === null ? "Waiting" : `In ${seconds(wait)}`;
 }
 

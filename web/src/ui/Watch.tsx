@@ -64,13 +64,14 @@ function asWatched({ id, state, position, progress }: VideoRequest): Watched {
 
 function headline({ state, position, progress }: Watched, stopping: boolean): string {
   if (stopping) return "Stopping";
+  if (state === "IN_QUEUE" && position === null) return "Waiting";
   if (state === "IN_QUEUE") return position ? `${plural(position, "request")} before this one` : "Next in the queue";
   return progress ? (STAGES[progress.stage] ?? progress.stage) : "Starting";
 }
 
 function detail({ state, position, progress }: Watched): string {
   if (state === "IN_QUEUE") {
-    const wait = expectedWait(position ?? 0);
+    const wait = expectedWait(position);
     return wait === null ? "" : `Starts in about ${seconds(wait)}`;
   }
   if (!progress?.steps) return "";

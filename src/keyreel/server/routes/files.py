@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from keyreel.files.links import Access, access
-from keyreel.files.objects import Stat
+from keyreel.files.objects import ObjectChangedError, Stat
 from keyreel.server.dependencies import OPEN, CurrentServices, Needs, Services, require_key
 from keyreel.server.openapi import FILE, FILE_NAME
 from keyreel.store.records import File
@@ -18,6 +19,8 @@ from keyreel.store.scopes import Scope
 
 router = APIRouter(tags=["files"])
 
+READS = 3
+"""How often a file is read while uploads replace it."""
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _MEDIA = re.compile(r"(image|video|audio)/(?!svg)")
 """Content types that a browser shows without running code from the file."""
@@ -48,6 +51,14 @@ class ByteRange:
 async def read_file(token: str, request: Request, services: CurrentServices) -> Response:
     """Returns the file of a signed link, or one range of it. Answers 410 when the file has expired."""
     file = await _find(token, request, services)
+    for _ in range(READS):
+        with suppress(ObjectChangedError):
+            return await _answer(file, request, services)
+    raise HTTPException(503, "The file is being replaced. Try again.", {"Retry-After": "1"})
+
+
+async def _answer(file: File, request: Request, services: Services) -> Response:
+    """Raises ObjectChangedError if an upload replaces the file between its headers and its content."""
     stat = await services.objects.stat(file.object)
     if stat is None:
         raise _no_such_file()
@@ -135,12 +146,12 @@ async def _content(
     services: Services, file: File, stat: Stat, headers: dict[str, str], part: ByteRange | None
 ) -> Response:
     if part is None:
-        body = await _started(services.objects.stream(file.object))
+        body = await _started(services.objects.stream(file.object, version=stat))
         return StreamingResponse(body, 200, headers | {"Content-Length": str(stat.size)})
     if not part.size:
         return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{stat.size}"})
     headers |= {"Content-Range": f"bytes {part.start}-{part.end - 1}/{stat.size}", "Content-Length": str(part.size)}
-    body = await _started(services.objects.stream(file.object, part.start, part.end))
+    body = await _started(services.objects.stream(file.object, part.start, part.end, stat))
     return StreamingResponse(body, 206, headers)
 
 

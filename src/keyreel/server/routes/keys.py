@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import date
 from typing import Annotated, Any, Self
 
@@ -70,8 +69,9 @@ class KeyView(KeyLimits):
 
     @classmethod
     def of(cls, key: Key) -> "KeyView":
-        plain = asdict(key) | {"admin": key.admin, "scopes": sorted(key.scopes)}
-        return cls(**plain.pop("limits"), **plain)
+        plain = {name: getattr(key, name) for name in ("id", "name", "admin", "created", "revoked", "expires_at")}
+        limits = {name: getattr(key.limits, name) for name in Limits.__slots__}
+        return cls(**plain, **limits, scopes=sorted(key.scopes))
 
 
 class NewKeyView(KeyView):

@@ -8,7 +8,6 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
-from keyreel.files.links import Links
 from keyreel.server.dependencies import OPEN, AdminKey, Caller, CurrentServices, ReadKey, Services, SubmitKey
 from keyreel.server.errors import Json, RequestNotFoundError
 from keyreel.store.browse import Listed
@@ -38,12 +37,12 @@ class Order(BaseModel):
 @router.get("/requests", summary="List your own requests, newest first")
 async def own_requests(key: ReadKey, services: CurrentServices, limit: Limit = 60, before: Before = None) -> Json:
     listed = await services.store.browse.requests(key_id=key.id, before=before, limit=limit)
-    return Json([request_view(each, services.links) for each in listed])
+    return Json([request_view(services, each) for each in listed])
 
 
 @router.get("/requests/{request_id}", summary="Get a request with its input")
 async def one_request(request_id: str, key: ReadKey, services: CurrentServices) -> Json:
-    return Json(request_view(await _find(services, request_id, key), services.links))
+    return Json(request_view(services, await _find(services, request_id, key)))
 
 
 @router.get("/shared/{token}", summary="Get a shared video", dependencies=[OPEN])
@@ -60,6 +59,7 @@ async def shared(token: str, services: CurrentServices) -> Json:
 async def reorder(order: Order, key: SubmitKey, services: CurrentServices) -> Response:
     """They share the turns that they have, so nobody else waits for more of them. Others in the list are ignored."""
     await services.store.queue.reorder(key.id, order.ids)
+    await services.snapshot.refresh()  # whoever lists them next sees the new places
     return Response(status_code=204)
 
 
@@ -75,7 +75,7 @@ async def forget(request_id: str, key: SubmitKey, by: Caller, services: CurrentS
 @router.get("/operate/requests", summary="List the requests of all keys, newest first")
 async def all_requests(_admin: AdminKey, services: CurrentServices, limit: Limit = 60, before: Before = None) -> Json:
     listed = await services.store.browse.requests(before=before, limit=limit)
-    return Json([request_view(each, services.links) for each in listed])
+    return Json([request_view(services, each) for each in listed])
 
 
 @router.get("/operate", summary="Get the workers, the queue, the storage and the latest webhook calls")
@@ -102,15 +102,17 @@ async def call_again(delivery_id: DeliveryId, _admin: AdminKey, by: Caller, serv
 _LIVE = (State.IN_QUEUE, State.IN_PROGRESS)
 
 
-def request_view(listed: Listed, links: Links) -> JsonObject:
+def request_view(services: Services, listed: Listed) -> JsonObject:
     """Returns a request as JSON, with its output and a token to share it, or with its error.
 
-    `problems` is the `detail` that the route of the result answers with.
+    `position` is null unless the request waits, and until the snapshot knows its place in the queue. `problems` is the
+    `detail` that the route of the result answers with.
     """
     view = {name: getattr(listed, name) for name in Listed.__slots__ if name != "outcome"}
+    view["position"] = services.snapshot.position(listed.id) if listed.state is State.IN_QUEUE else None
     match listed.outcome:
         case Success(output):
-            return view | {"output": output, "share": links.share_token(listed.id)}
+            return view | {"output": output, "share": services.links.share_token(listed.id)}
         case Failure() as failure:
             _, body = status_and_body(failure)
             return view | {"error": failure.message, "error_type": failure.type, "problems": body["detail"]}
