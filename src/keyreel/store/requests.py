@@ -28,6 +28,8 @@ position = case((request.c.state == State.IN_QUEUE, _count_ahead))
 """The position of one request: how many requests go before it in the queue. NULL unless it is waiting."""
 
 outcome_columns = (request.c.result, request.c.error, request.c.error_type, request.c.error_detail)
+MAX_IDS = 4096
+"""Ids in one statement. Neither database takes 32,768 of them."""
 _COMPUTED_FIELDS = ("state", "position", "outcome")
 # Without the input, which may be long.
 _columns = (
@@ -61,15 +63,14 @@ class Requests:
 
         Without positions: each costs a look at the queue.
         """
-        known = list(ids)
-        if not known:
-            return {}
-        # The driver prepares a statement for each number of ids, so there are few such numbers.
-        padded = known + known[:1] * ((1 << (len(known) - 1).bit_length()) - len(known))
+        known, found = list(ids), dict[str, Status]()
         kept = not_expired(request.c.expires_at, self._database.now)
-        statement = select(*_columns, null().label("position")).where(request.c.id.in_(padded), kept)
-        async with self._database.read() as connection:
-            return {row.id: _status(row) for row in await connection.execute(statement)}
+        plain = select(*_columns, null().label("position")).where(kept)
+        for start in range(0, len(known), MAX_IDS):
+            statement = plain.where(request.c.id.in_(_padded(known[start : start + MAX_IDS])))
+            async with self._database.read() as connection:
+                found |= {row.id: _status(row) for row in await connection.execute(statement)}
+        return found
 
     async def running(self) -> list[Status]:
         """Returns the status of each request that a worker has."""
@@ -130,6 +131,11 @@ def outcome_values(outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, Success):
         return {"result": outcome.output}
     return {"error": outcome.message, "error_type": outcome.type, "error_detail": outcome.detail}
+
+
+def _padded(ids: list[str]) -> list[str]:
+    """Repeats an id until their number is a power of two: the driver prepares a statement for each number."""
+    return ids + ids[:1] * ((1 << (len(ids) - 1).bit_length()) - len(ids))
 
 
 def _status(row: AnyRow) -> Status:
