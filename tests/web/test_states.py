@@ -130,6 +130,20 @@ def test_the_page_offers_only_what_the_model_can_do(page: Page) -> None:
     expect(page.get_by_role("switch", name="Expand prompt")).to_be_visible()
 
 
+def test_workers_of_other_models_do_not_count(page: Page) -> None:
+    worker = {"name": "w", "device": "cpu", "model": "x", "pool": "default", "ready": True, "loras": []}
+    other = worker | {"pool": "other model", "loras": ["keyreel:ink"]}
+    abilities = {"distilled": False, "expands": False}
+    workers = [worker | {"recipes": ["single"], **abilities}, other | {"recipes": ["stg", "single"], **abilities}]
+    page.route("**/health", lambda route: route.fulfill(json={"workers": workers}))
+    page.reload()
+    page.get_by_text("More", exact=True).click()
+    recipe = page.get_by_role("group", name="Recipe")
+    expect(recipe.get_by_role("radio", name="single")).to_be_visible()
+    expect(recipe.get_by_role("radio", name="stg")).to_have_count(0)
+    expect(page.get_by_role("button", name="ink", exact=True)).to_have_count(0)
+
+
 def test_generate_says_why_it_is_disabled_and_a_seed_what_it_may_be(page: Page) -> None:
     button = page.get_by_role("button", name="Generate")
     expect(button).to_be_disabled()

@@ -7,7 +7,7 @@ from fastapi import HTTPException
 
 from keyreel.checkpoints.catalogue import catalogue_name
 from keyreel.errors import KeyreelError
-from keyreel.fal.endpoints import ENDPOINTS, Endpoint
+from keyreel.fal.endpoints import ENDPOINTS, MULTICONDITIONING, Endpoint
 from keyreel.settings import Settings
 
 DEFAULT_POOL = "default"
@@ -49,6 +49,11 @@ class ServedEndpoints:
         if missing := next(iter(served.without_model.values()), None) if listed else None:
             raise KeyreelError(f"KEYREEL_ENDPOINTS: {served.lack(missing)}")
         return served
+
+    @property
+    def of_page(self) -> Endpoint:
+        """The one that the page calls. It takes pictures, clips and LoRAs on a timeline, if one here does."""
+        return self.by_id.get(MULTICONDITIONING.id, self.first)
 
     @property
     def first(self) -> Endpoint:

@@ -21,6 +21,7 @@ def test_readiness_follows_the_workers(http: httpx.Client, server: LiveServer) -
     (listed,) = http.get("/health").json()["workers"]
     assert listed == {
         "name": "w",
+        "pool": "default",
         "device": "cpu",
         "model": "demo",
         "ready": True,

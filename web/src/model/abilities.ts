@@ -2,10 +2,12 @@
 
 import { computed } from "@preact/signals";
 import { workers } from "../server/health";
-import { value, values } from "./draft";
+import { facts, value, values } from "./draft";
 
+/** The workers that run what this page submits: those of its endpoint's model. */
+export const ownWorkers = computed(() => workers.value?.filter(({ pool }) => !pool || !facts.value?.pool || pool === facts.value.pool) ?? []);
 /** Empty while nothing is known; then everything is offered. */
-const ready = computed(() => workers.value?.filter((worker) => worker.ready) ?? []);
+const ready = computed(() => ownWorkers.value.filter((worker) => worker.ready));
 
 const HIDDEN: Record<string, () => boolean> = {
   expand_prompt: () => ready.value.every(({ expands }) => expands === false),

@@ -1,7 +1,7 @@
 /** The user's requests that wait or run, in the order in which they go. */
 
 import { computed } from "@preact/signals";
-import { workers } from "../server/health";
+import { ownWorkers } from "./abilities";
 import { type Progress, type VideoRequest, requests } from "../server/requests";
 
 /** The finished videos from which the time of the next one is estimated. */
@@ -30,7 +30,7 @@ export function progressText(progress: Progress | null): string {
 export function expectedWait(position: number | null): number | null {
   if (position === null) return null;
   const usual = usualSeconds(requests.value);
-  const devices = workers.value?.filter((worker) => worker.ready).length;
+  const devices = ownWorkers.value.filter((worker) => worker.ready).length;
   if (usual === null || !devices) return null;
   const begun = live.value.filter((each) => each.state === "IN_PROGRESS");
   const left = begun.reduce((sum, { progress }) => sum + (progress?.seconds_left ?? usual / 2), 0);

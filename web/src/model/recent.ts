@@ -1,7 +1,7 @@
 /** What the user has used lately, according to the history. */
 
 import { computed } from "@preact/signals";
-import { workers } from "../server/health";
+import { ownWorkers } from "./abilities";
 import { requests } from "../server/requests";
 import { type LoraEntry, loras } from "./draft";
 import { labelOf } from "./entries";
@@ -18,7 +18,7 @@ export const recentPrompts = computed(() => {
 
 /** LoRAs that a click adds: those that ship with the model of a worker, then those of earlier requests. */
 export const knownLoras = computed(() => {
-  const shipped = (workers.value ?? []).flatMap((worker) => worker.loras ?? []).map((path): KnownLora => ({ path, weight_name: null, label: labelOf(path) }));
+  const shipped = ownWorkers.value.flatMap((worker) => worker.loras ?? []).map((path): KnownLora => ({ path, weight_name: null, label: labelOf(path) }));
   const used = requests.value.flatMap(({ input }) => (input.loras ?? []) as Partial<KnownLora>[]).map(({ path = "", weight_name = null, scale }): KnownLora => ({ path, weight_name, label: labelOf(path), ...(scale === undefined ? {} : { scale }) }));
   const taken = new Set(loras.value.map(identity));
   const shownFirst = new Map([...shipped, ...used.filter(({ path }) => !path.startsWith("keyreel:"))].reverse().map((lora) => [identity(lora), lora]));

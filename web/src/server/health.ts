@@ -9,6 +9,8 @@ export interface Worker {
   readonly model: string;
   readonly ready: boolean;
   // Servers of an older release do not say what follows.
+  /** The queue that it works on. */
+  readonly pool?: string;
   /** What requests may choose; null if the server does not know. */
   readonly recipes?: readonly string[] | null;
   /** Whether the model takes no guidance, and so no negative prompt. */

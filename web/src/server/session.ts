@@ -20,6 +20,8 @@ export interface FileLimits {
 export interface Facts {
   readonly version: string;
   readonly endpoint: string;
+  /** The queue of the model that runs the endpoint. Servers of an older release have only one. */
+  readonly pool?: string;
   readonly base_url: string;
   readonly key: { readonly id: string; readonly name: string; readonly admin: boolean };
   readonly sizes: Sizes;

@@ -4,7 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { coded } from "../model/code";
 import { INSTRUCTIONS, LANGUAGES, type Language, snippet } from "../model/snippets";
 import { say } from "../model/toast";
-import { workers } from "../server/health";
+import { ownWorkers } from "../model/abilities";
 import type { Facts } from "../server/session";
 import { Button } from "./controls";
 
@@ -21,7 +21,7 @@ export function CodeDialog({ facts }: { facts: Facts }) {
   const code = snippet(language.value, shown.input(), {
     baseUrl: facts.base_url,
     endpoint: shown.endpoint ?? facts.endpoint,
-    model: workers.value?.[0]?.model ?? null,
+    model: ownWorkers.value[0]?.model ?? null,
   });
   const copy = () =>
     navigator.clipboard.writeText(code).then(

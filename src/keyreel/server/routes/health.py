@@ -18,8 +18,7 @@ router = APIRouter(tags=["operation"], dependencies=[OPEN])
 async def health(services: CurrentServices) -> Json:
     workers = await services.store.workers.alive()
     listed = [
-        {"name": worker.name, "device": worker.device, "model": worker.model, "ready": worker.ready}
-        | asdict(abilities_of(worker.model, services.settings))
+        asdict(worker) | asdict(abilities_of(worker.model, services.settings))
         for worker in workers
     ]
     return Json({"status": "ok", "version": __version__, "workers": listed})

@@ -13,7 +13,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from keyreel.checkpoints.catalogue import LTXV_GRID
-from keyreel.fal.endpoints import MULTICONDITIONING
 from keyreel.server.dependencies import OPEN, AnyKey, Caller, CurrentServices, Services, address_of
 from keyreel.server.errors import Json
 from keyreel.server.sessions import LIFETIME, begin_session, delete_cookie, find_session
@@ -102,10 +101,12 @@ async def facts(key: AnyKey, services: CurrentServices) -> Json:
     sizes: dict[str, dict[str, Any]] = {}
     for (resolution, aspect), size in SIZES.items():
         sizes.setdefault(resolution, {})[aspect] = [size.width, size.height]
+    endpoint = services.endpoints.of_page.id
     return Json(
         {
             "version": __version__,
-            "endpoint": MULTICONDITIONING.id,
+            "endpoint": endpoint,
+            "pool": services.endpoints.pools[endpoint],
             "base_url": services.links.base_url,
             "key": {"id": key.id, "name": key.name, "admin": key.admin},
             "sizes": sizes,
