@@ -17,10 +17,7 @@ router = APIRouter(tags=["operation"], dependencies=[OPEN])
 @router.get("/health", summary="Get the version, the workers and what their models can do")
 async def health(services: CurrentServices) -> Json:
     workers = await services.store.workers.alive()
-    listed = [
-        asdict(worker) | asdict(abilities_of(worker.model, services.settings))
-        for worker in workers
-    ]
+    listed = [asdict(worker) | asdict(abilities_of(worker.model, services.settings)) for worker in workers]
     return Json({"status": "ok", "version": __version__, "workers": listed})
 
 
