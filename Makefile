@@ -76,7 +76,7 @@ storm: $(VENV)/.dev programs ## Run a fleet while its processes and servers fail
 	$(BIN)/python -m tests.storm.storm $(if $(SEED),--seed $(SEED))
 
 # Installs them once, outside the tree.
-clients: $(VENV)/.dev ## Run some thirty clients of fal through `keyreel wrap`, and write what works to docs/compatibility.md (minutes)
+clients: $(VENV)/.dev ## Run some forty clients of fal through `keyreel wrap`, and write what works to docs/compatibility.md (minutes)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.clients.compatibility
 
 audit: $(VENV)/.dev ## Look up advisories for the pinned packages, and the licences of the default install
