@@ -297,7 +297,8 @@ def test_history_entries_can_be_filtered_and_deleted(page: Page) -> None:
         expect(viewer(page).get_by_role("link", name="Download")).to_be_visible()
         expect(viewer(page).get_by_text(prompt)).to_be_visible()
     history = page.get_by_role("region", name="History")
-    expect(history.get_by_text(re.compile(r"^Your limits: Waiting: 0 of 1000, A minute: \d+ of 600, "))).to_be_visible()
+    limits = re.compile(r"^Your limits: Waiting: 0 of 1000, Per minute: \d+ of 600, ")
+    expect(history.get_by_text(limits)).to_be_visible()
     history.get_by_label("Filter the history").fill("fox alpha")
     expect(history.get_by_role("listitem")).to_have_count(1)
     history.get_by_role("listitem").hover()
@@ -317,7 +318,7 @@ def test_a_share_link_shows_one_video_without_a_key(page: Page, browser: Browser
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     compose(page, "a fox to be shown")
     generate(page)
-    viewer(page).get_by_role("button", name="Copy a link to share it").click()
+    viewer(page).get_by_role("button", name="Copy a link to share").click()
     expect(page.get_by_text("Anyone with the link can see this video")).to_be_visible()
     link = str(page.evaluate("navigator.clipboard.readText()"))
     assert server.user.secret not in link
@@ -367,14 +368,14 @@ def test_an_administrator_manages_requests_webhooks_and_keys(visitor: BrowserCon
     with page.expect_response("**/retry") as answered:
         call.get_by_role("button", name="Call again").click()
     assert answered.value.status == 204
-    page.get_by_label("Name of a new key").fill("studio")
+    page.get_by_label("Name of the new key").fill("studio")
     page.get_by_label("Running", exact=True).fill("2")
-    page.get_by_role("button", name="Make a key").click()
+    page.get_by_role("button", name="Create key").click()
     expect(page.get_by_role("row", name=re.compile("studio.*Running: 0 of 2"))).to_be_visible()
-    use = page.get_by_role("region", name="Use in 31 days", exact=True)
+    use = page.get_by_role("region", name="Usage in the last 31 days", exact=True)
     expect(use.get_by_role("row", name=re.compile("^user"))).to_have_text(re.compile(r"^user\d+\.\d\ss\d+\s[KM]?B"))
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download by day, as CSV").click()
+        page.get_by_role("button", name="Download daily usage as CSV").click()
     assert download.value.path().read_text().startswith("day,key_id,name,completed,failed,cancelled,")
     key = page.locator(".secret code").inner_text()
     assert (
@@ -387,7 +388,7 @@ def test_an_administrator_manages_requests_webhooks_and_keys(visitor: BrowserCon
     for action in ("key created", "key revoked", "webhook retried", "request cancelled", "signed in"):
         expect(log.get_by_role("row", name=re.compile(f"admin.*127.0.0.1.*{action}")).first).to_be_visible()
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download 31 days, as CSV").click()
+        page.get_by_role("button", name="Download 31 days as CSV").click()
     assert download.value.path().read_text().startswith("time,key_id,name,address,action,")
 
 

@@ -71,7 +71,7 @@ def test_a_dropped_video_brings_back_its_request(page: Page, tmp_path: Path) -> 
     made = film(tmp_path / "made.mp4", {"comment": json.dumps(facts)})
     compose(page, "an hour's work")
     drop(page, 0, made, on=".viewer")
-    expect(page.locator(".toasts")).to_contain_text("Drop these files to fill their places: sunrise.png.")
+    expect(page.locator(".toasts")).to_contain_text("Add these files again: sunrise.png.")
     assert prompt(page) == "dawn"
     expect(page.get_by_role("textbox", name="Seed")).to_have_value(str(2**53 + 1))
     expect(page.get_by_label("Link or repository")).to_have_value("a/b")

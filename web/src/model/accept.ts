@@ -22,7 +22,7 @@ export function unusable(name: string, media: Media, limits: FileLimits, tempora
     return `${name} lasts ${seconds(media.seconds)}; a clip may last ${seconds(limits.video_seconds)} at most. Shorten it.`;
   }
   if (kind === "video" && exact && length <= temporal) {
-    return `${name} has ${plural(length, "frame")}; a clip needs at least ${temporal + 1}. Send a longer one, or one of its frames as a picture.`;
+    return `${name} has ${plural(length, "frame")}; a clip needs at least ${temporal + 1}. Use a longer one, or one of its frames as a picture.`;
   }
   return null;
 }

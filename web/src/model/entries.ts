@@ -41,7 +41,7 @@ export function editRequest(given: Input, seed: Seed | null): void {
   });
   selected.value = null;
   const missing = items.value.filter(isMissing).map((item) => item.name);
-  say(`The settings of this video replace the draft.${missing.length ? ` Drop these files to fill their places: ${missing.join(", ")}.` : ""}`, UNDO);
+  say(`The draft now has the settings of this video.${missing.length ? ` Add these files again: ${missing.join(", ")}.` : ""}`, UNDO);
 }
 
 function readEntries(list: unknown, kind: Kind, source: string, frames: number): Entry[] {

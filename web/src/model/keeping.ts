@@ -44,7 +44,7 @@ function watchOtherTabs(name: string): () => void {
   const offer = () => {
     if (other === null || isSaid || document.hidden) return;
     isSaid = true;
-    say("Another tab has a draft of its own. This one stays as it is.", { label: "Use the other", run: () => take(other ?? "") });
+    say("Another tab has changed its draft. This tab keeps its own.", { label: "Use the other draft", run: () => take(other ?? "") });
   };
   const note = (event: StorageEvent) => {
     if (event.key !== name || event.newValue === null) return;
@@ -58,7 +58,7 @@ function watchOtherTabs(name: string): () => void {
 
 function take(text: string): void {
   commit(restored(text));
-  say("The draft of the other tab replaces this one.", UNDO);
+  say("This tab now has the other tab's draft.", UNDO);
 }
 
 /** What is uploaded so far: files cannot be stored. */

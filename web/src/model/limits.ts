@@ -16,9 +16,9 @@ export const LIMIT_NAMES: Readonly<Record<keyof Limits, string>> = {
   max_requests: "Requests at once",
   max_queued: "Waiting",
   max_running: "Running",
-  max_per_minute: "A minute",
+  max_per_minute: "Per minute",
   max_bytes: "Stored bytes",
-  max_upload_bytes: "Uploaded in a day",
+  max_upload_bytes: "Uploaded bytes per day",
 };
 
 /** A limit that holds for a key, and how much of it is used. */

@@ -16,14 +16,14 @@ export interface Entry {
   readonly detail: Readonly<Record<string, unknown>> | null;
 }
 
-const COLUMNS = ["When", "Who", "From", "What", "Target", "Detail"];
+const COLUMNS = ["Time", "Key", "Address", "Action", "Target", "Details"];
 
 /** Shows the latest entries of the audit log. */
 export function AuditLog({ entries }: { entries: readonly Entry[] }) {
   const save = () => void download("api/operate/audit.csv", "audit.csv").catch(tell);
   return (
     <div class="usage">
-      <Table title="Audit log" columns={COLUMNS} empty="Nothing has been done yet." count={entries.length}>
+      <Table title="Audit log" columns={COLUMNS} empty="There are no entries yet." count={entries.length}>
         {entries.map((entry) => (
           <tr key={entry.seq}>
             <td title={new Date(entry.time * 1000).toISOString()}>{ago(entry.time)}</td>
@@ -38,7 +38,7 @@ export function AuditLog({ entries }: { entries: readonly Entry[] }) {
         ))}
       </Table>
       <Button icon="download" onClick={save}>
-        Download 31 days, as CSV
+        Download 31 days as CSV
       </Button>
     </div>
   );

@@ -84,7 +84,7 @@ function Scrubber({ video, moment }: { video: { current: HTMLVideoElement | null
       step={0.001}
       value={moment}
       style={{ "--share": `${moment * 100}%` }}
-      aria-label="Moment in both videos"
+      aria-label="Position in both videos"
       onInput={(event) => seek(Number(event.currentTarget.value))}
     />
   );

@@ -65,7 +65,7 @@ function listOf(list: unknown): readonly Given[] {
 }
 
 function shown(value: unknown): string {
-  if (value === undefined || value === null) return "the server's setting";
+  if (value === undefined || value === null) return "server default";
   if (typeof value === "boolean") return value ? "on" : "off";
   return typeof value === "string" ? value : JSON.stringify(value);
 }

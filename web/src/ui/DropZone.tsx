@@ -30,7 +30,7 @@ export function DropZone() {
   }, [depth]);
   if (!depth.value) return null;
   const frame = dropFrame.value;
-  return <div class="dropping">{frame === null ? "Drop pictures, clips or LoRAs, or a video made with Keyreel to bring back its request" : `Drop from frame ${frame} on`}</div>;
+  return <div class="dropping">{frame === null ? "Drop pictures, clips or LoRAs, or a video made with Keyreel to restore its request" : `Drop to start at frame ${frame}`}</div>;
 }
 
 /** Outside the timeline, a video that Keyreel made stands for its request. */

@@ -43,7 +43,7 @@ function Workers() {
   const first = ready[0] ?? all[0];
   const state = isStale.value ? "stale" : ready.length ? "ready" : all.length ? "loading" : "none";
   const more = all.length > 1 ? `, ${all.length - 1} more` : "";
-  const text = { stale: "Server away, last seen: ", ready: "", loading: "Loading ", none: "No worker is running" }[state];
+  const text = { stale: "Server not reachable, last seen: ", ready: "", loading: "Loading ", none: "No worker is running" }[state];
   return (
     <span class={`worker ${state}`} title={first ? `${first.model} on ${first.device}${more}` : undefined}>
       <i />
@@ -66,7 +66,7 @@ function ThemeButton() {
     <Button
       kind="quiet"
       icon={isDark ? "sun" : "moon"}
-      label={isDark ? "Light colours" : "Dark colours"}
+      label={isDark ? "Switch to the light theme" : "Switch to the dark theme"}
       onClick={toggle}
     />
   );

@@ -26,7 +26,7 @@ interface KeysProps {
 
 export function Keys({ keys, quotas, own, changed }: KeysProps) {
   const revoke = async (id: string) => {
-    if (!(await confirm("Revoke this key?", "Programs and people who use it are refused from now on.", "Revoke"))) return;
+    if (!(await confirm("Revoke this key?", "Programs and people can no longer use it, and its unfinished requests are cancelled.", "Revoke"))) return;
     await call("DELETE", `keys/${id}`).then(changed, tell);
   };
   return (
@@ -89,7 +89,7 @@ function NewKey({ changed }: { changed: () => Promise<void> }) {
   };
   return (
     <form class="card new-key" onSubmit={create}>
-      <Field label="Name of a new key">
+      <Field label="Name of the new key">
         {({ id }) => <input id={id} type="text" required placeholder="What the key is for" value={name.value} onInput={(event) => (name.value = event.currentTarget.value)} />}
       </Field>
       {(Object.keys(LIMIT_NAMES) as (keyof Limits)[]).map((name) => (
@@ -106,7 +106,7 @@ function NewKey({ changed }: { changed: () => Promise<void> }) {
         <Switch key={scope} label={SCOPE_NAMES[scope]} checked={scopes.value.includes(scope)} onChange={(checked) => allow(scope, checked)} />
       ))}
       <Button submits icon="add" disabled={!name.value.trim() || !scopes.value.length}>
-        Make a key
+        Create key
       </Button>
       {made.value && (
         <p class="secret" role="status">

@@ -32,7 +32,7 @@ export function Prompt() {
             ref={area}
             id={id}
             rows={3}
-            placeholder="What the video shows"
+            placeholder="Describe the video"
             value={prompt}
             aria-describedby={describedBy}
             onInput={(event) => setValue("prompt", event.currentTarget.value)}

@@ -64,7 +64,7 @@ export function Result({ request }: { request: VideoRequest }) {
           Edit
         </Button>
         <span class="spring" />
-        <Button kind="quiet" icon="link" label="Copy a link to share it" onClick={() => copyLink(request)} />
+        <Button kind="quiet" icon="link" label="Copy a link to share" onClick={() => copyLink(request)} />
         <Button kind="quiet" icon="trash" label="Delete" onClick={async () => (await deleteVideo(request)) && go("#/")} />
       </div>
     </>

@@ -124,7 +124,7 @@ function Seed() {
           />
           <Button icon="dice" label="Choose a random seed" onClick={() => set(Math.floor(Math.random() * 2 ** 32))} />
           {seed === null ? (
-            <Button icon="open" label="Keep the last video's seed" disabled={last === null} onClick={() => set(last)} />
+            <Button icon="open" label="Use the last video's seed" disabled={last === null} onClick={() => set(last)} />
           ) : (
             <Button icon="lock" label="A new seed each time" pressed onClick={() => set(null)} />
           )}

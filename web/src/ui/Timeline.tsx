@@ -25,7 +25,7 @@ export function Timeline() {
         </span>
         <Button kind="quiet" icon="undo" label="Undo (Ctrl+Z)" disabled={!canUndo.value} onClick={undo} />
         <Button kind="quiet" icon="redo" label="Redo (Shift+Ctrl+Z)" disabled={!canRedo.value} onClick={redo} />
-        <Button icon="scale" label="Scale with length: when you change the number of frames, everything keeps its share of the video" pressed={scales} onClick={() => commit({ scales: !scales })} />
+        <Button icon="scale" label="Scale with length: when you change the number of frames, items keep their relative positions" pressed={scales} onClick={() => commit({ scales: !scales })} />
         <Button icon="link" label="Add by link" pressed={asksUrl.value} onClick={() => (asksUrl.value = !asksUrl.value)} />
         <FileButton label="Pictures or clips" icon="add" accept={ACCEPTED} multiple onFiles={(files) => addFiles(files)} />
       </div>

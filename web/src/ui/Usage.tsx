@@ -6,7 +6,7 @@ import { Button } from "./controls";
 import type { Key } from "./Keys";
 import { Table } from "./Table";
 
-const COLUMNS = ["Key", "Completed", "Failed", "Cancelled", "On a device", "Arrived", "Stored now"];
+const COLUMNS = ["Key", "Completed", "Failed", "Cancelled", "Device time", "Added", "Stored now"];
 
 /** Shows what each key has used in the last 31 days. */
 export function UsageOfKeys({ usage, keys }: { usage: Usage; keys: readonly Key[] }) {
@@ -15,7 +15,7 @@ export function UsageOfKeys({ usage, keys }: { usage: Usage; keys: readonly Key[
   const names = new Map(keys.map((key) => [key.id, key.name]));
   return (
     <div class="usage">
-      <Table title="Use in 31 days" columns={COLUMNS} empty="No key has used anything yet." count={rows.length}>
+      <Table title="Usage in the last 31 days" columns={COLUMNS} empty="There is no usage yet." count={rows.length}>
         {rows.map((row) => (
           <tr key={row.key_id}>
             <td>{names.get(row.key_id) ?? row.key_id}</td>
@@ -29,7 +29,7 @@ export function UsageOfKeys({ usage, keys }: { usage: Usage; keys: readonly Key[
         ))}
       </Table>
       <Button icon="download" onClick={save}>
-        Download by day, as CSV
+        Download daily usage as CSV
       </Button>
     </div>
   );

@@ -49,7 +49,7 @@ export function Watch({ request }: { request: VideoRequest }) {
         </Button>
         {canNotify() && (
           <Button icon="bell" pressed={wantsNotice.value} onClick={toggleNotice}>
-            Notify me at the end
+            Notify me when it is done
           </Button>
         )}
       </div>
