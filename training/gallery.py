@@ -19,14 +19,14 @@ EVERY = 2
 WIDTH = 384
 INTRODUCTION = """# Gallery
 
-This page shows the videos that the demo model makes from the requests in [examples/gallery](../examples/gallery), small
-and with every second frame. One command makes a video, and makes the same video each time:
+This page shows videos that the demo model made from the requests in [examples/gallery](../examples/gallery), scaled
+down and with every second frame. To make one yourself, run this command; it makes the same video each time:
 
 ```sh
 keyreel generate --request examples/gallery/{first} --out first.mp4
 ```
 
-`make gallery` makes all videos again and writes this page.
+`make gallery` makes all videos again and rewrites this page.
 """
 
 
