@@ -27,8 +27,8 @@ def sequence() -> TokenSequence:
 @pytest.fixture
 def denoiser(model: Model, sequence: TokenSequence) -> Denoiser:
     with torch.inference_mode():
-        positive, negative = (
-            text_key_values(model.transformer, model.prompts.encode(text).embedding) for text in ("a star", "")
+        positive, negative = text_key_values(
+            model.transformer, [model.prompts.encode(text).embedding for text in ("a star", "")]
         )
         table = rotary(model.transformer, sequence.coordinates, 25)
     guidance = (Guidance(3.0),) * 6

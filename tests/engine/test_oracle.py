@@ -74,12 +74,13 @@ def _ours(pipeline: Any, pins: Sequence[Pin], guidance: float, condition_noise: 
     pinned = [encode_condition(pipeline.vae, pin.for_engine(SIZE), SIZE) for pin in pins]
     sequence = token_sequence(pinned, initial_noise(SHAPE, CHANNELS, SEED), GRID, SEED)
     texts = [_text(pipeline, prompt) for prompt in (PROMPT, NEGATIVE)]
+    positive, negative = text_key_values(pipeline.transformer, texts)
     denoiser = Denoiser(
         transformer=pipeline.transformer,
         sequence=sequence,
         table=lambda _: rotary(pipeline.transformer, sequence.coordinates, 25),
-        positive=text_key_values(pipeline.transformer, texts[0]),
-        negative=text_key_values(pipeline.transformer, texts[1]),
+        positive=positive,
+        negative=negative,
         sigmas=linear_quadratic(STEPS),
         guidance=(Guidance(guidance),) * STEPS,
         condition_noise_scale=condition_noise,

@@ -42,7 +42,7 @@ def transformer() -> LTXVideoTransformer3DModel:
 @torch.inference_mode()
 def ours(transformer: LTXVideoTransformer3DModel, *perturbed: tuple[tuple[int, ...], StgMode]) -> list[torch.Tensor]:
     """Returns predictions for the positive prompt, the negative one, and the positive one with each perturbation."""
-    positive, negative = (text_key_values(transformer, text) for text in TEXTS)
+    positive, negative = text_key_values(transformer, TEXTS)
     forwards = [Forward(positive), Forward(negative), *(Forward(positive, *how) for how in perturbed)]
     table = rotary(transformer, FRAMES, 25)
     return velocities(transformer, TOKENS, Levels.of(SIGMAS), table, forwards)
@@ -115,10 +115,29 @@ def test_each_perturbation_mode_predicts_something_else(transformer: LTXVideoTra
 def test_a_prediction_is_the_same_alone_and_with_others(transformer: LTXVideoTransformer3DModel) -> None:
     positive, *_ = ours(transformer, ((2,), "attention_values"))
     with torch.inference_mode():
-        text = text_key_values(transformer, TEXTS[0])
+        (text,) = text_key_values(transformer, TEXTS[:1])
         table = rotary(transformer, FRAMES, 25)
         (alone,) = velocities(transformer, TOKENS, Levels.of(SIGMAS), table, [Forward(text)])
     assert torch.equal(positive, alone)
+
+
+def test_the_prompts_of_a_request_walk_through_the_blocks_once(transformer: LTXVideoTransformer3DModel) -> None:
+    """Each walk would copy all blocks that stream."""
+    blocks = Walks(transformer.transformer_blocks)
+    transformer.transformer_blocks = blocks
+    one, other = text_key_values(transformer, TEXTS)
+    assert blocks.count == 1
+    assert (len(one), len(other)) == (LAYERS, LAYERS)
+
+
+class Walks(nn.ModuleList):
+    """Counts how often someone begins to iterate over the blocks."""
+
+    count = 0
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        self.count += 1
+        return super().__iter__()
 
 
 def test_common_blocks_are_computed_once(transformer: LTXVideoTransformer3DModel) -> None:

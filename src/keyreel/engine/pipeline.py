@@ -175,7 +175,7 @@ def draw(
 
     With `resume` it skips the passes and steps that the checkpoint contains.
     """
-    key_values = [text_key_values(model.transformer, text.embedding) for text in texts]
+    key_values = text_key_values(model.transformer, [text.embedding for text in texts])
     sizes = pass_sizes(job.size, model.grid, job.sampling.recipe)
     z = None
     for index in range(resume.index if resume else 0, len(recipe.passes)):

@@ -68,12 +68,20 @@ def rotary(transformer: LTXVideoTransformer3DModel, coordinates: torch.Tensor, f
     return cosine, sine
 
 
-def text_key_values(transformer: LTXVideoTransformer3DModel, embedding: torch.Tensor) -> list[KeyValue]:
-    """Returns keys and values (1, L, D) of each block's cross-attention for a prompt's embedding (1, L, E)."""
-    text = transformer.caption_projection(embedding)
-    return [
-        (block.attn2.norm_k(block.attn2.to_k(text)), block.attn2.to_v(text)) for block in transformer.transformer_blocks
-    ]
+def text_key_values(
+    transformer: LTXVideoTransformer3DModel, embeddings: Sequence[torch.Tensor]
+) -> list[list[KeyValue]]:
+    """Returns, for each prompt's embedding (1, L, E), keys and values (1, L, D) of each block's cross-attention.
+
+    Takes all prompts at once, so that the weights of each block are needed once.
+    """
+    texts = [transformer.caption_projection(embedding) for embedding in embeddings]
+    by_block = [[_key_value(block.attn2, text) for text in texts] for block in transformer.transformer_blocks]
+    return [list(prompt) for prompt in zip(*by_block, strict=True)]
+
+
+def _key_value(attention: LTXAttention, text: torch.Tensor) -> KeyValue:
+    return attention.norm_k(attention.to_k(text)), attention.to_v(text)
 
 
 def velocities(
