@@ -1,11 +1,21 @@
-"""The fleet's benchmark runs, on almost nothing. Its figures are not checked."""
+"""Benchmarks run, on almost nothing. Their figures are not checked."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 from tests.store.postgres import find_programs
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_quality_prints_a_row_for_each_kind() -> None:
+    arguments = ("--size", "128x128", "--frames", "9", "--steps", "2", "--videos", "1")
+    command = [sys.executable, "-m", "benchmarks.quality", *arguments]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    assert "1 videos of 128x128, 9 frames, 2 steps on cpu" in printed
+    assert re.findall(r"^  (\+\w+) +(?:\d\d\.\d to \d\d\.\d +){2}\d+\.\d", printed, re.MULTILINE) == ["+int8", "+fp8"]
 
 
 @pytest.mark.slow

@@ -41,8 +41,8 @@ RATES = {"RTX 4090": 165, "RTX 5090": 210, "A100": 312, "L40S": 362, "H100, H200
 """TFLOP/s in bf16, without sparsity, as published."""
 
 
-def cell(parameters: Parameters, weight: int, free: int, work: Workload = REFERENCE, *, int8: bool = False) -> str:
-    size = ModelSize(parameters, weight, int8)
+def cell(parameters: Parameters, weight: int, free: int, work: Workload = REFERENCE, *, quantised: bool = False) -> str:
+    size = ModelSize(parameters, weight, quantised)
     plan = memory.choose(size, work, free)
     if plan is None:
         return "no room"
@@ -74,7 +74,7 @@ def test_table_of_plans() -> None:
         free = int(gigabytes * FREE * GIB)
         cells = (
             cell(SIZE_13B, weight, free),
-            cell(SIZE_13B, weight, free, int8=True),
+            cell(SIZE_13B, weight, free, quantised=True),
             cell(SIZE_2B, weight, free),
         )
         assert f"| {machine} | {' | '.join(cells)} |" in DOCS

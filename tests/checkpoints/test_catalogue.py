@@ -34,10 +34,15 @@ class TestFind:
         assert (found.name, found.layout) == ("tiny.safetensors", "single-file")
         assert (found.grid, found.path, found.text) == (Grid(32, 8), file, file.parent)
 
-    def test_int8_suffix(self, folder: Path) -> None:
-        found = catalogue.find_model(f"{folder}+int8")
-        assert (found.name, found.path, found.int8) == ("tiny", folder, True)
-        assert not catalogue.find_model(str(folder)).int8
+    @pytest.mark.parametrize("kind", ["int8", "fp8"])
+    def test_quantisation_suffix(self, folder: Path, kind: str) -> None:
+        found = catalogue.find_model(f"{folder}+{kind}")
+        assert (found.name, found.path, found.quantisation) == ("tiny", folder, kind)
+        assert found.full_name == f"tiny+{kind}"
+
+    def test_without_a_suffix_nothing_is_rounded(self, folder: Path) -> None:
+        found = catalogue.find_model(str(folder))
+        assert (found.quantisation, found.full_name) == (None, "tiny")
 
     def test_grid_comes_from_the_configuration(self, tmp_path: Path) -> None:
         folder = tiny_checkpoint(tmp_path / "coarse", spatial=64)

@@ -15,7 +15,7 @@ from keyreel.video.canvas import SIZES, Grid, Size
 from keyreel.video.job import AdapterFile, Condition, Job, Sampling
 
 BF16 = ModelSize(SIZE_13B, weight=2)
-INT8 = ModelSize(SIZE_13B, weight=2, int8=True)
+INT8 = ModelSize(SIZE_13B, weight=2, quantised=True)
 LTXV = Grid(32, 8)
 
 free = st.integers(0, 200 * GIB)
@@ -65,14 +65,15 @@ def test_weights_have_the_published_sizes() -> None:
     everything = Plan(text=True, blocks=48)
     assert memory.held(everything, BF16) / GIB == pytest.approx(35.5, abs=0.1)
     assert memory.held(everything, replace(BF16, weight=4)) / GIB == pytest.approx(71.0, abs=0.1)
-    assert memory.streamed(everything, BF16) == 0
+    assert memory.streamed_blocks(everything, BF16) == 0
 
 
 @given(works)
 def test_held_and_streamed_weights_add_up(work: Workload) -> None:
-    total = memory.held(Plan(text=True, blocks=48), BF16)
-    sizes = [memory.held(plan, BF16) + memory.streamed(plan, BF16) for plan in memory.ladder(SIZE_13B)]
-    assert all(abs(size - total) <= 48 for size in sizes)
+    first, *others = memory.ladder(SIZE_13B)
+    sizes = [memory.held(plan, BF16) + memory.streamed_blocks(plan, BF16) for plan in (first, *others)]
+    assert sizes[0] - sizes[1] == SIZE_13B.text_encoder.blocks * SIZE_13B.text_encoder.block * 2
+    assert all(abs(size - sizes[1]) <= 48 for size in sizes[1:])
     assert memory.needed(LEAST, BF16, work) > memory.held(LEAST, BF16)
 
 
@@ -99,6 +100,44 @@ def test_chosen_plan_fits(size: int, work: Workload) -> None:
         assert memory.needed(plan, BF16, work) <= size
     else:
         assert memory.needed(LEAST, BF16, work) > size
+
+
+class TestFollowing:
+    """The plan for the next request, by what must be free for it."""
+
+    def after(self, plan: Plan, room_for: Plan, work: Workload = REFERENCE) -> Plan:
+        return memory.following(plan, BF16, work, memory.needed(room_for, BF16, work))
+
+    def test_a_small_gain_moves_nothing(self) -> None:
+        kept = Plan(text=False, blocks=30)
+        assert self.after(kept, Plan(text=False, blocks=30)) == kept
+        assert self.after(kept, Plan(text=False, blocks=35)) == kept
+
+    def test_an_eighth_of_the_blocks_is_worth_it(self) -> None:
+        larger = Plan(text=False, blocks=36)
+        assert self.after(Plan(text=False, blocks=30), larger) == larger
+
+    def test_the_text_encoder_is_worth_it(self) -> None:
+        everything = Plan(text=True, blocks=48)
+        assert self.after(Plan(text=False, blocks=48), everything) == everything
+
+    def test_a_plan_that_does_not_fit_is_left_at_once(self) -> None:
+        smaller = Plan(text=False, blocks=29)
+        assert self.after(Plan(text=False, blocks=30), smaller) == smaller
+        assert memory.following(smaller, BF16, REFERENCE, 0) == LEAST
+
+    @given(free, works, st.sampled_from(list(memory.ladder(SIZE_13B))))
+    def test_it_fits_if_any_does(self, size: int, work: Workload, plan: Plan) -> None:
+        best = memory.choose(BF16, work, size)
+        following = memory.following(plan, BF16, work, size)
+        assert following == LEAST if best is None else memory.needed(following, BF16, work) <= size
+
+    def test_requests_that_take_turns_do_not_move_blocks_each_time(self) -> None:
+        """After both sizes have been there once, the smaller one runs under the plan of the larger one."""
+        plans = [LEAST]
+        for work in (REFERENCE, replace(REFERENCE, tokens=REFERENCE.tokens + 2000)) * 3:
+            plans.append(memory.following(plans[-1], BF16, work, 24 * GIB))
+        assert [plan.blocks for plan in plans] == [0, 31, 30, 30, 30, 30, 30]
 
 
 def test_retries_end_with_the_smallest_plan() -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
-from torch import distributed
+from torch import distributed, nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from keyreel.checkpoints import memory as plans
+from keyreel.checkpoints.checkpoint import Quantisation
 from keyreel.engine.autoencoder import decode, encode
+from keyreel.engine.quantised import QuantisedLinear
 from keyreel.engine.ranks import ALONE, Group
 from keyreel.engine.transformer import Forward, Levels, velocities
 from tests.engine.live_memory import LiveMemory
@@ -62,6 +64,22 @@ def test_the_estimate_for_a_prediction_is_an_upper_bound(dtype: torch.dtype, for
             velocities(transformer, latents, levels, table, prompts, group.split(whole))
     estimate = tokens * width * plans.TOKEN_VALUES * dtype.itemsize
     assert 0.75 * estimate < live.peak <= estimate
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+@torch.inference_mode()
+def test_the_estimate_for_quantised_products_is_an_upper_bound(kind: Quantisation) -> None:
+    """Of the largest layers: those of the feed-forward, four times as wide as the model on one side."""
+    width = 4096
+    converted = 4 * width**2 * (4 + 2)
+    estimates = {(width, 4 * width): plans.PRODUCT_ROWS * width * plans.PRODUCT_BYTES, (4 * width, width): converted}
+    for (inner, outer), estimate in estimates.items():
+        with torch.device("meta"):
+            layer = QuantisedLinear(nn.Linear(inner, outer, dtype=torch.bfloat16), kind)
+            tokens = torch.empty(4680, inner, dtype=torch.bfloat16)
+            with LiveMemory([*layer.parameters(), tokens]) as live:
+                out = layer(tokens)
+        assert 0.2 * estimate < live.peak - out.nbytes <= estimate
 
 
 @pytest.mark.slow

@@ -168,10 +168,23 @@ def test_a_part_that_cannot_be_built_is_refused(folder: Path, load: Callable[[Pa
         load(folder)
 
 
-def test_an_int8_model_has_its_own_name(folder: Path, load: Callable[[Path], Model]) -> None:
-    exact, rounded = load(folder), load(folder.with_name("tiny+int8"))
-    assert (exact.name, rounded.name) == ("tiny", "tiny+int8")
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_a_quantised_model_has_its_own_name(folder: Path, load: Callable[[Path], Model], kind: str) -> None:
+    exact, rounded = load(folder), load(folder.with_name(f"tiny+{kind}"))
+    assert (exact.name, rounded.name) == ("tiny", f"tiny+{kind}")
     assert exact.fingerprint == rounded.fingerprint
+
+
+def test_a_device_that_cannot_multiply_in_fp8_is_refused_before_its_files_are_read(
+    folder: Path, load: Callable[[Path], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scaled_mm(*_args: object, **_options: object) -> torch.Tensor:
+        raise NotImplementedError("aten::_scaled_mm_v2 is not implemented")
+
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    monkeypatch.setattr(torch.nn.functional, "scaled_mm", scaled_mm)
+    with pytest.raises(ModelError, match=r"\+fp8 needs a GPU .* cpu does not: aten::_scaled_mm_v2"):
+        load(folder.with_name("tiny+fp8"))
 
 
 def test_a_sentencepiece_tokenizer_is_loaded(folder: Path, load: Callable[[Path], Model]) -> None:

@@ -42,10 +42,11 @@ def test_every_plan_gives_the_same_bytes_with_a_lora_and_a_picture(
     assert np.array_equal(pixels(pipeline.run(bf16_model, job)), resident)
 
 
-def test_int8_changes_the_video_but_is_the_same_under_every_plan(
-    bf16_checkpoint: Path, tmp_path: Path, expected: np.ndarray
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_eight_bits_change_the_video_but_it_is_the_same_under_every_plan(
+    bf16_checkpoint: Path, tmp_path: Path, expected: np.ndarray, kind: str
 ) -> None:
-    model = load_model(f"{bf16_checkpoint}+int8", "cpu", tmp_path)
+    model = load_model(f"{bf16_checkpoint}+{kind}", "cpu", tmp_path)
     videos = []
     for plan in PLANS:
         model.placement._follow(plan)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from keyreel.checkpoints import hub
 from keyreel.checkpoints.checkpoint import (
-    INT8,
     PARTS,
     Checkpoint,
     Parameters,
@@ -15,6 +14,7 @@ from keyreel.checkpoints.checkpoint import (
     original_grid,
     part_files,
     single_file_config,
+    split_quantisation,
     tokenizer_files,
 )
 from keyreel.checkpoints.hub import HubFiles
@@ -175,7 +175,7 @@ def catalogue_name(model: str) -> str:
 
     Goes by the words alone: files keep the names that Lightricks gave them.
     """
-    words = model.removesuffix(INT8).partition("@")[0]
+    words = split_quantisation(model)[0].partition("@")[0]
     stem = Path(words).name.removesuffix(".safetensors")
     for card in CATALOGUE.values():
         if card.name in (words, stem) or words == card.repo != LTXV or card.file == f"{stem}.safetensors":
@@ -188,13 +188,13 @@ def find_model(name: str) -> Checkpoint:
 
     The name is one of the catalogue, a folder, a .safetensors file or a model on the hub: `owner/name` in diffusers'
     layout or `owner/name/file.safetensors`. After a name of the catalogue or the hub, `@revision` selects a branch, tag
-    or commit. `+int8` at the end rounds the transformer's weights.
+    or commit. `+int8` or `+fp8` at the end rounds the transformer.
 
     For a model on the hub that is not in the catalogue, downloads the file that tells its grid: the autoencoder's
     configuration or the single file. Downloads nothing else.
     """
-    plain = name.removesuffix(INT8)
-    return replace(_find(plain), int8=plain != name)
+    plain, quantisation = split_quantisation(name)
+    return replace(_find(plain), quantisation=quantisation)
 
 
 def download(checkpoint: Checkpoint) -> Checkpoint:

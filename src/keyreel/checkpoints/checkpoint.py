@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from safetensors import SafetensorError, safe_open
 
@@ -19,10 +19,10 @@ from keyreel.media.atomic import replacing
 from keyreel.video.canvas import Grid
 
 Layout = Literal["diffusers", "single-file"]
+Quantisation = Literal["int8", "fp8"]
+"""The type in which the transformer's blocks multiply, if not in that of the device."""
 
 PARTS = ("transformer", "vae", "text_encoder")
-INT8 = "+int8"
-"""Suffix of a model's name that asks for weights rounded to int8."""
 BLOCK = re.compile(r"(?:^|\.)(?:transformer_blocks|encoder\.block)\.(\d+)\.")
 TOKEN_PROJECTION = re.compile(r"(?:^|\.)(?:proj_in|patchify_proj)\.weight$")
 PIXEL_PROJECTION = re.compile(r"(?:^|\.)decoder\.conv_out\.conv\.weight$")
@@ -78,7 +78,7 @@ class Checkpoint:
     path: the folder (diffusers' layout) or file (Lightricks' layout). None until downloaded.
     text: the folder with `text_encoder` and `tokenizer`, which single files lack. None until downloaded.
     weights_from, text_from: where the files come from, if from the hub. file: the single file's name there.
-    int8: the transformer's weights are rounded to one byte each, which halves their memory and changes the video.
+    quantisation: what the transformer's blocks are rounded to. It halves their memory and changes the video.
     """
 
     name: str
@@ -89,11 +89,24 @@ class Checkpoint:
     weights_from: HubFiles | None = None
     text_from: HubFiles | None = None
     file: str | None = None
-    int8: bool = False
+    quantisation: Quantisation | None = None
 
     @property
     def is_present(self) -> bool:
         return self.path is not None and self.text is not None
+
+    @property
+    def full_name(self) -> str:
+        """The name with the quantisation, because videos differ by it."""
+        return f"{self.name}+{self.quantisation}" if self.quantisation else self.name
+
+
+def split_quantisation(name: str) -> tuple[str, Quantisation | None]:
+    """Splits a model's name at the suffix `+int8` or `+fp8`, if it has one."""
+    for kind in get_args(Quantisation):
+        if name.endswith(f"+{kind}"):
+            return name.removesuffix(f"+{kind}"), kind
+    return name, None
 
 
 def files(checkpoint: Checkpoint) -> dict[str, Path]:
@@ -271,7 +284,7 @@ def _check_types(path: Path) -> None:
     if any(kind.startswith("F8") for kind in types):
         raise ModelError(
             f"{path} holds fp8 weights, which Keyreel does not support: use the bf16 file. "
-            f"With {INT8} after its name it takes as little memory."
+            "With +fp8 or +int8 after its name it takes as little memory."
         )
     if unsupported := types - WEIGHT_TYPES:
         raise ModelError(f"{path} holds {', '.join(sorted(unsupported))} weights. Keyreel reads F32, F16 and BF16.")

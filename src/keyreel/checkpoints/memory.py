@@ -29,6 +29,10 @@ CLIP_VALUES = 9
 """Values per pixel and frame of a clip: three channels, and two copies while they are converted."""
 PROMPT_TOKENS = 256
 """Tokens of a prompt, at most."""
+PRODUCT_ROWS = 1024
+"""Tokens that a quantised layer multiplies at once."""
+PRODUCT_BYTES = 36
+"""Bytes of such a product's intermediate results, per token and channel of the model's width."""
 ALLOWANCE = GIB // 2
 """Bytes on top of an estimate."""
 SLACK = 1.1
@@ -61,18 +65,18 @@ class Workload:
 class ModelSize:
     """A model's weight counts and types.
 
-    weight: bytes of a weight in the type that is computed in. int8: the weights of the transformer's blocks are stored
-    in one byte each and converted to that type while the block computes.
+    weight: bytes of a weight in the type that is computed in. quantised: the transformer's blocks multiply in eight
+    bits, so their weights take one byte each.
     """
 
     parameters: Parameters
     weight: int
-    int8: bool = False
+    quantised: bool = False
 
     @property
     def resting(self) -> int:
         """Bytes of a stored weight of the transformer's blocks."""
-        return 1 if self.int8 else self.weight
+        return 1 if self.quantised else self.weight
 
 
 REFERENCE = Workload(tokens=12 * 23 * 40 + 2 * 23 * 40, pixels=1280 * 736)
@@ -106,6 +110,18 @@ def choose(model: ModelSize, work: Workload, free: int) -> Plan | None:
     return next((plan for plan in ladder(model.parameters) if needed(plan, model, work) <= free), None)
 
 
+def following(plan: Plan, model: ModelSize, work: Workload, free: int) -> Plan:
+    """Returns the plan for the next request. It may be the present one, and is the least if none fits.
+
+    Every change moves weights, and requests of different sizes take turns. So a plan that fits is left only for one
+    that keeps the text encoder, too, or more of the transformer's blocks by an eighth of them all.
+    """
+    best = choose(model, work, free) or LEAST
+    fits = needed(plan, model, work) <= free
+    gains = best.text > plan.text or (best.blocks - plan.blocks) * 8 >= model.parameters.transformer.blocks
+    return plan if fits and not gains else best
+
+
 def after(plan: Plan, parameters: Parameters) -> Plan | None:
     """Returns the plan to try when `plan` did not fit, or None. Halving the blocks that stay keeps the tries few."""
     if plan.text:
@@ -125,11 +141,10 @@ def held(plan: Plan, model: ModelSize) -> int:
     return always * model.weight + plan.blocks * transformer.block * model.resting
 
 
-def streamed(plan: Plan, model: ModelSize) -> int:
-    """Returns the bytes of the weights that stream from main memory."""
-    transformer, text = model.parameters.transformer, model.parameters.text_encoder
-    blocks = (transformer.blocks - plan.blocks) * transformer.block * model.resting
-    return blocks + (not plan.text) * text.blocks * text.block * model.weight
+def streamed_blocks(plan: Plan, model: ModelSize) -> int:
+    """Returns the bytes of the transformer's blocks that stream from main memory."""
+    transformer = model.parameters.transformer
+    return (transformer.blocks - plan.blocks) * transformer.block * model.resting
 
 
 def describe(plan: Plan, parameters: Parameters) -> str:
@@ -148,20 +163,26 @@ def _peak(plan: Plan, model: ModelSize, work: Workload) -> float:
     prompts = 2 * 2 * PROMPT_TOKENS * parameters.transformer.blocks * parameters.width * weight
     tables = work.tokens * parameters.width * TABLE_VALUES * 4
     token = parameters.width * TOKEN_VALUES * weight
-    denoising = work.tokens * token + _streaming_buffers(plan, model)
+    denoising = work.tokens * token + _products(model) + _streaming_buffers(plan, model)
     text_encoding = 0 if plan.text else 2 * parameters.text_encoder.block * weight
     decoding = work.pixels * parameters.detail * DECODER_FRAMES * weight
     encoding = work.pixels * (parameters.detail * ENCODER_FRAMES + CLIP_VALUES * work.clip) * weight
     return prompts + tables + work.adapters * weight + max(denoising, text_encoding, decoding, encoding)
 
 
+def _products(model: ModelSize) -> int:
+    """Returns the bytes that a layer with quantised weights takes in between."""
+    if not model.quantised:
+        return 0
+    # The feed-forward's second layer, a quarter of the block's weights, is converted to be multiplied.
+    converted = model.parameters.transformer.block // 4 * (4 + model.weight)
+    return max(PRODUCT_ROWS * model.parameters.width * PRODUCT_BYTES, converted)
+
+
 def _streaming_buffers(plan: Plan, model: ModelSize) -> int:
     """Returns the bytes of the transformer blocks that are on the device only while they compute or arrive."""
     transformer = model.parameters.transformer
-    streaming = 2 * transformer.block * model.resting if plan.blocks < transformer.blocks else 0
-    # One block in the type that is computed in; converting its largest matrix (a quarter of it) takes fp32 in between.
-    dense = transformer.block * (model.weight + 1) if model.int8 else 0
-    return streaming + dense
+    return 2 * transformer.block * model.resting if plan.blocks < transformer.blocks else 0
 
 
 def _pixels(size: Size) -> int:

@@ -6,40 +6,42 @@ computes. Streaming does not change the numbers that a block computes with.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
 
+from keyreel.engine.quantised import QuantisedLinear
+
+GOLDEN = (sqrt(5) - 1) / 2
+
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A stored weight: in any floating type, or as int8 `values` (out, in) with a `scale` (out, 1) in fp32."""
+    """A weight as it rests, and the type in which its block computes with it."""
 
-    values: Tensor
-    scale: Tensor | None = None
+    stored: Tensor
+    dtype: torch.dtype
 
-    @classmethod
-    def quantised(cls, dense: Tensor) -> "Weight":
-        """Rounds to 255 symmetric levels per row. The error is at most 1/254 of the row's largest weight."""
-        dense = dense.float()
-        scale = dense.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        return cls((dense / scale).round().to(torch.int8), scale)
-
-    def apply(self, function: Callable[[Tensor], Tensor]) -> "Weight":
-        return Weight(function(self.values), None if self.scale is None else function(self.scale))
-
-    def dense(self, dtype: torch.dtype) -> Tensor:
-        """Returns the weight in `dtype`. Copies nothing if it is stored in that type."""
-        if self.scale is None:
-            return self.values.to(dtype)
-        return self.values.to(torch.float32).mul_(self.scale).to(dtype)
+    @property
+    def size(self) -> int:
+        """Bytes in the type that the block computes in."""
+        return self.stored.numel() * self.dtype.itemsize
 
 
 Weights = Mapping[str, Weight]
 """The weights of one block, by parameter name."""
+
+
+def keeping_order(count: int) -> list[int]:
+    """Returns blocks in the order in which they come to stay on a device.
+
+    Any first few of them are spread evenly, and so are the others: multiples of the golden ratio, modulo 1, are.
+    """
+    return sorted(range(count), key=lambda index: (index + 1) * GOLDEN % 1)
 
 
 class BlockStream(nn.ModuleList):
@@ -48,33 +50,34 @@ class BlockStream(nn.ModuleList):
     A model needs no other code than `for block in blocks`.
     """
 
-    def __init__(
-        self, blocks: Iterable[nn.Module], device: torch.device, dtype: torch.dtype, *, int8: bool = False
-    ) -> None:
-        """blocks: on the CPU, with their weights as in the file. int8: stores matrices in one byte per weight."""
+    def __init__(self, blocks: Iterable[nn.Module], device: torch.device, dtype: torch.dtype) -> None:
+        """blocks: on the CPU, with their weights as in the file or quantised. dtype: computes those not quantised."""
         super().__init__(blocks)
         self._device = device
-        self._dtype = dtype
-        self._int8 = int8
-        self._in_file: list[Weights] = [_stored(block, int8=int8) for block in self._blocks]
+        self._in_file: list[Weights] = [_weights(block, dtype) for block in self._blocks]
         self._stored = list(self._in_file)
         self._resident: set[int] = set()
+        self._pinned: set[int] = set()
         self._copy_stream = _side_stream(device)
-        for index in range(len(self)):
-            self._restore(index)
 
-    def keep(self, count: int, *, pinned: bool = False) -> None:
+    def keep(self, count: int, *, pin: int = 0) -> None:
         """Keeps `count` blocks on the device, evenly spread: while they compute, the others are copied.
 
-        pinned: stores the others in pinned memory, from which copies to a GPU are fast and run beside its work.
+        A change of `count` moves only the blocks by which it changes. pin: the bytes of other blocks that may be
+        pinned. From pinned memory, copies to a GPU are fast and run beside its work.
         """
-        total = len(self)
-        kept = {index for index in range(total) if (index + 1) * count // total > index * count // total}
+        order = keeping_order(len(self))
+        kept, others = order[:count], order[count:]
+        pinned = self._fitting(reversed(others), pin)
         # Evict first, to make room. An allocation may fail anywhere and must not leave a block partly on the device.
-        for index in set(range(total)) - kept:
-            self._evict(index, pinned=pinned)
-        for index in kept - self._resident:
-            self._make_resident(index)
+        for index in others:
+            if index in self._resident or index in self._pinned - pinned:
+                self._drop(index)
+        for index in pinned - self._pinned:
+            self._pin(index)
+        for index in kept:
+            if index not in self._resident:
+                self._place(index)
 
     def __iter__(self) -> Iterator[nn.Module]:
         try:
@@ -97,8 +100,7 @@ class BlockStream(nn.ModuleList):
             send(_Slot(self._device, self._copy_stream))
         for index, block in enumerate(self._blocks):
             if index in self._resident:
-                with self._computing_with(index, self._stored[index]) if self._int8 else nullcontext():
-                    yield block
+                yield block
                 continue
             slot = in_flight.popleft()
             with self._computing_with(index, slot.receive()):
@@ -110,49 +112,52 @@ class BlockStream(nn.ModuleList):
     def _blocks(self) -> list[nn.Module]:
         return [block for block in self._modules.values() if block is not None]
 
-    def _make_resident(self, index: int) -> None:
+    def _fitting(self, indices: Iterable[int], limit: int) -> set[int]:
+        """Returns the first blocks that together take at most `limit` bytes."""
+        fitting: set[int] = set()
+        for index in indices:
+            limit -= sum(weight.size for weight in self._in_file[index].values())
+            if limit < 0:
+                break
+            fitting.add(index)
+        return fitting
+
+    def _place(self, index: int) -> None:
         """Puts a block on the device, where it stays."""
-        source = self._in_file[index]
-        if self._int8:
-            self._stored[index] = {name: weight.apply(self._to_device) for name, weight in source.items()}
-            self._restore(index)
-        else:
-            copies = {name: weight.values.to(self._device, self._dtype, copy=True) for name, weight in source.items()}
-            self._stored[index] = source
-            for name, parameter in self._blocks[index].named_parameters():
-                parameter.data = copies[name]
+        copies = {name: _copied(weight, self._device) for name, weight in self._in_file[index].items()}
+        self._stored[index] = self._in_file[index]
+        self._pinned.discard(index)
+        for name, parameter in self._blocks[index].named_parameters():
+            parameter.data = copies[name]
         self._resident.add(index)
 
-    def _evict(self, index: int, *, pinned: bool) -> None:
-        """Takes a block off the device and, if asked, into pinned memory."""
-        if index in self._resident or not pinned:
-            self._stored[index] = self._in_file[index]
-            self._resident.discard(index)
+    def _pin(self, index: int) -> None:
+        """Copies a block into pinned memory. Casts it now, so that no later copy has to."""
+        self._stored[index] = {
+            name: Weight(weight.stored.to(weight.dtype).pin_memory(), weight.dtype)
+            for name, weight in self._in_file[index].items()
+        }
+        self._pinned.add(index)
         self._restore(index)
-        if pinned and self._stored[index] is self._in_file[index]:
-            self._stored[index] = {name: self._pin(weight) for name, weight in self._in_file[index].items()}
-            self._restore(index)
 
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device)
-
-    def _pin(self, weight: Weight) -> Weight:
-        """Copies a weight into pinned memory. Casts it now, unless it is int8, so that no copy has to cast."""
-        if self._int8:
-            return weight.apply(Tensor.pin_memory)
-        return Weight(weight.dense(self._dtype).pin_memory())
+    def _drop(self, index: int) -> None:
+        """Gives up what a block has on the device or in pinned memory."""
+        self._stored[index] = self._in_file[index]
+        self._resident.discard(index)
+        self._pinned.discard(index)
+        self._restore(index)
 
     def _restore(self, index: int) -> None:
         """Points the block's parameters to its stored weights."""
         for name, parameter in self._blocks[index].named_parameters():
-            parameter.data = self._stored[index][name].values
+            parameter.data = self._stored[index][name].stored
 
     @contextmanager
-    def _computing_with(self, index: int, weights: Weights) -> Iterator[None]:
+    def _computing_with(self, index: int, weights: Mapping[str, Tensor]) -> Iterator[None]:
         """Points the block's parameters to these weights within the context."""
         try:
             for name, parameter in self._blocks[index].named_parameters():
-                parameter.data = weights[name].dense(self._dtype)
+                parameter.data = weights[name]
             yield
         finally:
             self._restore(index)
@@ -167,25 +172,24 @@ class _Slot:
     def __init__(self, device: torch.device, copy_stream: torch.cuda.Stream | None) -> None:
         self._device = device
         self._copy_stream = copy_stream
-        self._buffers: dict[str, Weight] = {}
-        self._sent: dict[str, Weight] = {}
+        self._buffers: dict[str, Tensor] = {}
+        self._sent: dict[str, Tensor] = {}
         self._released: torch.cuda.Event | None = None
         self._arrived: torch.cuda.Event | None = None
 
     def send(self, weights: Weights) -> None:
         """Starts the copy of the weights. On a GPU the copy waits until the previous weights have been released."""
-        if new := {name: weight.apply(self._allocate) for name, weight in weights.items() if name not in self._buffers}:
+        if new := {name: self._allocate(weight) for name, weight in weights.items() if name not in self._buffers}:
             self._buffers |= new
             self._released = self._record_event()  # new memory may still be in use by work queued earlier
         self._sent = {name: self._buffers[name] for name in weights}
         with self._on_copy_stream():
             for name, weight in weights.items():
-                for buffer, tensor in zip(_tensors(self._sent[name]), _tensors(weight), strict=True):
-                    buffer.copy_(tensor, non_blocking=True)
+                self._sent[name].copy_(_narrowed(weight), non_blocking=True)
             if self._copy_stream is not None:
                 self._arrived = self._copy_stream.record_event()
 
-    def receive(self) -> Weights:
+    def receive(self) -> Mapping[str, Tensor]:
         """Returns the weights. Work that is queued from here on waits until they have arrived."""
         if self._arrived is not None:
             torch.cuda.current_stream(self._device).wait_event(self._arrived)
@@ -195,8 +199,8 @@ class _Slot:
         """Allows the next `send` to overwrite the weights once the work queued so far is done."""
         self._released = self._record_event()
 
-    def _allocate(self, tensor: Tensor) -> Tensor:
-        return torch.empty_like(tensor, device=self._device)
+    def _allocate(self, weight: Weight) -> Tensor:
+        return torch.empty_like(weight.stored, dtype=weight.dtype, device=self._device)
 
     def _record_event(self) -> torch.cuda.Event | None:
         if self._copy_stream is None:
@@ -219,17 +223,25 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream | None:
     return stream
 
 
-def _stored(block: nn.Module, *, int8: bool) -> Weights:
+def _weights(block: nn.Module, dtype: torch.dtype) -> Weights:
+    """Returns the weights of a block at rest. A quantised weight and its scale keep their types."""
+    kept = {
+        f"{path}.{name}"
+        for path, layer in block.named_modules()
+        if isinstance(layer, QuantisedLinear)
+        for name in ("weight", "scale")
+    }
     return {
-        name: Weight.quantised(parameter) if int8 and _is_matrix(name, parameter) else Weight(parameter.data)
+        name: Weight(parameter.data, parameter.dtype if name in kept else dtype)
         for name, parameter in block.named_parameters()
     }
 
 
-def _is_matrix(name: str, parameter: Tensor) -> bool:
-    """Whether this is a linear layer's matrix. These are nearly all of a block's weights."""
-    return parameter.ndim == 2 and name.endswith(".weight")
+def _narrowed(weight: Weight) -> Tensor:
+    """Casts a weight here if that makes it smaller. Then less is copied, and the device never holds the wider type."""
+    return weight.stored.to(weight.dtype) if weight.stored.dtype.itemsize > weight.dtype.itemsize else weight.stored
 
 
-def _tensors(weight: Weight) -> tuple[Tensor, ...]:
-    return (weight.values,) if weight.scale is None else (weight.values, weight.scale)
+def _copied(weight: Weight, device: torch.device) -> Tensor:
+    """Copies a weight to the device, which may be the CPU: weights at rest are mapped from a file, if not quantised."""
+    return weight.stored.to(device, weight.dtype, copy=weight.stored.dtype.itemsize > 1)

@@ -21,6 +21,7 @@ from keyreel.engine.autoencoder import check_supported
 from keyreel.engine.devices import choose_devices, choose_dtype
 from keyreel.engine.placement import Placement
 from keyreel.engine.prompt import PromptEncoder
+from keyreel.engine.quantised import check_device, quantise_linears
 from keyreel.engine.ranks import ALONE, Group, check_heads
 from keyreel.engine.single_file import load_single_file
 from keyreel.engine.upsample import load_upsampler
@@ -74,17 +75,22 @@ def load_model(
     devices = choose_devices(device)
     target = devices[rank]
     dtype = choose_dtype(target)
-    found = catalogue.download(catalogue.find_model(name))
+    found = catalogue.find_model(name)
+    if found.quantisation:
+        check_device(found.quantisation, target)
+    found = catalogue.download(found)
     checkpoint.check_files(found)
     auxiliary = find_auxiliary_weights(found, settings)
     capabilities = auxiliary.capabilities(cache_dir)
     default_recipe(capabilities, settings.recipe)
     transformer, vae, text_encoder = _load_modules(found)
     check_heads(transformer, devices)
+    if found.quantisation:
+        quantise_linears(transformer.get_submodule("transformer_blocks"), found.quantisation)
     check_supported(vae)
-    size = ModelSize(checkpoint.count_parameters(found), dtype.itemsize, found.int8)
+    size = ModelSize(checkpoint.count_parameters(found), dtype.itemsize, found.quantisation is not None)
     return Model(
-        name=found.name + (checkpoint.INT8 if found.int8 else ""),
+        name=found.full_name,
         transformer=transformer,
         vae=vae,
         prompts=PromptEncoder(_load_tokenizer(found), text_encoder, target),

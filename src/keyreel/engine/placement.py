@@ -38,7 +38,7 @@ class Placement:
         self.plan = LEAST
         self._device = device
         self._correction = 0  # bytes that requests take beyond the estimates, learnt from failures
-        self._pinned_limit = PINNED_SHARE * main_memory()[0] / ranks if device.type == "cuda" else 0
+        self._pinned_limit = int(PINNED_SHARE * main_memory()[0] / ranks) if device.type == "cuda" else 0
         free, _ = memory(device)
         plan = plans.choose(size, plans.REFERENCE, free) or self.plan
         if (need := plans.held(plan, size)) > free:
@@ -46,7 +46,7 @@ class Placement:
                 f"The model needs {need / GIB:.1f} GiB of {device} even when everything that can stream does; "
                 f"{free / GIB:.1f} GiB are free."
             )
-        self._transformer = BlockStream(transformer.transformer_blocks, device, dtype, int8=size.int8)
+        self._transformer = BlockStream(transformer.transformer_blocks, device, dtype)
         self._text = BlockStream(text_encoder.encoder.block, device, dtype)
         # Detach the blocks while all other weights move to the device.
         transformer.transformer_blocks, text_encoder.encoder.block = nn.ModuleList(), nn.ModuleList()
@@ -60,7 +60,7 @@ class Placement:
         """Makes room for a request. If no plan fits, uses the least: the sizes are only estimates."""
         free, _ = memory(self._device)
         room = free + plans.held(self.plan, self.size) - self._correction
-        plan = plans.choose(self.size, work, room) or LEAST
+        plan = plans.following(self.plan, self.size, work, room)
         if plan != self.plan:
             self._follow(plan)
 
@@ -98,8 +98,9 @@ class Placement:
 
     def _lay_out(self, plan: Plan) -> None:
         self.plan = plan
-        pinned = plans.streamed(plan, self.size) < self._pinned_limit
+        # The transformer's blocks are pinned first: they stream in each step, the text encoder's once per prompt.
+        left = max(self._pinned_limit - plans.streamed_blocks(plan, self.size), 0)
         # This order suits both directions: the text encoder only stays when all transformer blocks stay.
-        self._text.keep(len(self._text) if plan.text else 0, pinned=pinned)
-        self._transformer.keep(plan.blocks, pinned=pinned)
+        self._text.keep(len(self._text) if plan.text else 0, pin=left)
+        self._transformer.keep(plan.blocks, pin=self._pinned_limit)
         release(self._device)
