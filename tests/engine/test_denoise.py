@@ -1,16 +1,20 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from keyreel.engine import noise
 from keyreel.engine.conditions import PinnedLatents, TokenSequence, initial_noise, token_sequence
-from keyreel.engine.denoise import Denoiser
+from keyreel.engine.denoise import Denoiser, Pins
 from keyreel.engine.models import Model
 from keyreel.engine.schedule import linear_quadratic
 from keyreel.engine.transformer import rotary, text_key_values
 from keyreel.video.canvas import Grid
 from keyreel.video.recipes import Guidance
+from tests.engine.test_transformer import small_transformer
 
 SHAPE = (3, 2, 3)
 
@@ -31,9 +35,9 @@ def denoiser(model: Model, sequence: TokenSequence) -> Denoiser:
             model.transformer, [model.prompts.encode(text).embedding for text in ("a star", "")]
         )
         table = rotary(model.transformer, sequence.coordinates, 25)
-    guidance = (Guidance(3.0),) * 6
+    pins, guidance = Pins.of(sequence, model.device), (Guidance(3.0),) * 6
     return Denoiser(
-        model.transformer, sequence, lambda _: table, positive, negative, linear_quadratic(6), guidance, 0.15, seed=4
+        model.transformer, pins, lambda _: table, positive, negative, linear_quadratic(6), guidance, 0.15, seed=4
     )
 
 
@@ -86,3 +90,53 @@ def test_the_last_estimate_equals_the_result(denoiser: Denoiser, sequence: Token
     *_, (_, tokens, clean) = denoiser.steps(sequence.tokens)
     free = sequence.pinned == 0
     torch.testing.assert_close(clean[:, free], tokens[:, free], rtol=0, atol=1e-5)
+
+
+class Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts in `copies` the tensors that are copied from one device to another within the context."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.copies = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        devices = {leaf.device for leaf in tree_leaves((args, result)) if isinstance(leaf, torch.Tensor)}
+        self.copies += len(devices) > 1
+        return result
+
+
+@pytest.mark.parametrize(("condition_noise", "stochastic"), [(0.0, False), (0.15, False), (0.15, True)])
+@torch.inference_mode()
+def test_a_step_waits_once_for_the_device(
+    sequence: TokenSequence, monkeypatch: pytest.MonkeyPatch, condition_noise: float, stochastic: bool
+) -> None:
+    """The meta device has no numbers: whatever reads some of them, and so would wait for a GPU, fails there.
+
+    That is `item`, `cpu`, `nonzero` and indexing with a mask. Only noise is sent, which `sent` does without waiting.
+    """
+    meta = torch.device("meta")
+    waits: list[torch.device] = []
+    monkeypatch.setattr("keyreel.engine.denoise.wait_for", waits.append)
+    transformer = small_transformer(layers=2).to(meta)
+    width = transformer.proj_in.out_features
+    text = torch.empty(1, 5, width, device=meta)
+    table = torch.empty(1, sequence.tokens.shape[1], width // 2, dtype=torch.complex64, device=meta)
+    denoiser = Denoiser(
+        transformer,
+        Pins.of(sequence, meta),
+        lambda _: table,
+        [(text, text)] * 2,
+        [(text, text)] * 2,
+        linear_quadratic(4),
+        (Guidance(3.0, stg=1.0, rescale=0.7, blocks=(1,)),) * 4,
+        condition_noise,
+        seed=4,
+        cfg_star=True,
+        stochastic=stochastic,
+    )
+    tokens = sequence.tokens.to(meta)
+    with Crossings() as crossings:
+        assert sum(1 for _ in denoiser.steps(tokens)) == 4
+    assert waits == [meta] * 4
+    assert crossings.copies == 4 * ((condition_noise > 0) + stochastic)

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from keyreel.engine.devices import (
     main_memory,
     memory,
     on_device,
+    sent,
     traits,
 )
 from keyreel.errors import ModelError
@@ -78,12 +80,35 @@ def test_attention_is_cudnns_on_hopper_and_later(monkeypatch: pytest.MonkeyPatch
 def test_the_traits_of_a_device_tell_what_its_numbers_depend_on() -> None:
     found = traits(CPU, torch.float32)
     assert (found["dtype"], found["torch"], found["ranks"]) == ("float32", torch.__version__, "1")
+    assert found["kernels"] == "torch"
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
         assert traits(CPU, torch.float32)["device"] != found["device"]
     finally:
         torch.set_num_threads(threads)
+
+
+class Sent:
+    """A tensor that tells how it was copied."""
+
+    def __init__(self, history: tuple[object, ...] = ()) -> None:
+        self.history = history
+
+    def pin_memory(self) -> "Sent":
+        return Sent((*self.history, "pinned"))
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Sent":
+        return Sent((*self.history, device.type, "at once" if non_blocking else "waits"))
+
+
+def test_a_copy_to_a_gpu_waits_for_nothing() -> None:
+    """Elsewhere torch may read the tensor after the copy, when its memory is used for something else."""
+    copied: Any = sent(cast("torch.Tensor", Sent()), torch.device("cuda:0"))
+    assert copied.history == ("pinned", "cuda", "at once")
+    copied = sent(cast("torch.Tensor", Sent()), torch.device("mps"))
+    assert copied.history == ("mps", "waits")
+    assert sent(torch.ones(2), CPU).tolist() == [1, 1]
 
 
 def test_main_memory_is_what_linux_reports_as_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from keyreel.checkpoints import memory as plans
 from keyreel.checkpoints.checkpoint import Quantisation
 from keyreel.engine.autoencoder import decode, encode
 from keyreel.engine.quantised import QuantisedLinear
-from keyreel.engine.ranks import ALONE, Group
+from keyreel.engine.ranks import ALONE, MOST_FORWARDS, Group
 from keyreel.engine.transformer import Forward, Levels, velocities
 from tests.engine.live_memory import LiveMemory
 from tests.engine.test_single_file import TRANSFORMER_13B, VAE_097
@@ -46,7 +46,7 @@ def first_of(ranks: int) -> Iterator[Group]:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("forwards", [1, 3])
+@pytest.mark.parametrize("forwards", [1, MOST_FORWARDS])
 @pytest.mark.parametrize("ranks", [1, 2, 8])
 @torch.inference_mode()
 def test_the_estimate_for_a_prediction_is_an_upper_bound(dtype: torch.dtype, forwards: int, ranks: int) -> None:
@@ -57,13 +57,15 @@ def test_the_estimate_for_a_prediction_is_an_upper_bound(dtype: torch.dtype, for
         width = transformer.proj_in.out_features
         latents = torch.empty(1, whole, 128, dtype=dtype)
         levels = Levels(torch.empty(2), torch.empty(whole, dtype=torch.long))
-        table = torch.empty(1, tokens, width), torch.empty(1, tokens, width)
-        text = torch.empty(1, 256, width, dtype=dtype)
-        prompts = [Forward([(text, text)] * layers) for _ in range(forwards)]
-        with first_of(ranks) as group, LiveMemory([*transformer.parameters(), latents, *table, text]) as live:
+        table = torch.empty(1, tokens, width // 2, dtype=torch.complex64)
+        texts = [torch.empty(1, 256, width, dtype=dtype) for _ in range(forwards)]
+        prompts = [Forward([(text, text)] * layers) for text in texts]
+        with first_of(ranks) as group, LiveMemory([*transformer.parameters(), latents, table, *texts]) as live:
             velocities(transformer, latents, levels, table, prompts, group.split(whole))
     estimate = tokens * width * plans.TOKEN_VALUES * dtype.itemsize
-    assert 0.75 * estimate < live.peak <= estimate
+    assert live.peak <= estimate
+    if forwards == MOST_FORWARDS and ranks > 1:  # the most expensive case
+        assert live.peak > 0.5 * estimate
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp8"])

@@ -12,7 +12,7 @@ from diffusers import LTXConditionPipeline
 
 from keyreel.engine import latents
 from keyreel.engine.conditions import encode_condition, initial_noise, token_sequence
-from keyreel.engine.denoise import Denoiser
+from keyreel.engine.denoise import Denoiser, Pins
 from keyreel.engine.schedule import linear_quadratic
 from keyreel.engine.transformer import rotary, text_key_values
 from keyreel.video.canvas import Grid, Size, latent_shape
@@ -77,7 +77,7 @@ def _ours(pipeline: Any, pins: Sequence[Pin], guidance: float, condition_noise: 
     positive, negative = text_key_values(pipeline.transformer, texts)
     denoiser = Denoiser(
         transformer=pipeline.transformer,
-        sequence=sequence,
+        pins=Pins.of(sequence, torch.device("cpu")),
         table=lambda _: rotary(pipeline.transformer, sequence.coordinates, 25),
         positive=positive,
         negative=negative,

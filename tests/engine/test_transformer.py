@@ -27,13 +27,17 @@ MODES: tuple[StgMode, ...] = ("attention_values", "attention_skip", "transformer
 
 @pytest.fixture(scope="module")
 def transformer() -> LTXVideoTransformer3DModel:
+    return small_transformer(LAYERS)
+
+
+def small_transformer(layers: int) -> LTXVideoTransformer3DModel:
     module = LTXVideoTransformer3DModel(
         in_channels=16,
         out_channels=16,
         num_attention_heads=2,
         attention_head_dim=16,
         cross_attention_dim=32,
-        num_layers=LAYERS,
+        num_layers=layers,
         caption_channels=24,
     )
     return randomised(module, torch.Generator().manual_seed(7))
@@ -88,8 +92,10 @@ def _without_attention(mode: StgMode) -> Callable[..., torch.Tensor]:
 def test_levels_list_each_noise_level_once() -> None:
     levels = Levels.of(torch.tensor([0.0, 0.5, 0.5, 0.0, 0.2]))
     assert levels.values.tolist() == pytest.approx([0.0, 0.2, 0.5])
-    per_level = torch.tensor([[1.0], [2.0], [3.0]])
-    assert levels.spread(per_level).flatten().tolist() == [1, 3, 3, 1, 2]
+    assert levels.per_token(torch.tensor([1.0, 2.0, 3.0])).flatten().tolist() == [1, 3, 3, 1, 2]
+    assert levels.at_most(0.3).per_token(levels.at_most(0.3).values).flatten().tolist() == pytest.approx(
+        [0.0, 0.3, 0.3, 0.0, 0.2]
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -142,9 +148,24 @@ class Walks(nn.ModuleList):
 
 def test_common_blocks_are_computed_once(transformer: LTXVideoTransformer3DModel) -> None:
     """A perturbed prediction shares the blocks before its first perturbed block with the positive one."""
-    with counted([block.ff for block in transformer.transformer_blocks]) as calls:
+    with counted([block.ff.net[2] for block in transformer.transformer_blocks]) as calls:
         ours(transformer, ((2,), "attention_values"))
     assert calls == [2, 2, 3, 3]
+
+
+def test_prompts_share_what_the_first_block_does_before_it_attends_to_the_text(
+    transformer: LTXVideoTransformer3DModel,
+) -> None:
+    blocks = transformer.transformer_blocks
+    with counted([block.attn1.to_out[0] for block in blocks]) as calls:
+        ours(transformer)
+    assert calls == [1, 2, 2, 2]
+    with counted([block.attn1.to_out[0] for block in blocks]) as calls:
+        ours(transformer, ((0,), "attention_skip"))
+    assert calls == [2, 3, 3, 3], "a perturbed block shares nothing"
+    with counted([block.attn1.to_out[0] for block in blocks]) as calls:
+        ours(transformer, ((0,), "transformer_block"))
+    assert calls == [1, 3, 3, 3]
 
 
 @contextmanager

@@ -8,11 +8,31 @@ from diffusers import LTXVideoTransformer3DModel
 
 from keyreel.engine import noise
 from keyreel.engine.conditions import TokenSequence
+from keyreel.engine.devices import sent, wait_for
 from keyreel.engine.guidance import guided
 from keyreel.engine.ranks import ALONE, Group, Split, teams_for
 from keyreel.engine.schedule import TOLERANCE
-from keyreel.engine.transformer import Forward, KeyValue, Levels, Rotary, velocities
+from keyreel.engine.transformer import Forward, KeyValue, Levels, velocities
 from keyreel.video.recipes import Guidance, StgMode
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """What pins the tokens of a pass, on the device. The fields stay the same from step to step.
+
+    free: the highest noise level of each token. fixed: (M,) the positions of the tokens that never change.
+    clean: (1, M, C) those tokens.
+    """
+
+    free: Levels
+    fixed: torch.Tensor
+    clean: torch.Tensor
+
+    @classmethod
+    def of(cls, sequence: TokenSequence, device: torch.device) -> "Pins":
+        fixed = (sequence.pinned > 1 - TOLERANCE).nonzero().flatten()
+        free = Levels.of(1 - sequence.pinned).to(device)
+        return cls(free, sent(fixed, device), sent(sequence.tokens[:, fixed], device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +42,12 @@ class Denoiser:
     positive, negative: keys and values of the prompts. `negative` is empty when no step uses it.
     sigmas: the noise levels of the pass down to 0, one more than there are steps. guidance: one entry per step.
     stochastic: each step replaces the remaining noise with fresh noise.
-    group: the ranks that share the work. table: makes the rotary tables of this rank's tokens.
+    group: the ranks that share the work. table: makes the rotary table of this rank's tokens.
     """
 
     transformer: LTXVideoTransformer3DModel
-    sequence: TokenSequence
-    table: Callable[[Split], Rotary]
+    pins: Pins
+    table: Callable[[Split], torch.Tensor]
     positive: list[KeyValue]
     negative: list[KeyValue]
     sigmas: tuple[float, ...]
@@ -47,6 +67,8 @@ class Denoiser:
         for index in range(start, len(self.sigmas) - 1):
             self.group.begin_step()
             tokens, clean = self.step(tokens, index)
+            # The only wait in a step. Without one, a cancel would have to wait for all steps that have been queued.
+            wait_for(tokens.device)
             yield index + 1, tokens, clean
 
     def step(self, tokens: torch.Tensor, index: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,28 +78,25 @@ class Denoiser:
         to that level; from then on it is denoised with the others. With a = 1 it never changes.
         """
         sigma, next_sigma = self.sigmas[index], self.sigmas[index + 1]
-        free = 1 - self.sequence.pinned
         tokens = self._with_condition_noise(tokens, sigma, index)
-        levels = free.clamp(max=sigma)
-        predicted = self._velocity(tokens, Levels.of(levels).to(tokens.device), self.guidance[index])
-        clean = tokens - levels.to(tokens.device)[None, :, None] * predicted
+        free = self.pins.free
+        levels = free.at_most(sigma)
+        predicted = self._velocity(tokens, levels, self.guidance[index])
+        clean = tokens - levels.per_token(levels.values) * predicted
         moved = tokens + (next_sigma - sigma) * predicted
         if self.stochastic:
-            fresh = noise.draw(self.seed, "step", index, tuple(tokens.shape)).to(tokens.device)
+            fresh = sent(noise.draw(self.seed, "step", index, tuple(tokens.shape)), tokens.device)
             moved = (tokens - sigma * predicted).lerp(fresh, next_sigma)
-        moving = (sigma - TOLERANCE < free).to(tokens.device)[None, :, None]
+        moving = free.per_token(sigma - TOLERANCE < free.values)
         return torch.where(moving, moved, tokens), clean
 
     def _with_condition_noise(self, tokens: torch.Tensor, sigma: float, index: int) -> torch.Tensor:
         """Adds fresh noise to fully pinned tokens, less each step. Without it a pinned picture makes a still video."""
-        fixed = self.sequence.pinned > 1 - TOLERANCE
-        if self.condition_noise_scale == 0 or not fixed.any():
+        clean = self.pins.clean
+        if self.condition_noise_scale == 0 or not clean.numel():
             return tokens
-        clean = self.sequence.tokens[:, fixed]
-        fresh = noise.draw(self.seed, "condition noise", index, tuple(clean.shape))
-        noisy = tokens.clone()
-        noisy[:, fixed.to(tokens.device)] = (clean + self.condition_noise_scale * sigma**2 * fresh).to(tokens.device)
-        return noisy
+        fresh = sent(noise.draw(self.seed, "condition noise", index, tuple(clean.shape)), tokens.device)
+        return tokens.index_copy(1, self.pins.fixed, clean + self.condition_noise_scale * sigma**2 * fresh)
 
     def _velocity(self, tokens: torch.Tensor, levels: Levels, guidance: Guidance) -> torch.Tensor:
         """Returns the guided prediction in fp32. Computes only the forwards that the guidance needs."""

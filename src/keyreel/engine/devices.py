@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend
 
+from keyreel.engine.kernels import kernels_trait
 from keyreel.errors import ModelError
 
 PROC = Path("/proc")
@@ -87,6 +88,7 @@ def traits(device: torch.device, dtype: torch.dtype, ranks: int = 1) -> dict[str
     return {
         "device": _model_name(device),
         "dtype": str(dtype).removeprefix("torch."),
+        "kernels": kernels_trait(device),
         "torch": str(torch.__version__),
         "ranks": str(ranks),
     }
@@ -130,6 +132,22 @@ def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         for tensor, data in zip(tensors, originals, strict=True):
             tensor.data = data
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copies a tensor from main memory to a device, without waiting for what the device still has to do."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    # Only pinned memory is copied without waiting. torch reuses it no sooner than the copy is done.
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until the device has done everything that it was given so far. A CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

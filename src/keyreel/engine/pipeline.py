@@ -21,14 +21,14 @@ from keyreel.engine.conditions import (
     resized,
     token_sequence,
 )
-from keyreel.engine.denoise import Denoiser
+from keyreel.engine.denoise import Denoiser, Pins
 from keyreel.engine.latents import LatentShape
 from keyreel.engine.models import Model
 from keyreel.engine.preview import is_due, preview, without_margins
 from keyreel.engine.prompt import Text
 from keyreel.engine.ranks import Split, teams_for
 from keyreel.engine.schedule import guidance_per_step, noise_levels
-from keyreel.engine.transformer import KeyValue, Rotary, rotary, text_key_values
+from keyreel.engine.transformer import KeyValue, rotary, text_key_values
 from keyreel.engine.upsample import upsample
 from keyreel.errors import RequestError
 from keyreel.video.canvas import Size, drawn_frames, drawn_size, latent_shape, margins, pass_sizes
@@ -238,12 +238,12 @@ def _denoiser(
     seed: int,
 ) -> Denoiser:
     @lru_cache(maxsize=1)
-    def table(split: Split) -> Rotary:
+    def table(split: Split) -> torch.Tensor:
         return rotary(model.transformer, split.cut(sequence.coordinates, 1).to(model.device), job.frame_rate)
 
     return Denoiser(
         transformer=model.transformer,
-        sequence=sequence,
+        pins=Pins.of(sequence, model.device),
         table=table,
         positive=key_values[0],
         negative=key_values[1] if len(key_values) > 1 else [],

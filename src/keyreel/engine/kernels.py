@@ -1,0 +1,79 @@
+"""The operations of a transformer block between its matrix products: which code computes them on a device.
+
+On a GPU each is one pass over the tokens instead of several, because memory traffic bounds them. Elsewhere, and as the
+reference of what the fused ones compute, torch computes them step by step.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Protocol
+
+import torch
+from diffusers.models.activations import GELU
+from torch import Tensor, nn
+
+AMPERE = (8, 0)
+"""The oldest generation of GPUs for which Triton is made."""
+
+_is_reference = ContextVar("is_reference", default=False)
+
+
+class Kernels(Protocol):
+    """What has to be computed, for tokens (1, N, D).
+
+    A step has K noise levels: shift, scale and gate are (K, D), a row for each level. index: (N,) the level of each
+    token. table: (1, N, D / 2) complex fp32, the rotation of each pair of neighbouring channels.
+    """
+
+    def norm_modulate(self, hidden: Tensor, shift: Tensor, scale: Tensor, index: Tensor, eps: float) -> Tensor:
+        """Divides each token by its root mean square, then scales and shifts it as its level demands."""
+
+    def norm_rotate(
+        self, query: Tensor, key: Tensor, norms: tuple[nn.RMSNorm, nn.RMSNorm], table: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Normalises the queries and the keys, and rotates their pairs of channels."""
+
+    def add_gated(self, hidden: Tensor, change: Tensor, gate: Tensor, index: Tensor) -> Tensor:
+        """Adds to each token its change times the gate of its level."""
+
+    def gelu(self, layer: GELU, hidden: Tensor) -> Tensor:
+        """Computes a linear layer and the GELU of its output."""
+
+
+def kernels_for(device: torch.device) -> Kernels:
+    """Returns the fastest code for a device."""
+    if _is_fused(device):
+        from keyreel.engine import kernels_cuda  # it needs Triton, which only torch for CUDA brings
+
+        return kernels_cuda
+    from keyreel.engine import kernels_torch
+
+    return kernels_torch
+
+
+def kernels_trait(device: torch.device) -> str:
+    """Returns which code `kernels_for` chooses, as far as the bytes of a video depend on it."""
+    return f"triton {version('triton')}" if _is_fused(device) else "torch"
+
+
+@contextmanager
+def reference() -> Iterator[None]:
+    """Has torch compute on every device within the context, for benchmarks and tests."""
+    token = _is_reference.set(True)
+    try:
+        yield
+    finally:
+        _is_reference.reset(token)
+
+
+def _is_fused(device: torch.device) -> bool:
+    return device.type == "cuda" and not _is_reference.get() and _has_triton(device)
+
+
+@cache
+def _has_triton(device: torch.device) -> bool:
+    return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= AMPERE

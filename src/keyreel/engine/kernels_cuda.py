@@ -1,0 +1,134 @@
+"""The kernels for CUDA, fused. `kernels.Kernels` says what they do, and `kernels_torch` is the reference.
+
+Each program of a Triton kernel computes one token, in fp32, and rounds once. Its tile depends on the model's width
+alone, and nothing is tuned at run time. So the numbers depend neither on how many tokens there are nor on history.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from diffusers.models.activations import GELU
+from torch import Tensor, nn
+
+from keyreel.engine import kernels_torch
+
+WARPS = 8
+
+
+def norm_modulate(hidden: Tensor, shift: Tensor, scale: Tensor, index: Tensor, eps: float) -> Tensor:
+    out = torch.empty_like(hidden)
+    strides = shift.stride(0), scale.stride(0)
+    with torch.cuda.device_of(hidden):
+        _norm_modulate[_grid(hidden)](out, hidden, shift, scale, index, *strides, eps, **_tile(hidden))
+    return out
+
+
+def norm_rotate(
+    query: Tensor, key: Tensor, norms: tuple[nn.RMSNorm, nn.RMSNorm], table: Tensor
+) -> tuple[Tensor, Tensor]:
+    out = torch.empty_like(query), torch.empty_like(key)
+    weights, eps = [norm.weight for norm in norms], [norm.eps for norm in norms]
+    with torch.cuda.device_of(query):
+        _norm_rotate[_grid(query, key, table)](
+            *out, query, key, *weights, *eps, torch.view_as_real(table), **_tile(query)
+        )
+    return out
+
+
+def add_gated(hidden: Tensor, change: Tensor, gate: Tensor, index: Tensor) -> Tensor:
+    out = torch.empty_like(hidden)
+    with torch.cuda.device_of(hidden):
+        _add_gated[_grid(hidden, change)](out, hidden, change, gate, index, gate.stride(0), **_tile(hidden))
+    return out
+
+
+def gelu(layer: GELU, hidden: Tensor) -> Tensor:
+    linear = layer.proj
+    # A hook adds a LoRA's branch, which comes before the activation.
+    is_plain = type(linear) is nn.Linear and linear.bias is not None and not linear._forward_hooks
+    if not is_plain or layer.approximate != "tanh":
+        return kernels_torch.gelu(layer, hidden)
+    # On CUDA this is the tanh approximation (on a CPU it is the exact GELU), computed before the product is rounded.
+    flat = torch._addmm_activation(linear.bias, hidden.flatten(0, -2), linear.weight.T, use_gelu=True)
+    return torch.unflatten(flat, 0, hidden.shape[:-1])
+
+
+def _grid(*tokens: Tensor) -> tuple[int]:
+    """Returns the number of programs, one per token."""
+    assert all(tensor.is_contiguous() for tensor in tokens), "a program reads channels one after the other"  # noqa: S101
+    return (tokens[0].shape[1],)
+
+
+def _tile(tokens: Tensor) -> dict[str, int]:
+    width = tokens.shape[2]
+    return {"WIDTH": width, "BLOCK": triton.next_power_of_2(width), "num_warps": WARPS}
+
+
+@triton.jit
+def _norm_modulate(
+    out, hidden, shift, scale, index, shift_stride, scale_stride, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):
+    channels, inside, start = _token(WIDTH, BLOCK)
+    level = tl.load(index + tl.program_id(0))
+    scales = _row(scale + level * scale_stride, channels, inside)
+    shifts = _row(shift + level * shift_stride, channels, inside)
+    normed = _normed(_row(hidden + start, channels, inside), eps, WIDTH)
+    tl.store(out + start + channels, normed * (1 + scales) + shifts, inside)
+
+
+@triton.jit
+def _norm_rotate(
+    query_out,
+    key_out,
+    query,
+    key,
+    query_weight,
+    key_weight,
+    query_eps,
+    key_eps,
+    table,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    channels, inside, start = _token(WIDTH, BLOCK)
+    cosines, sines = _pairs(_row(table + start, channels, inside), BLOCK)
+    queries = _normed(_row(query + start, channels, inside), query_eps, WIDTH) * _row(query_weight, channels, inside)
+    tl.store(query_out + start + channels, _rotated(queries, cosines, sines, BLOCK), inside)
+    keys = _normed(_row(key + start, channels, inside), key_eps, WIDTH) * _row(key_weight, channels, inside)
+    tl.store(key_out + start + channels, _rotated(keys, cosines, sines, BLOCK), inside)
+
+
+@triton.jit
+def _add_gated(out, hidden, change, gate, index, gate_stride, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    channels, inside, start = _token(WIDTH, BLOCK)
+    gates = _row(gate + tl.load(index + tl.program_id(0)) * gate_stride, channels, inside)
+    changed = _row(hidden + start, channels, inside) + _row(change + start, channels, inside) * gates
+    tl.store(out + start + channels, changed, inside)
+
+
+@triton.jit
+def _token(WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Returns the channels of this program's token, which of them exist, and where the token starts."""
+    channels = tl.arange(0, BLOCK)
+    return channels, channels < WIDTH, tl.program_id(0).to(tl.int64) * WIDTH
+
+
+@triton.jit
+def _row(start, channels, inside):
+    return tl.load(start + channels, inside, other=0).to(tl.float32)
+
+
+@triton.jit
+def _normed(values, eps, WIDTH: tl.constexpr):
+    return values * tl.rsqrt(tl.sum(values * values, 0) / WIDTH + eps)
+
+
+@triton.jit
+def _rotated(values, cosines, sines, BLOCK: tl.constexpr):
+    even, odd = _pairs(values, BLOCK)
+    return tl.reshape(tl.join(even * cosines - odd * sines, odd * cosines + even * sines), (BLOCK,))
+
+
+@triton.jit
+def _pairs(values, BLOCK: tl.constexpr):
+    return tl.split(tl.reshape(values, (BLOCK // 2, 2)))
