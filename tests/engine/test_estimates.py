@@ -65,7 +65,7 @@ def test_the_estimate_for_a_prediction_is_an_upper_bound(dtype: torch.dtype, for
     estimate = tokens * width * plans.TOKEN_VALUES * dtype.itemsize
     assert live.peak <= estimate
     if forwards == MOST_FORWARDS and ranks > 1:  # the most expensive case
-        assert live.peak > 0.5 * estimate
+        assert live.peak > 0.9 * estimate
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp8"])

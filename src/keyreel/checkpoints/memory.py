@@ -17,10 +17,10 @@ from keyreel.video.job import Job
 
 GIB = 2**30
 
-TOKEN_VALUES = 26
+TOKEN_VALUES = 14
 """Values that a token takes in one forward, in multiples of the model's width."""
-TABLE_VALUES = 2
-"""Values of a token's rotary tables, in multiples of the model's width. Always fp32."""
+TABLE_VALUES = 1
+"""Values of a token's rotary table, in multiples of the model's width. Always fp32."""
 DECODER_FRAMES = 100
 """Frames that decoding holds at once, counted at the autoencoder's finest layer. Independent of the video's length."""
 ENCODER_FRAMES = 112
