@@ -114,6 +114,10 @@ def test_a_token_does_not_depend_on_the_others(kernel: Kernel) -> None:
         assert torch.equal(all_[:, 2:5], part)
 
 
+def test_a_kernel_can_be_tried_out() -> None:
+    kernels_cuda.try_out(DEVICE)
+
+
 @torch.inference_mode()
 def test_inputs_must_be_contiguous() -> None:
     given = inputs(7, 34, 4)

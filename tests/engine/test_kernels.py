@@ -16,7 +16,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: found["capability"])
     monkeypatch.setattr(kernels, "find_spec", lambda _name: found["triton"])
     monkeypatch.setattr(kernels, "_has_triton", kernels._has_triton.__wrapped__)
-    monkeypatch.setattr(kernels, "version", lambda _name: "3.7.1")
+    kernels_cuda = pytest.importorskip("keyreel.engine.kernels_cuda", reason="Triton is not installed.")
+    monkeypatch.setattr(kernels_cuda, "try_out", lambda _device: None)
+    monkeypatch.setattr(kernels_cuda, "VERSION", "3.7.1")
     return found
 
 
@@ -29,8 +31,7 @@ def test_torch_computes_where_there_is_no_cuda(kind: str) -> None:
 
 @pytest.mark.usefixtures("machine")
 def test_fused_kernels_compute_on_cuda() -> None:
-    kernels_cuda = pytest.importorskip("keyreel.engine.kernels_cuda", reason="Triton is not installed.")
-    assert kernels_for(GPU) is kernels_cuda
+    assert kernels_for(GPU).__name__ == "keyreel.engine.kernels_cuda"  # type: ignore[attr-defined]
     assert kernels_trait(GPU) == "triton 3.7.1", "videos made with another Triton may have other bytes"
 
 
@@ -39,6 +40,20 @@ def test_torch_computes_where_triton_cannot(machine: dict[str, object], lack: di
     machine |= lack
     assert kernels_for(GPU) is kernels_torch
     assert kernels_trait(GPU) == "torch"
+
+
+@pytest.mark.usefixtures("machine")
+def test_torch_computes_where_triton_finds_no_compiler(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_device: torch.device) -> None:
+        raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr("keyreel.engine.kernels_cuda.try_out", fail)
+    assert kernels_for(GPU) is kernels_torch
+    assert kernels_trait(GPU) == "torch"
+    assert "torch computes on cuda:0, which takes longer" in caplog.text
+    assert "Failed to find C compiler." in caplog.text
 
 
 @pytest.mark.usefixtures("machine")

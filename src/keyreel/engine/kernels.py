@@ -4,18 +4,20 @@ On a GPU each is one pass over the tokens instead of several, because memory tra
 reference of what the fused ones compute, torch computes them step by step.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from importlib.metadata import version
 from importlib.util import find_spec
+from subprocess import SubprocessError
 from typing import Protocol
 
 import torch
 from diffusers.models.activations import GELU
 from torch import Tensor, nn
 
+LOG = logging.getLogger(__name__)
 AMPERE = (8, 0)
 """The oldest generation of GPUs for which Triton is made."""
 
@@ -57,7 +59,11 @@ def kernels_for(device: torch.device) -> Kernels:
 
 def kernels_trait(device: torch.device) -> str:
     """Returns which code `kernels_for` chooses, as far as the bytes of a video depend on it."""
-    return f"triton {version('triton')}" if _is_fused(device) else "torch"
+    if not _is_fused(device):
+        return "torch"
+    from keyreel.engine import kernels_cuda
+
+    return f"triton {kernels_cuda.VERSION}"
 
 
 @contextmanager
@@ -76,4 +82,18 @@ def _is_fused(device: torch.device) -> bool:
 
 @cache
 def _has_triton(device: torch.device) -> bool:
-    return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= AMPERE
+    if find_spec("triton") is None or torch.cuda.get_device_capability(device) < AMPERE:
+        return False
+    from keyreel.engine import kernels_cuda
+
+    try:
+        kernels_cuda.try_out(device)
+    except (ImportError, OSError, RuntimeError, SubprocessError) as error:
+        LOG.warning(
+            "Triton cannot compile kernels, so torch computes on %s, which takes longer. Triton needs a C compiler,"
+            " Python's header files and a folder to write to (TRITON_CACHE_DIR): %s",
+            device,
+            error,
+        )
+        return False
+    return True

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from keyreel.engine import kernels_torch
 
 WARPS = 8
+VERSION: str = triton.__version__
 
 
 def norm_modulate(hidden: Tensor, shift: Tensor, scale: Tensor, index: Tensor, eps: float) -> Tensor:
@@ -51,6 +52,12 @@ def gelu(layer: GELU, hidden: Tensor) -> Tensor:
     # On CUDA this is the tanh approximation (on a CPU it is the exact GELU), computed before the product is rounded.
     flat = torch._addmm_activation(linear.bias, hidden.flatten(0, -2), linear.weight.T, use_gelu=True)
     return torch.unflatten(flat, 0, hidden.shape[:-1])
+
+
+def try_out(device: torch.device) -> None:
+    """Compiles a kernel and launches it. Raises RuntimeError, OSError or SubprocessError if it fails."""
+    tokens = torch.ones(1, 1, 32, device=device)
+    add_gated(tokens, tokens, tokens[0], torch.zeros(1, dtype=torch.long, device=device)).cpu()
 
 
 def _grid(*tokens: Tensor) -> tuple[int]:
