@@ -128,8 +128,8 @@ def test_a_step_waits_once_for_the_device(
         lambda _: table,
         [(text, text)] * 2,
         [(text, text)] * 2,
-        linear_quadratic(4),
-        (Guidance(3.0, stg=1.0, rescale=0.7, blocks=(1,)),) * 4,
+        linear_quadratic(2),
+        (Guidance(3.0, stg=1.0, rescale=0.7, blocks=(1,)),) * 2,
         condition_noise,
         seed=4,
         cfg_star=True,
@@ -137,6 +137,6 @@ def test_a_step_waits_once_for_the_device(
     )
     tokens = sequence.tokens.to(meta)
     with Crossings() as crossings:
-        assert sum(1 for _ in denoiser.steps(tokens)) == 4
-    assert waits == [meta] * 4
-    assert crossings.copies == 4 * ((condition_noise > 0) + stochastic)
+        assert sum(1 for _ in denoiser.steps(tokens)) == 2
+    assert waits == [meta] * 2
+    assert crossings.copies == 2 * ((condition_noise > 0) + stochastic)
