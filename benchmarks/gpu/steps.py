@@ -9,8 +9,8 @@ from benchmarks.gpu.models import random_model, shape_of
 from benchmarks.gpu.roofline import GUIDED, TEXT_TOKENS, Case, ideal_ms
 from benchmarks.gpu.stages import Bench
 from benchmarks.gpu.timing import elapsed, peak, reset_peak
-from benchmarks.gpu.traces import cases, job_of, watch
-from keyreel.engine import latents
+from benchmarks.gpu.traces import cases, cosine_distance, job_of, velocity, watch
+from keyreel.engine import kernels, latents
 from keyreel.engine.models import Model
 
 STEPS = 3
@@ -19,13 +19,17 @@ ROUNDS = 2
 
 
 def keyreel(bench: Bench) -> None:
-    """Guided steps of whole requests, as the worker runs them."""
+    """Guided steps of whole requests, as the worker runs them. At the first size also without fused kernels."""
     model = random_model(bench)
     bench.add("memory plan", model.placement.description)
-    for case in cases(quick=bench.quick):
-        for levels in LEVELS:
-            trace = watch(model, job_of(case, STEPS, levels=levels), last="denoise").denoise
-            _add_step(bench, model, f"Keyreel, {_title(case, levels)}", case, trace.step_ms, trace.peak)
+    first, *others = cases(quick=bench.quick)
+    _add_ours(bench, model, "Keyreel", first)
+    with kernels.reference():
+        _add_ours(bench, model, "Keyreel, not fused", first)
+        reference = velocity(model, job_of(first, STEPS, levels=2))
+    bench.add("fused, cosine distance", cosine_distance(velocity(model, job_of(first, STEPS, levels=2)), reference))
+    for case in others:
+        _add_ours(bench, model, "Keyreel", case)
 
 
 def stock(bench: Bench) -> None:
@@ -45,6 +49,12 @@ def compiled(bench: Bench) -> None:
     for case in cases(quick=bench.quick)[:2]:
         for levels in LEVELS:
             _add_stock(bench, model, "diffusers, compiled", case, levels)
+
+
+def _add_ours(bench: Bench, model: Model, name: str, case: Case) -> None:
+    for levels in LEVELS:
+        trace = watch(model, job_of(case, STEPS, levels=levels), last="denoise").denoise
+        _add_step(bench, model, f"{name}, {_title(case, levels)}", case, trace.step_ms, trace.peak)
 
 
 def _add_stock(bench: Bench, model: Model, name: str, case: Case, levels: int) -> None:

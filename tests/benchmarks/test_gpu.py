@@ -41,7 +41,8 @@ def test_the_benchmark_runs_every_stage_and_every_check_holds(tmp_path: Path) ->
     assert found["Keyreel", "memory plan"] == "everything stays"
     assert 0 < found["eight bits", "int8, cosine distance"] < 0.01
     steps = [item for item in report["figures"] if item["ideal"]]
-    assert len(steps) == 6
+    assert len(steps) == 8
+    assert found["Keyreel", "fused, cosine distance"] == pytest.approx(0, abs=1e-9)  # on a CPU nothing is fused
     assert "Guided steps" in done.stdout
 
 
