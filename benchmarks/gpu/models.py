@@ -17,12 +17,13 @@ from transformers import AutoTokenizer, T5Config, T5EncoderModel
 from benchmarks.gpu.roofline import Shape
 from benchmarks.gpu.stages import Bench
 from keyreel.checkpoints.catalogue import DEMO
-from keyreel.checkpoints.checkpoint import Parameters, Stack
+from keyreel.checkpoints.checkpoint import Parameters, Quantisation, Stack
 from keyreel.checkpoints.memory import ModelSize
 from keyreel.engine.devices import choose_device, choose_dtype, make_current
 from keyreel.engine.models import Model
 from keyreel.engine.placement import Placement
 from keyreel.engine.prompt import PromptEncoder
+from keyreel.engine.quantised import quantise_linears
 from keyreel.engine.weights import fill
 from keyreel.video.canvas import Grid
 
@@ -87,16 +88,18 @@ BLOCK = re.compile(r"(transformer_blocks|encoder\.block)\.\d+\.")
 NOWHERE = Path("random weights")
 
 
-def random_model(bench: Bench, *, int8: bool = False) -> Model:
+def random_model(bench: Bench, quantisation: Quantisation | None = None) -> Model:
     """Returns a model on the bench's device, under the memory plan that suits it. The same weights each time."""
     device = choose_device(bench.device)
     make_current(device)
     dtype = choose_dtype(device)
     transformer, vae, text = modules(quick=bench.quick)
-    size = ModelSize(parameters(transformer, vae, text), dtype.itemsize, int8)
+    size = ModelSize(parameters(transformer, vae, text), dtype.itemsize, quantised=quantisation is not None)
     for seed, module in enumerate((transformer, vae, text)):
         fill(module, _weights(module, device, dtype, seed), NOWHERE)
     text.set_input_embeddings(text.shared)
+    if quantisation:
+        quantise_linears(transformer.transformer_blocks, quantisation)
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "tokenizer", local_files_only=True)
     return Model(
         name="random",

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors.torch import save_file
@@ -12,8 +13,12 @@ from benchmarks.gpu.hardware import GIB
 from benchmarks.gpu.models import random_model
 from benchmarks.gpu.stages import Bench
 from benchmarks.gpu.traces import Trace, cases, cosine_distance, job_of, velocity, watch
+from keyreel.checkpoints.checkpoint import Quantisation
 from keyreel.checkpoints.memory import held
+from keyreel.engine.devices import choose_device
 from keyreel.engine.models import Model
+from keyreel.engine.quantised import check_device
+from keyreel.errors import ModelError
 from keyreel.video.job import AdapterFile, Job
 
 STEPS = 3
@@ -44,17 +49,23 @@ def lora(bench: Bench) -> None:
 def rounded(bench: Bench) -> None:
     """Eight bits beside the type that the device computes in: time, memory, and how far predictions move."""
     job = job_of(cases(quick=bench.quick)[0], STEPS)
-    model = random_model(bench)
-    exact = velocity(model, job)
-    bench.add("memory of the weights", held(model.placement.plan, model.placement.size) / GIB, "GiB")
-    bench.add("step", watch(model, job, last="denoise").denoise.step_ms, "ms")
-    del model
-    model = random_model(bench, int8=True)
-    bench.add("int8, memory of the weights", held(model.placement.plan, model.placement.size) / GIB, "GiB")
-    bench.add("int8, step", watch(model, job, last="denoise").denoise.step_ms, "ms")
-    predicted = velocity(model, job)
-    bench.add("int8, cosine distance", cosine_distance(predicted, exact))
-    bench.add("int8 changes the prediction", not torch.equal(predicted, exact))
+    exact = _measured(bench, "", random_model(bench), job)
+    for kind in get_args(Quantisation):
+        try:
+            check_device(kind, choose_device(bench.device))
+        except ModelError as error:
+            bench.add(kind, f"does not run: {error}")
+            continue
+        predicted = _measured(bench, f"{kind}, ", random_model(bench, kind), job)
+        bench.add(f"{kind}, cosine distance", cosine_distance(predicted, exact))
+        bench.add(f"{kind} changes the prediction", not torch.equal(predicted, exact))
+
+
+def _measured(bench: Bench, prefix: str, model: Model, job: Job) -> torch.Tensor:
+    """Adds the memory and the time of a model. Returns what it predicts."""
+    bench.add(f"{prefix}memory of the weights", held(model.placement.plan, model.placement.size) / GIB, "GiB")
+    bench.add(f"{prefix}step", watch(model, job, last="denoise").denoise.step_ms, "ms")
+    return velocity(model, job)
 
 
 def _with_adapter(job: Job, path: Path) -> Job:
