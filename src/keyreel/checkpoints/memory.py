@@ -21,10 +21,15 @@ TOKEN_VALUES = 14
 """Values that a token takes in one forward, in multiples of the model's width."""
 TABLE_VALUES = 1
 """Values of a token's rotary table, in multiples of the model's width. Always fp32."""
-DECODER_FRAMES = 100
+DECODER_FRAMES = 80
 """Frames that decoding holds at once, counted at the autoencoder's finest layer. Independent of the video's length."""
-ENCODER_FRAMES = 112
+ENCODER_FRAMES = 100
 """Frames that encoding holds at once, counted the same way. The pixels of the clip come on top."""
+AUTOENCODER_BATCH = GIB // 8
+"""Bytes of a convolution's input and output, at most, when the autoencoder gives it several frames at once. More would
+take memory and save nothing: a call on so many bytes takes a GPU far longer than it takes to start."""
+AUTOENCODER_BATCHES = 2
+"""Batches of that size that the autoencoder holds beside its frames."""
 CLIP_VALUES = 9
 """Values per pixel and frame of a clip: three channels, and two copies while they are converted."""
 PROMPT_TOKENS = 256
@@ -167,7 +172,8 @@ def _peak(plan: Plan, model: ModelSize, work: Workload) -> float:
     text_encoding = 0 if plan.text else 2 * parameters.text_encoder.block * weight
     decoding = work.pixels * parameters.detail * DECODER_FRAMES * weight
     encoding = work.pixels * (parameters.detail * ENCODER_FRAMES + CLIP_VALUES * work.clip) * weight
-    return prompts + tables + work.adapters * weight + max(denoising, text_encoding, decoding, encoding)
+    coding = max(decoding, encoding) + AUTOENCODER_BATCHES * AUTOENCODER_BATCH
+    return prompts + tables + work.adapters * weight + max(denoising, text_encoding, coding)
 
 
 def _products(model: ModelSize) -> int:

@@ -1,16 +1,21 @@
-"""The video autoencoder, frame by frame: memory does not grow with the length of the video.
+"""The video autoencoder, a few frames at a time: memory does not grow with the length of the video.
 
 Every layer of LTX-Video's autoencoder sees at most three frames at once: convolutions are three frames wide and norms
-work per position. So each layer here is a generator over frames: it takes an iterator of frames (B, C, H, W), yields
-frames and holds only those that it still needs. The chain of layers gives the numbers of the whole-video pass without
+work per position. So each layer here is a generator over batches of frames (T, B, H, W, C): T frames in time order of B
+videos, with the channels last, which suits the kernels. It holds only the frames that it still needs, and a convolution
+takes as many at once as `batch_bytes` allows. The chain of layers gives the numbers of the whole-video pass without
 tiles or seams, and it yields the first frames before the later ones are computed.
+
+A suspended generator keeps its variables alive. So no variable below refers to a batch at a `yield`.
 
 The weights stay in diffusers' modules (AutoencoderKLLTXVideo with the blocks of 0.9.5 and later).
 """
 
 from collections import deque
-from collections.abc import Iterator
-from itertools import chain, islice, starmap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from math import prod
 from typing import TypeAlias
 
@@ -29,13 +34,27 @@ from diffusers.models.normalization import RMSNorm
 from torch import nn
 from torch.nn import functional
 
+from keyreel.checkpoints.memory import AUTOENCODER_BATCH
 from keyreel.errors import ModelError
-
-Frames = Iterator[torch.Tensor]
-"""Frames (B, C, H, W) in time order."""
 
 Conditioned: TypeAlias = LTXVideoDecoder3d | LTXVideoMidBlock3d | LTXVideoUpBlock3d | LTXVideoResnetBlock3d
 """Modules that take the noise level."""
+Modulation: TypeAlias = tuple[torch.Tensor, torch.Tensor] | tuple[None, None]
+"""Shift and factor of a norm's channels, (C,) each, or nothing in an unconditioned block."""
+
+CPU_BATCH = 2**24
+"""Bytes of a convolution's input and output on a CPU. Larger ones leave its caches and take longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A stream of frames. batches: (T, B, H, W, C), in time order. length: how many frames they have together."""
+
+    batches: Iterator[torch.Tensor]
+    length: int
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Clip":
+        return Clip(map(change, self.batches), self.length)
 
 
 def check_supported(vae: AutoencoderKLLTXVideo) -> None:
@@ -49,220 +68,284 @@ def check_supported(vae: AutoencoderKLLTXVideo) -> None:
         raise ModelError("This autoencoder injects noise while decoding (LTX-Video 0.9.1). Use 0.9.5 or later.")
 
 
+def lay_out(vae: AutoencoderKLLTXVideo) -> None:
+    """Stores the weights of convolutions in the order in which `_convolve` reads them. Shapes and values stay."""
+    for module in vae.modules():
+        if isinstance(module, nn.Conv3d):
+            module.weight.data = module.weight.data.permute(0, 3, 4, 2, 1).contiguous().permute(0, 4, 3, 1, 2)
+
+
+def batch_bytes(device: torch.device) -> int:
+    """Returns how many bytes a convolution's input and output may take when it takes several frames at once."""
+    return CPU_BATCH if device.type == "cpu" else AUTOENCODER_BATCH
+
+
 def encode(vae: AutoencoderKLLTXVideo, video: torch.Tensor) -> torch.Tensor:
     """Encodes pixels (1, 3, 8k+1, H, W) in [-1, 1] to the latents' mode (1, C, k+1, H/32, W/32), not normalised."""
     encoder = vae.encoder
-    frames: Frames = (_patchify(frame, encoder.patch_size) for frame in video.unbind(2))
-    frames = _conv(frames, encoder.conv_in)
+    frames = video.movedim(2, 0)
+    batches = torch.split(frames, _frames_at_once(frames[0], 4))
+    clip = Clip(iter(batches), len(frames)).map(partial(_patchify, size=encoder.patch_size))
+    clip = _conv(clip, encoder.conv_in)
     for block in encoder.down_blocks:
-        frames = _residuals(frames, block.resnets, None)
+        clip = _residuals(clip, block.resnets, None)
         for downsampler in block.downsamplers:
-            frames = _downsample(frames, downsampler)
-    frames = _residuals(frames, encoder.mid_block.resnets, None)
-    frames = (functional.silu(_pixel_norm(frame, encoder.norm_out)) for frame in frames)
-    latents = torch.stack(list(_conv(frames, encoder.conv_out)), dim=2)
-    return latents[:, : vae.config.latent_channels]
+            clip = _downsample(clip, downsampler)
+    clip = _residuals(clip, encoder.mid_block.resnets, None)
+    clip = clip.map(partial(_activate, norm=encoder.norm_out, modulation=(None, None)))
+    latents = torch.cat(list(_conv(clip, encoder.conv_out).batches))
+    return latents[..., : vae.config.latent_channels].permute(1, 4, 0, 2, 3)
 
 
-def decode(vae: AutoencoderKLLTXVideo, latents: torch.Tensor, timestep: float) -> Frames:
-    """Decodes latents (1, C, F, H, W), not normalised. Yields 8F-7 frames (1, 3, H, W) of pixels in [-1, 1].
+def decode(vae: AutoencoderKLLTXVideo, latents: torch.Tensor, timestep: float) -> Iterator[torch.Tensor]:
+    """Decodes latents (B, C, F, H, W), not normalised. Yields 8F-7 frames (B, 3, H, W) of pixels in [-1, 1].
 
     timestep: the noise level in [0, 1] for a timestep-conditioned decoder.
     """
     decoder = vae.decoder
     level = _decoder_timestep(decoder, latents, timestep)
-    frames = _conv(iter(latents.unbind(2)), decoder.conv_in)
-    frames = _residuals(frames, decoder.mid_block.resnets, _embed(decoder.mid_block, level, latents))
+    clip = Clip(iter([latents.permute(2, 0, 3, 4, 1).contiguous()]), latents.shape[2])
+    clip = _conv(clip, decoder.conv_in)
+    clip = _residuals(clip, decoder.mid_block.resnets, _embed(decoder.mid_block, level))
     for block in decoder.up_blocks:
-        embedding = _embed(block, level, latents)
         for upsampler in block.upsamplers or ():
-            frames = _upsample(frames, upsampler)
-        frames = _residuals(frames, block.resnets, embedding)
-    frames = (_output_activation(frame, decoder, _embed(decoder, level, latents)) for frame in frames)
-    return (_unpatchify(frame, decoder.patch_size) for frame in _conv(frames, decoder.conv_out))
+            clip = _upsample(clip, upsampler)
+        clip = _residuals(clip, block.resnets, _embed(block, level))
+    (modulation,) = _modulations(decoder, _embed(decoder, level), 1)
+    clip = clip.map(partial(_activate, norm=decoder.norm_out, modulation=modulation))
+    clip = _conv(clip, decoder.conv_out).map(partial(_unpatchify, size=decoder.patch_size))
+    return chain.from_iterable(map(torch.Tensor.unbind, clip.batches))
 
 
-# Layers: generators over frames.
+# Layers.
 
 
-def _conv(frames: Frames, layer: LTXVideoCausalConv3d) -> Frames:
-    """A three-frame convolution. Pads by repeating the first frame and, unless it is causal, the last."""
-    width = layer.conv.kernel_size[0]
-    before = width - 1 if layer.is_causal else (width - 1) // 2
-    window: deque[torch.Tensor] = deque()
-    for frame in _repeat_ends(frames, before, width - 1 - before):
-        window.append(frame)
-        if len(window) == width:
-            yield _convolve(window, layer.conv)
+def _conv(clip: Clip, layer: LTXVideoCausalConv3d) -> Clip:
+    """A convolution over three frames. Pads by repeating the first frame and, unless it is causal, the last."""
+    return Clip(_convolutions(clip, layer), clip.length)
 
 
-def _convolve(window: deque[torch.Tensor], conv: nn.Conv3d) -> torch.Tensor:
-    """Returns the convolution's next frame and drops the window's oldest. Holds no other frame afterwards."""
-    # Equals conv3d on these frames, but conv2d has faster kernels. The flattened weights are a view, not a copy.
-    stacked = torch.stack(tuple(window), dim=2).flatten(1, 2)
-    window.popleft()
-    return functional.conv2d(stacked, conv.weight.flatten(1, 2), conv.bias, padding=conv.padding[1:])
+def _convolutions(clip: Clip, layer: LTXVideoCausalConv3d) -> Iterator[torch.Tensor]:
+    overlap = layer.conv.kernel_size[0] - 1
+    before = overlap if layer.is_causal else overlap // 2
+    coming, window = clip.length, torch.empty(0)
+    for batch in clip.batches:
+        parts = [batch[:1]] * before if coming == clip.length else [window]
+        coming -= len(batch)
+        window = torch.cat([*parts, batch, *[batch[-1:]] * (0 if coming else overlap - before)])
+        del batch, parts
+        at_once = _frames_at_once(window[0], 4 * max(1, layer.out_channels / layer.in_channels))
+        while len(window) > overlap:
+            count = min(at_once, len(window) - overlap)
+            stacked = [torch.cat([window[start : start + count] for start in range(overlap + 1)], dim=-1)]
+            window = _rest(window, count)
+            yield _convolve(stacked.pop(), layer.conv)
 
 
-def _repeat_ends(frames: Frames, before: int, after: int) -> Frames:
-    last = next(frames)
-    for _ in range(before + 1):
-        yield last
-    for last in frames:
-        yield last
-    for _ in range(after):
-        yield last
+def _convolve(stacked: torch.Tensor, conv: nn.Conv3d) -> torch.Tensor:
+    """Convolves (T, B, H, W, 3 * C), which holds three frames at each place. Returns (T, B, H, W, C)."""
+    # Equals conv3d, but conv2d has faster kernels. After `lay_out`, the flattened weights are a view, not a copy.
+    pictures = stacked.flatten(0, 1).permute(0, 3, 1, 2)
+    weight = conv.weight.transpose(1, 2).flatten(1, 2)
+    result = functional.conv2d(pictures, weight, conv.bias, padding=conv.padding[1:])
+    return torch.unflatten(result.permute(0, 2, 3, 1), 0, stacked.shape[:2])
 
 
-def _residuals(frames: Frames, blocks: nn.ModuleList, embedding: torch.Tensor | None) -> Frames:
+def _residuals(clip: Clip, blocks: nn.ModuleList, embedding: torch.Tensor | None) -> Clip:
     for block in blocks:
-        frames = _residual(frames, block, embedding)
-    return frames
+        clip = _residual(clip, block, embedding)
+    return clip
 
 
-def _residual(frames: Frames, block: LTXVideoResnetBlock3d, embedding: torch.Tensor | None) -> Frames:
-    branch, shortcut = _fork(frames)
-    shift_1, scale_1, shift_2, scale_2 = _modulation(block, embedding)
-    branch = (functional.silu(_pixel_norm(frame, block.norm1) * (1 + scale_1) + shift_1) for frame in branch)
-    branch = _conv(branch, block.conv1)
-    branch = (functional.silu(_pixel_norm(frame, block.norm2) * (1 + scale_2) + shift_2) for frame in branch)
-    for change, frame in zip(_conv(branch, block.conv2), shortcut, strict=True):
-        yield change.add_(_project(frame, block))  # in place: nothing else refers to the change
+def _residual(clip: Clip, block: LTXVideoResnetBlock3d, embedding: torch.Tensor | None) -> Clip:
+    branch, shortcut = _fork(clip)
+    first, second = _modulations(block, embedding, 2)
+    branch = _conv(branch.map(partial(_activate, norm=block.norm1, modulation=first)), block.conv1)
+    branch = _conv(branch.map(partial(_activate, norm=block.norm2, modulation=second)), block.conv2)
+    return branch.map(lambda change: _add(change, map(partial(_project, block=block), shortcut.pop(len(change)))))
 
 
-def _upsample(frames: Frames, layer: LTXVideoUpsampler3d) -> Frames:
+def _upsample(clip: Clip, layer: LTXVideoUpsampler3d) -> Clip:
     """A convolution whose channels become space and time, plus the repeated input if the layer has a residual."""
-    if not layer.residual:
-        return _trim(_upscale(_conv(frames, layer.conv), layer), layer)
-    branch, shortcut = _fork(frames)
+    branch, shortcut = _fork(clip) if layer.residual else (clip, _Queue())
     repeats = prod(layer.stride) // layer.upscale_factor
-    changes = _upscale(_conv(branch, layer.conv), layer)
-    copies = (frame.repeat(1, repeats, 1, 1) for frame in _upscale(shortcut, layer))
-    return _trim(starmap(torch.add, zip(changes, copies, strict=True)), layer)
+
+    def upscaled(change: torch.Tensor) -> torch.Tensor:
+        parts = (_channels_to_frames(part, layer.stride).unsqueeze(-2) for part in shortcut.pop(len(change)))
+        total = torch.unflatten(_channels_to_frames(change, layer.stride), -1, (repeats, -1))
+        return _add(total, parts).flatten(-2)
+
+    # The first latent frame stands for one frame, not for eight: surplus frames at the start are dropped.
+    surplus = layer.stride[0] - 1
+    batches = _without_first(surplus, _conv(branch, layer.conv).map(upscaled).batches)
+    return Clip(batches, clip.length * layer.stride[0] - surplus)
 
 
-def _upscale(frames: Frames, layer: LTXVideoUpsampler3d) -> Frames:
-    return chain.from_iterable(_channels_to_frames(frame, layer.stride) for frame in frames)
-
-
-def _trim(frames: Frames, layer: LTXVideoUpsampler3d) -> Frames:
-    """Drops the surplus frames at the start: the first latent frame stands for one frame, not for eight."""
-    return islice(frames, layer.stride[0] - 1, None)
-
-
-def _downsample(frames: Frames, layer: LTXVideoDownsampler3d) -> Frames:
+def _downsample(clip: Clip, layer: LTXVideoDownsampler3d) -> Clip:
     """Moves space and time into channels. Adds the input, averaged over groups of channels, to the convolution."""
     stride = layer.stride
-    branch, shortcut = _fork(_repeat_ends(frames, stride[0] - 1, 0))
-    grouped = zip(_groups(_conv(branch, layer.conv), stride[0]), _groups(shortcut, stride[0]), strict=True)
-    for changes, inputs in grouped:
-        mean = torch.unflatten(_frames_to_channels(inputs, stride), 1, (-1, layer.group_size)).mean(dim=2)
-        yield _frames_to_channels(changes, stride) + mean
+    repeated = Clip(_repeat_first(stride[0] - 1, clip.batches), clip.length + stride[0] - 1)
+    branch, shortcut = _fork(repeated)
+
+    def downscaled(change: torch.Tensor) -> torch.Tensor:
+        inputs = _frames_to_channels(torch.cat(shortcut.pop(len(change))), stride)
+        mean = torch.unflatten(inputs, -1, (-1, layer.group_size)).mean(dim=-1)
+        return _frames_to_channels(change, stride).add_(mean)
+
+    changes = _regroup(_conv(branch, layer.conv), stride[0]).map(downscaled)
+    return Clip(changes.batches, repeated.length // stride[0])
 
 
-def _fork(frames: Frames) -> tuple[Frames, Frames]:
-    """Returns two iterators over the frames. The second must never be ahead of the first.
-
-    Holds only the frames between the two. itertools.tee would hold up to 57 frames that both have consumed.
-    """
-    waiting: deque[torch.Tensor] = deque()
-
-    def first() -> Frames:
-        for frame in frames:
-            waiting.append(frame)
-            yield frame
-
-    def second() -> Frames:
-        while waiting:
-            yield waiting.popleft()
-
-    return first(), second()
+# Streams of frames.
 
 
-def _groups(frames: Frames, count: int) -> Iterator[list[torch.Tensor]]:
-    while group := list(islice(frames, count)):
-        yield group
+class _Queue:
+    """Frames that wait, the oldest first."""
+
+    def __init__(self) -> None:
+        self._batches: deque[torch.Tensor] = deque()
+
+    def push(self, batch: torch.Tensor) -> torch.Tensor:
+        self._batches.append(batch)
+        return batch
+
+    def pop(self, count: int) -> list[torch.Tensor]:
+        """Removes and returns the first `count` frames, in one or more batches."""
+        popped = []
+        while count and self._batches:
+            batch = self._batches.popleft()
+            if len(batch) > count:
+                self._batches.appendleft(_rest(batch, count))
+            popped.append(batch[:count])
+            count -= len(popped[-1])
+        return popped
+
+
+def _fork(clip: Clip) -> tuple[Clip, _Queue]:
+    """Returns the clip, and a queue into which each of its batches goes as it is taken."""
+    queue = _Queue()
+    return clip.map(queue.push), queue
+
+
+def _rest(batch: torch.Tensor, count: int) -> torch.Tensor:
+    """Returns a batch without its first frames. Copies a short rest, so that the memory of the others can be freed."""
+    rest = batch[count:]
+    return rest if len(rest) > count else rest.clone()
+
+
+def _regroup(clip: Clip, multiple: int) -> Clip:
+    """Joins batches until they fill a convolution's call. The number of frames of each is a multiple of `multiple`."""
+
+    def groups() -> Iterator[torch.Tensor]:
+        waiting, coming = _Queue(), clip.length
+        length = 0
+        for batch in clip.batches:
+            coming, length = coming - len(batch), length + len(batch)
+            size = max(multiple, _frames_at_once(batch[0], 4) // multiple * multiple)
+            waiting.push(batch)
+            del batch
+            while length >= size or (length and not coming):
+                parts = waiting.pop(min(size, length))
+                length -= sum(map(len, parts))
+                joined = [torch.cat(parts)]
+                del parts
+                yield joined.pop()
+
+    return Clip(groups(), clip.length)
+
+
+def _repeat_first(count: int, batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    first = [next(batches)]
+    yield torch.cat([*[first[0][:1]] * count, first.pop()])
+    yield from batches
+
+
+def _without_first(count: int, batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    yield next(batches)[count:]
+    yield from batches
+
+
+def _add(total: torch.Tensor, parts: Iterator[torch.Tensor]) -> torch.Tensor:
+    """Adds parts, which follow each other in time, to `total` in place."""
+    start = 0
+    for part in parts:
+        total[start : start + len(part)].add_(part)
+        start += len(part)
+    return total
+
+
+def _frames_at_once(frame: torch.Tensor, copies: float) -> int:
+    """Returns how many frames a call may take that holds `copies` times the values of each."""
+    return max(1, int(batch_bytes(frame.device) / (frame.nbytes * copies)))
 
 
 # Frames and channels.
 
 
-def _patchify(frame: torch.Tensor, size: int) -> torch.Tensor:
-    """(B, C, H*p, W*p) -> (B, C*p*p, H, W). Inside a patch, the column comes before the row."""
-    frame = torch.unflatten(torch.unflatten(frame, 3, (-1, size)), 2, (-1, size))
-    return frame.permute(0, 1, 5, 3, 2, 4).flatten(1, 3)
+def _patchify(frames: torch.Tensor, size: int) -> torch.Tensor:
+    """(T, B, C, H*p, W*p) -> (T, B, H, W, C*p*p). Inside a patch, the column comes before the row."""
+    frames = torch.unflatten(torch.unflatten(frames, 4, (-1, size)), 3, (-1, size))
+    return frames.permute(0, 1, 3, 5, 2, 6, 4).flatten(4)
 
 
-def _unpatchify(frame: torch.Tensor, size: int) -> torch.Tensor:
+def _unpatchify(frames: torch.Tensor, size: int) -> torch.Tensor:
     """The inverse of `_patchify`."""
-    frame = torch.unflatten(frame, 1, (-1, size, size))
-    return frame.permute(0, 1, 4, 3, 5, 2).flatten(4, 5).flatten(2, 3)
+    patches = torch.unflatten(frames, 4, (-1, size, size)).permute(0, 1, 4, 2, 6, 3, 5)
+    return patches.flatten(5, 6).flatten(3, 4)
 
 
-def _channels_to_frames(frame: torch.Tensor, stride: tuple[int, int, int]) -> list[torch.Tensor]:
-    """(B, C*t*h*w, H, W) -> t frames (B, C, H*h, W*w)."""
-    parts = torch.unflatten(frame, 1, (-1, *stride)).permute(0, 1, 2, 5, 3, 6, 4).flatten(5, 6).flatten(3, 4)
-    return list(parts.unbind(2))
+def _channels_to_frames(frames: torch.Tensor, stride: tuple[int, int, int]) -> torch.Tensor:
+    """(T, B, H, W, C*t*h*w) -> (T*t, B, H*h, W*w, C)."""
+    parts = torch.unflatten(frames, 4, (-1, *stride)).permute(0, 5, 1, 2, 6, 3, 7, 4)
+    return parts.flatten(5, 6).flatten(3, 4).flatten(0, 1)
 
 
-def _frames_to_channels(frames: list[torch.Tensor], stride: tuple[int, int, int]) -> torch.Tensor:
-    """t frames (B, C, H*h, W*w) -> (B, C*t*h*w, H, W)."""
-    columns = torch.unflatten(torch.stack(frames, dim=2), 4, (-1, stride[2]))
-    parts = torch.unflatten(columns, 3, (-1, stride[1]))
-    return parts.permute(0, 1, 2, 4, 6, 3, 5).flatten(1, 4)
+def _frames_to_channels(frames: torch.Tensor, stride: tuple[int, int, int]) -> torch.Tensor:
+    """(T*t, B, H*h, W*w, C) -> (T, B, H, W, C*t*h*w)."""
+    columns = torch.unflatten(frames, 3, (-1, stride[2]))
+    parts = torch.unflatten(torch.unflatten(columns, 2, (-1, stride[1])), 0, (-1, stride[0]))
+    return parts.permute(0, 2, 3, 5, 7, 1, 4, 6).flatten(4)
 
 
 # Parts of a block.
 
 
-def _pixel_norm(frame: torch.Tensor, norm: RMSNorm) -> torch.Tensor:
-    """RMS norm over the channels of each pixel (without weights)."""
-    mean_square = frame.float().square().mean(dim=1, keepdim=True)
-    return (frame * torch.rsqrt(mean_square + norm.eps)).to(frame.dtype)
+def _activate(frames: torch.Tensor, norm: RMSNorm, modulation: Modulation) -> torch.Tensor:
+    """RMS norm over the channels of each pixel, the noise level's factor and shift, and SiLU."""
+    shift, factor = modulation
+    normed = functional.rms_norm(frames, frames.shape[-1:], factor, norm.eps)
+    return functional.silu(normed if shift is None else normed.add_(shift), inplace=True)
 
 
-def _project(frame: torch.Tensor, block: LTXVideoResnetBlock3d) -> torch.Tensor:
+def _project(frames: torch.Tensor, block: LTXVideoResnetBlock3d) -> torch.Tensor:
     if block.norm3 is not None:
-        frame = block.norm3(frame.movedim(1, -1)).movedim(-1, 1)
+        frames = block.norm3(frames)
     if block.conv_shortcut is not None:
         conv = block.conv_shortcut.conv
-        frame = functional.conv2d(frame, conv.weight.squeeze(2), conv.bias)
-    return frame
+        frames = functional.linear(frames, conv.weight.flatten(1), conv.bias)
+    return frames
 
 
 def _decoder_timestep(decoder: LTXVideoDecoder3d, latents: torch.Tensor, timestep: float) -> torch.Tensor | None:
     if decoder.timestep_scale_multiplier is None:
         return None
     scale: torch.Tensor = decoder.timestep_scale_multiplier
-    return timestep * scale.to(latents.dtype).expand(latents.shape[0])
+    return timestep * scale.to(latents.dtype).reshape(1)
 
 
-def _embed(owner: Conditioned, level: torch.Tensor | None, latents: torch.Tensor) -> torch.Tensor | None:
-    """Returns the decoder's timestep as embedded by the module: (B, K), or None without a timestep."""
+def _embed(owner: Conditioned, level: torch.Tensor | None) -> torch.Tensor | None:
+    """Returns the decoder's timestep as embedded by the module: (K,), or None without a timestep."""
     if level is None:
         return None
     embedding: torch.Tensor = owner.time_embedder(
-        timestep=level, resolution=None, aspect_ratio=None, batch_size=latents.shape[0], hidden_dtype=latents.dtype
+        timestep=level, resolution=None, aspect_ratio=None, batch_size=1, hidden_dtype=level.dtype
     )
-    return embedding
+    return embedding[0]
 
 
-def _modulation(block: LTXVideoResnetBlock3d, embedding: torch.Tensor | None) -> tuple[torch.Tensor | float, ...]:
-    """Returns shift and scale of a block's two norms: (B, C, 1, 1), or 0 in an unconditioned block."""
-    if embedding is None or block.scale_shift_table is None:
-        return 0.0, 0.0, 0.0, 0.0
-    shift_1, scale_1, shift_2, scale_2 = _shift_scale(block, embedding, 4)
-    return shift_1, scale_1, shift_2, scale_2
-
-
-def _shift_scale(owner: Conditioned, embedding: torch.Tensor, parts: int) -> tuple[torch.Tensor, ...]:
-    table: torch.Tensor = torch.unflatten(embedding, 1, (parts, -1)) + owner.scale_shift_table
-    return table[..., None, None].unbind(1)
-
-
-def _output_activation(frame: torch.Tensor, decoder: LTXVideoDecoder3d, embedding: torch.Tensor | None) -> torch.Tensor:
-    frame = _pixel_norm(frame, decoder.norm_out)
-    if embedding is not None:
-        shift, scale = _shift_scale(decoder, embedding, 2)
-        frame = frame * (1 + scale) + shift
-    return functional.silu(frame)
+def _modulations(owner: Conditioned, embedding: torch.Tensor | None, norms: int) -> list[Modulation]:
+    """Returns the modulation of each of a module's norms."""
+    if embedding is None or owner.scale_shift_table is None:
+        return [(None, None)] * norms
+    table: torch.Tensor = torch.unflatten(embedding, 0, (2 * norms, -1)) + owner.scale_shift_table
+    return [(shift, 1 + scale) for shift, scale in zip(table[::2], table[1::2], strict=True)]

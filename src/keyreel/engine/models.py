@@ -17,7 +17,7 @@ from keyreel.checkpoints.auxiliary import find_auxiliary_weights
 from keyreel.checkpoints.checkpoint import Checkpoint
 from keyreel.checkpoints.memory import ModelSize
 from keyreel.engine.adapters import Adapter, read_adapter
-from keyreel.engine.autoencoder import check_supported
+from keyreel.engine.autoencoder import check_supported, lay_out
 from keyreel.engine.devices import choose_devices, choose_dtype
 from keyreel.engine.placement import Placement
 from keyreel.engine.prompt import PromptEncoder
@@ -89,6 +89,8 @@ def load_model(
         quantise_linears(transformer.get_submodule("transformer_blocks"), found.quantisation)
     check_supported(vae)
     size = ModelSize(checkpoint.count_parameters(found), dtype.itemsize, found.quantisation is not None)
+    placement = Placement(transformer, vae, text_encoder, size, target, dtype, len(devices))
+    lay_out(vae)
     return Model(
         name=found.full_name,
         transformer=transformer,
@@ -99,7 +101,7 @@ def load_model(
         devices=devices,
         dtype=dtype,
         fingerprint=checkpoint.fingerprint(found, cache_dir),
-        placement=Placement(transformer, vae, text_encoder, size, target, dtype, len(devices)),
+        placement=placement,
         capabilities=capabilities,
         upsampler=load_upsampler(path, vae, dtype) if (path := auxiliary.upsampler) else None,
         distilled_lora=_load_adapter(path, transformer) if (path := auxiliary.distilled_lora) else None,

@@ -269,7 +269,7 @@ def _preview(model: Model, job: Job, clean: torch.Tensor) -> Preview:
 
 
 def _decode(model: Model, job: Job, z: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Decodes latents (1, C, F, H, W). Yields frames (height, width, 3), uint8, of the user's size, on the CPU.
+    """Decodes latents (1, C, F, H, W). Yields a few frames at a time, as `_pixels` returns them.
 
     A timestep-conditioned decoder gets slightly noisy latents and the noise level, and replaces the noise with detail.
     """
@@ -280,26 +280,33 @@ def _decode(model: Model, job: Job, z: torch.Tensor) -> Iterator[torch.Tensor]:
     if job.sampling.tone_map:
         z = latents.tone_mapped(z, job.sampling.tone_map)
     z = latents.denormalise(z, model.vae).to(model.vae.dtype)
-    drawn = drawn_size(job.size, model.grid)
-    left, top = margins(drawn, job.size)
-    for frame in islice(decode(model.vae, z, job.sampling.decode_timestep), job.frames):
-        if frame.shape[2:] != (drawn.height, drawn.width):
-            frame = resized(frame.clamp(-1, 1), drawn)
-        inner = frame[0, :, top : top + job.size.height, left : left + job.size.width]
-        yield ((inner.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu()
+    frames = islice(decode(model.vae, z, job.sampling.decode_timestep), job.frames)
+    while batch := list(islice(frames, FRAMES_PER_EVENT)):
+        yield _pixels(torch.cat(batch), drawn_size(job.size, model.grid), job.size)
 
 
-def _frame_events(frames: Iterator[torch.Tensor], job: Job) -> Iterator[Event]:
-    """Yields frames in playing order, a few at a time. A reversed video has to be complete first."""
+def _pixels(frames: torch.Tensor, drawn: Size, size: Size) -> torch.Tensor:
+    """Converts frames (n, 3, H, W) in [-1, 1] to (n, height, width, 3), uint8, of the user's size, on the CPU."""
+    if frames.shape[2:] != (drawn.height, drawn.width):
+        frames = resized(frames.clamp(-1, 1), drawn)
+    left, top = margins(drawn, size)
+    inner = frames[:, :, top : top + size.height, left : left + size.width].permute(0, 2, 3, 1)
+    values = inner.float().add(1).mul_(127.5).round_().clamp_(0, 255)
+    return values.to(torch.uint8, memory_format=torch.contiguous_format).cpu()
+
+
+def _frame_events(batches: Iterator[torch.Tensor], job: Job) -> Iterator[Event]:
+    """Yields batches of frames in playing order. A reversed video has to be complete first."""
+    done = 0
     if job.reverse:
         whole = []
-        for frame in frames:
-            whole.append(frame)
-            yield Step(len(whole))
-        frames = reversed(whole)
-    done = 0
-    while batch := list(islice(frames, FRAMES_PER_EVENT)):
-        done += len(batch)
-        yield Frames(torch.stack(batch).numpy())
+        for batch in batches:
+            whole.append(batch.flip(0))
+            done += len(batch)
+            yield Step(done)
+        batches = reversed(whole)
+    for batch in batches:
+        yield Frames(batch.numpy())
         if not job.reverse:
+            done += len(batch)
             yield Step(done)
