@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint con
 PYTEST = OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model image bench-server bench-gpu bench-fleet chaos fuzz soak storm clients audit lock clean
+.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model image bench-engine bench-server bench-gpu bench-fleet chaos fuzz soak storm clients audit lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ programs: ## Install the programs that tests run (as root on Debian), or name th
 
 image: ## Build the container images of gateway and worker
 	sh deploy/image.sh
+
+bench-engine: $(VENV)/.dev ## Measure the engine's figures in docs/performance.md, beside diffusers
+	$(BIN)/python -m benchmarks.engine
 
 bench-server: $(VENV)/.dev ## Measure the server's figures in docs/performance.md
 	$(BIN)/python -m benchmarks.server

@@ -27,3 +27,18 @@ def test_the_benchmark_of_a_fleet_prints_its_tables() -> None:
     for title in ("1 gateways and 1 workers, all idle", "Pick-up", "Cancel", "20 live requests", "Claim and finish"):
         assert title in printed
     assert "for each of 2 connections that listen" in printed
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_engine_prints_its_tables() -> None:
+    command = [sys.executable, "-m", "benchmarks.engine", "--quick", "--rounds", "1"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout
+    for row in (
+        "text",
+        "LoRA",
+        "two images",
+        "repeated prompt",
+        "`keyreel generate`: first step",
+        "`keyreel serve`: ready",
+    ):
+        assert f"\n  {row} " in printed
