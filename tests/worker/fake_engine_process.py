@@ -3,16 +3,17 @@
 import os
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keyreel.errors import ModelError
 from keyreel.video.canvas import Grid
 from keyreel.video.events import Checkpoint, Event, Frames, Preview, Stage, Step
-from keyreel.video.job import Job
+from keyreel.video.job import Job, Pixels
 from keyreel.worker import engine_process
 from keyreel.worker.messages import Load, Ready
 
@@ -47,7 +48,7 @@ class FakeEngine:
         pixels = np.full((job.frames, job.size.height, job.size.width, 3), colour, np.uint8)
         for condition in job.conditions:
             pixels[condition.start : condition.start + len(condition.pixels)] = condition.pixels
-        yield Frames(pixels)
+        yield Frames(_slow(pixels, Path(words["encode"])) if "encode" in words else pixels)
         yield Step(job.frames)
 
     def is_healthy(self) -> bool:
@@ -71,6 +72,22 @@ class FakeEngine:
         if "poison" in words:
             self._healthy = False
             raise RuntimeError("an illegal memory access was encountered")
+
+
+class _SlowFrames(np.ndarray[Any, np.dtype[np.uint8]]):
+    """Frames that wait for a gate when they are encoded. A gate that is not a pipe fails, like a full disk."""
+
+    gate: Path
+
+    def __iter__(self) -> Iterator[Any]:
+        _pass(self.gate)
+        return super().__iter__()
+
+
+def _slow(pixels: Pixels, gate: Path) -> Pixels:
+    slow = pixels.view(_SlowFrames)
+    slow.gate = gate
+    return slow
 
 
 def _pass(gate: Path) -> None:

@@ -1,56 +1,148 @@
-import threading
-from dataclasses import replace
+"""The engine process, as a thread with a fake engine, at the end of a pipe."""
 
-import numpy as np
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from keyreel.engine.models import Model
 from keyreel.engine.ranks import BrokenGroupError, Group
-from keyreel.video.job import Pixels
-from keyreel.worker.engine_process import MAX_PENDING_BATCHES, TorchEngine, background_writer
+from keyreel.video.canvas import Size
+from keyreel.video.job import Job, Prepared
+from keyreel.worker import engine_process
+from keyreel.worker.channel import Channel
+from keyreel.worker.engine_process import TorchEngine
+from keyreel.worker.messages import Drawn, Finished, Load, Message, Ready, Run, Spooled, Stop, Stopped, Unwritten
+from keyreel.worker.spool import pixels_folder
+from tests.worker.conftest import Gate
+from tests.worker.fake_engine_process import FakeEngine
 
-FRAMES = np.zeros((1, 2, 2, 3), np.uint8)
-
-
-def test_frames_are_encoded_in_the_background() -> None:
-    written: list[int] = []
-    gate = threading.Event()
-
-    def write(pixels: Pixels) -> None:
-        gate.wait()
-        written.append(int(pixels[0, 0, 0, 0]))
-
-    with background_writer(write) as submit:
-        for index in range(MAX_PENDING_BATCHES):
-            submit(FRAMES + np.uint8(index))
-        assert not written  # the calls returned nevertheless
-        gate.set()
-    assert written == list(range(MAX_PENDING_BATCHES))
+TIMEOUT = 30
+Ended = Drawn | Finished | Stopped | Unwritten
 
 
-def test_only_a_few_batches_wait_for_the_encoder() -> None:
-    written: list[Pixels] = []
-    with background_writer(written.append) as submit:
-        for submitted in range(1, 21):
-            submit(FRAMES)
-            assert submitted - len(written) <= MAX_PENDING_BATCHES
-    assert len(written) == 20
+class Supervisor:
+    """The other end of the pipe."""
+
+    def __init__(self, link: socket.socket, folder: Path) -> None:
+        self._link = link
+        self._channel = Channel(link)
+        self._folder = folder
+
+    def load(self) -> None:
+        self._channel.send(Load("fake", None, self._folder))
+        assert isinstance(self._channel.receive(), Ready)
+
+    def run(self, name: str, prompt: str = "a red circle") -> Path:
+        """Orders a video, and returns where it is to be written."""
+        folder = self._folder / name
+        pixels_folder(folder).mkdir(parents=True)
+        spooled = Spooled(Prepared(Job(prompt, "", Size(32, 32), 9, 2, 25, 5), {}), ())
+        self._channel.send(Run(name, spooled, folder, folder / "video.mp4", {}))
+        return folder / "video.mp4"
+
+    def stop(self, name: str, *, keep: bool = False) -> None:
+        self._channel.send(Stop(name, keep))
+
+    def close(self) -> None:
+        with suppress(OSError):  # closed before
+            self._link.shutdown(socket.SHUT_RDWR)
+
+    def until(self, kind: type[Ended], *names: str) -> list[Message]:
+        """Receives until these runs have ended in this way. Returns everything that has arrived."""
+        seen: list[Message] = []
+        while not {message.id for message in seen if isinstance(message, kind)} >= set(names):
+            seen.append(self._channel.receive())
+        return seen
 
 
-@pytest.mark.parametrize("batches", [1, 10])
-def test_an_error_of_the_encoder_is_raised(batches: int) -> None:
-    def write(_pixels: Pixels) -> None:
-        raise OSError("disk full")
+@pytest.fixture
+def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(TIMEOUT)
+    with ours, theirs:
+        monkeypatch.setattr(Channel, "to_supervisor", classmethod(lambda _: Channel(theirs)))
+        process = threading.Thread(target=engine_process.main, args=(FakeEngine,))
+        process.start()
+        supervisor = Supervisor(ours, tmp_path)
+        supervisor.load()
+        yield supervisor
+        supervisor.close()
+        process.join(TIMEOUT)
+        assert not process.is_alive()
 
-    with pytest.raises(OSError, match="disk full"), background_writer(write) as submit:
-        for _ in range(batches):
-            submit(FRAMES)
+
+@pytest.fixture
+def encode(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "encode")
 
 
-def test_an_error_of_the_decoder_is_raised() -> None:
-    with pytest.raises(RuntimeError, match="device"), background_writer(lambda _pixels: None) as submit:
-        submit(FRAMES)
-        raise RuntimeError("device")
+def encoded_at(gate: Gate) -> str:
+    """Returns a prompt whose frames pass the gate when they are encoded."""
+    return gate.prompt.replace("gate=", "encode=")
+
+
+def test_the_device_draws_the_next_video_before_the_first_is_written(supervisor: Supervisor, encode: Gate) -> None:
+    first = supervisor.run("a", encoded_at(encode))
+    supervisor.until(Drawn, "a")
+    second = supervisor.run("b")
+    supervisor.until(Drawn, "b")
+    assert not first.exists()
+    encode.open()
+    ended = [message for message in supervisor.until(Finished, "a", "b") if not isinstance(message, Drawn)]
+    assert ended == [Finished("a", first.stat().st_size), Finished("b", second.stat().st_size)]
+
+
+@pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "drawing"])
+def test_a_drawn_video_that_nobody_wants_is_discarded(
+    supervisor: Supervisor, gate: Gate, encode: Gate, *, is_busy: bool
+) -> None:
+    first = supervisor.run("a", encoded_at(encode))
+    supervisor.until(Drawn, "a")
+    if is_busy:
+        supervisor.run("b", gate.prompt)
+        gate.open()
+    supervisor.stop("a")
+    if not is_busy:
+        supervisor.run("b")
+    gate.open()
+    supervisor.until(Drawn, "b")  # so the order to stop has arrived
+    encode.open()
+    supervisor.until(Stopped, "a")
+    assert not first.exists()
+    supervisor.until(Finished, "b")
+
+
+def test_a_drawn_video_that_would_have_to_be_repeated_is_finished(supervisor: Supervisor, encode: Gate) -> None:
+    first = supervisor.run("a", encoded_at(encode))
+    supervisor.until(Drawn, "a")
+    supervisor.stop("a", keep=True)
+    supervisor.run("b")
+    supervisor.until(Drawn, "b")
+    encode.open()
+    supervisor.until(Finished, "a", "b")
+    assert first.exists()
+
+
+def test_a_video_that_cannot_be_written_does_not_stop_the_process(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.run("a", f"encode={tmp_path / 'missing'}")
+    assert supervisor.until(Unwritten, "a")[-1] == Unwritten(
+        "a", f"FileNotFoundError: [Errno 2] No such file or directory: '{tmp_path / 'missing'}'"
+    )
+    supervisor.run("b")
+    supervisor.until(Finished, "b")
+
+
+def test_the_pipe_may_close_while_a_video_is_written(supervisor: Supervisor, encode: Gate) -> None:
+    """The process then ends without finishing it, as the fixture checks."""
+    supervisor.run("a", encoded_at(encode))
+    supervisor.until(Drawn, "a")
+    supervisor.close()
+    encode.open()
 
 
 def test_an_engine_whose_ranks_have_lost_each_other_is_not_healthy(model: Model) -> None:

@@ -15,7 +15,7 @@ from keyreel.store.queue import Queue
 from keyreel.store.records import Lease, LeaseStatus, LogLine
 from keyreel.store.transitions import LEASE
 from keyreel.worker import attempt as attempt_module
-from keyreel.worker import session as session_module
+from keyreel.worker import runs as runs_module
 from keyreel.worker.attempt import FENCE_MARGIN, Attempt, Interruption
 from keyreel.worker.completion import give_up
 from tests.worker.conftest import FAKE_ENGINE_PROCESS, Bench
@@ -93,7 +93,7 @@ async def test_nothing_is_recorded_for_a_request_that_may_be_somebody_elses(why:
 @pytest.mark.slow
 async def test_a_step_that_outlasts_the_lease_is_killed(each_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempt_module, "LEASE", 1.0)
-    for module in (attempt_module, session_module):
+    for module in (attempt_module, runs_module):
         monkeypatch.setattr(module, "FENCE_MARGIN", 0.5)
     async with each_bench.worker():
         await each_bench.output(await each_bench.submit())

@@ -2,6 +2,7 @@
 
 supervisor.py      starts the engine process, reports how the worker is, drains it
 session.py         the time of one engine process: claims requests and runs them one after the other
+runs.py            what the engine process is told and says of each run
 device.py          who has the device: a request of higher priority goes first
 attempt.py         one attempt at a request: renews its lease, reports progress, notices a cancel or a lost lease
 claimed.py         reads a claimed request and fits it to the model that is here
@@ -18,6 +19,7 @@ messages.py        the messages and their encoding
 spool.py           passes pixels from the decode process to the engine process as files
 checkpoint_file.py the file of a checkpoint, and which video it belongs to
 engine_process.py  runs the model
+encoder.py         writes videos beside the next run
 checkpoint_writer.py  writes checkpoints beside the denoising
 decode_process.py  decodes untrusted files under limits
 sandbox.py         contains the decode process

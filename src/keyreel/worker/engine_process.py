@@ -1,37 +1,42 @@
 """The engine process: owns a device, loads one model and makes one video after the other.
 
-It uses neither the database nor the network, and exits when the supervisor closes the pipe.
+It takes the next order when the last frame of a video has left the device (`Drawn`); a thread goes on writing the
+file. It uses neither the database nor the network, and exits when the supervisor closes the pipe.
 """
 
 import os
 import sys
 import traceback
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from keyreel.errors import ModelError, RequestError
 from keyreel.media.mp4 import Mp4Writer
 from keyreel.video.events import Checkpoint, Event, Frames, Notice, Preview, Stage, Step
-from keyreel.video.job import Job, Pixels
+from keyreel.video.job import Job
 from keyreel.worker.channel import Channel
 from keyreel.worker.checkpoint_file import read_checkpoint, write_checkpoint
 from keyreel.worker.checkpoint_writer import CheckpointWriter
+from keyreel.worker.encoder import DISCARDED, Encoder
 from keyreel.worker.messages import (
     Checkpointed,
+    Drawn,
     Failed,
     Finished,
     Load,
     LoadFailed,
+    Message,
     Previewed,
     Ready,
     Refused,
     Run,
     Stop,
     Stopped,
+    Unwritten,
 )
 from keyreel.worker.spool import checkpoint_path, unspool, write_preview
 
@@ -40,8 +45,6 @@ if TYPE_CHECKING:
 
 PROBE = 64
 """Rows and columns of the matrices that test the device."""
-MAX_PENDING_BATCHES = 2
-"""Batches of decoded frames that may wait in memory for the encoder."""
 
 
 class Engine(Protocol):
@@ -137,22 +140,27 @@ def _load(load: Callable[[Load], Engine], channel: Channel) -> Engine | None:
 
 
 def _serve(engine: Engine, channel: Channel) -> None:
-    while True:
-        order = channel.receive()
-        if not isinstance(order, Run):
-            continue  # a Stop that arrived after the run had ended
-        answer = perform(engine, order, channel)
-        channel.send(answer)
-        if isinstance(answer, Failed) and answer.poisoned:
-            return
+    with Encoder() as encoder:
+        while True:
+            match channel.receive():
+                case Run() as run:
+                    if failed := perform(engine, run, channel, encoder):
+                        channel.send(failed)
+                    if isinstance(failed, Failed) and failed.poisoned:
+                        return
+                case Stop() as stop:
+                    _stop_writing(stop, encoder)
 
 
-def perform(engine: Engine, run: Run, channel: Channel) -> Finished | Stopped | Refused | Failed:
-    """Makes the video of `run`, sending its events, and returns how that ended."""
+def perform(engine: Engine, run: Run, channel: Channel, encoder: Encoder) -> Stopped | Refused | Failed | None:
+    """Draws the video of `run`, sending its events and Drawn. Returns how that failed, if it did.
+
+    After Drawn, the thread that writes the video sends Finished, Stopped or Unwritten.
+    """
     try:
-        return _make_video(engine, run, channel)
+        _draw(engine, run, channel, encoder)
     except _StoppedError:
-        return Stopped()
+        return Stopped(run.id)
     except RequestError as error:
         return Refused(error.problems)
     except (EOFError, ConnectionError):
@@ -160,10 +168,11 @@ def perform(engine: Engine, run: Run, channel: Channel) -> Finished | Stopped | 
     except Exception as error:  # noqa: BLE001 - a model may raise anything, and the supervisor needs an answer
         traceback.print_exc()
         # The device is tested by using it, because the wording of driver errors changes between versions.
-        return Failed(f"{type(error).__name__}: {error}", poisoned=not engine.is_healthy())
+        return Failed(_describe(error), poisoned=not engine.is_healthy())
+    return None
 
 
-def _make_video(engine: Engine, run: Run, channel: Channel) -> Finished:
+def _draw(engine: Engine, run: Run, channel: Channel, encoder: Encoder) -> None:
     channel.send(Stage("text"))
     job = replace(unspool(run.spooled, run.folder), previews=True, checkpoints=run.checkpoint_every > 0)
     resume = read_checkpoint(run.resume).checkpoint if run.resume else None
@@ -174,45 +183,61 @@ def _make_video(engine: Engine, run: Run, channel: Channel) -> Finished:
         channel.send(Checkpointed(path))
 
     with (
-        Mp4Writer(run.video, job.size, job.frame_rate, run.metadata) as writer,
-        background_writer(writer.write) as write,
+        encoder.video(run.id, Mp4Writer(run.video, job.size, job.frame_rate, run.metadata)) as video,
         CheckpointWriter(run.checkpoint_every, save) as checkpoints,
         closing(engine.run(job, resume)) as events,
     ):
         for event in events:
             match event:
                 case Frames(pixels):
-                    write(pixels)
+                    video.write(pixels)
                 case Preview(pixels):
                     channel.send(Previewed(write_preview(pixels, run.folder)))
                 case Checkpoint():
                     checkpoints.offer(event)
                 case Stage() | Step() | Notice():
                     channel.send(event)
-            if channel.has_message() and isinstance(order := channel.receive(), Stop) and order.id == run.id:
-                if order.keep:
-                    checkpoints.write_newest()
-                raise _StoppedError
-    return Finished(run.video.stat().st_size)
+            while channel.has_message():
+                _obey(channel.receive(), run, checkpoints, encoder)
+    channel.send(Drawn(run.id))
+    video.finish()
+    video.when_done(partial(_report, run, channel))
 
 
-@contextmanager
-def background_writer(write: Callable[[Pixels], None]) -> Iterator[Callable[[Pixels], None]]:
-    """Yields a function that calls `write` in a thread. A later call, or the end of the block, raises its errors."""
-    pending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1, "encoder") as thread:
+def _obey(order: Message, run: Run, checkpoints: CheckpointWriter, encoder: Encoder) -> None:
+    if not isinstance(order, Stop):
+        return
+    if order.id != run.id:
+        _stop_writing(order, encoder)
+        return
+    if order.keep:
+        checkpoints.write_newest()
+    raise _StoppedError
 
-        def submit(pixels: Pixels) -> None:
-            pending.append(thread.submit(write, pixels))
-            if len(pending) > MAX_PENDING_BATCHES:
-                pending.popleft().result()
 
-        try:
-            yield submit
-            for call in pending:
-                call.result()
-        finally:
-            thread.shutdown(cancel_futures=True)
+def _stop_writing(stop: Stop, encoder: Encoder) -> None:
+    """Discards a drawn video that nobody wants. One that would have to be drawn again is kept: it is nearly ready."""
+    if not stop.keep:
+        encoder.discard(stop.id)
+
+
+def _report(run: Run, channel: Channel, written: "Future[None]") -> None:
+    """Tells how writing a video ended. Called in the thread that wrote it."""
+    answer: Message
+    try:
+        written.result()
+        answer = Finished(run.id, run.video.stat().st_size)
+    except DISCARDED:
+        answer = Stopped(run.id)
+    except Exception as error:  # noqa: BLE001 - the supervisor needs an answer
+        traceback.print_exception(error)
+        answer = Unwritten(run.id, _describe(error))
+    with suppress(ConnectionError):
+        channel.send(answer)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ class Run:
 class Stop:
     """To the engine process: stop the run with this id at the next step, if it is still running.
 
-    keep: write a checkpoint of that step first.
+    keep: write a checkpoint of that step first. A video that is drawn already is then finished.
     """
 
     id: str
@@ -127,15 +127,33 @@ class Checkpointed:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """The video is written. size: in bytes."""
+class Drawn:
+    """The last frame of the run with this id has left the device, which is free. Its video is still being written."""
 
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The video of the run with this id is written. size: in bytes."""
+
+    id: str
     size: int
 
 
 @dataclass(frozen=True, slots=True)
+class Unwritten:
+    """The video of the run with this id was drawn, but could not be written."""
+
+    id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
-    """The run was stopped by Stop."""
+    """The run with this id was stopped by Stop."""
+
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +250,9 @@ Message = (
     | Notice
     | Previewed
     | Checkpointed
+    | Drawn
     | Finished
+    | Unwritten
     | Stopped
     | Refused
     | Failed

@@ -1,4 +1,8 @@
-"""Runs requests on one engine process: prepares the next request while the device is busy with the current one."""
+"""Runs requests on one engine process.
+
+The device waits for nothing but its next order: the next request is prepared while it is busy, and a drawn video is
+encoded, checked, signed and stored while it draws the next one.
+"""
 
 import asyncio
 from contextlib import suppress
@@ -17,8 +21,8 @@ from keyreel.safety.provenance import metadata
 from keyreel.store import STORE_ERRORS, Topic
 from keyreel.store.queue import WAITING
 from keyreel.store.records import Lease, LeaseLostError, Priority
-from keyreel.video.events import Notice, Stage, Step
-from keyreel.worker.attempt import FENCE_MARGIN, Attempt, InterruptedAttemptError, Interruption
+from keyreel.video.events import Notice, Stage
+from keyreel.worker.attempt import Attempt, InterruptedAttemptError, Interruption
 from keyreel.worker.checkpoint_file import identity_of
 from keyreel.worker.checkpoints import Checkpoints
 from keyreel.worker.claimed import read_claimed
@@ -27,20 +31,10 @@ from keyreel.worker.context import WorkerContext
 from keyreel.worker.device import DeviceLock
 from keyreel.worker.guard import WorkerGuard, with_prompt
 from keyreel.worker.inputs import Decoder, RetryableError, delete_refused, prepare_inputs, redacted
-from keyreel.worker.messages import (
-    Checkpointed,
-    Failed,
-    Finished,
-    Previewed,
-    Ready,
-    Refused,
-    Run,
-    Spooled,
-    Stop,
-    Stopped,
-)
+from keyreel.worker.messages import Ready, Run, Spooled
 from keyreel.worker.previews import Previews
-from keyreel.worker.process import Process, ProcessGoneError
+from keyreel.worker.process import Process
+from keyreel.worker.runs import EngineRun, Runs
 from keyreel.worker.waiting import wait_for_any
 
 POLL_INTERVAL = 5.0
@@ -76,6 +70,7 @@ class Session:
         self.videos_made = 0
         self._context = context
         self._engine = engine
+        self._runs = Runs(engine, context.patience)
         self._model = model
         self._decoder = decoder
         self._guard = guard
@@ -89,7 +84,7 @@ class Session:
 
     async def serve(self) -> None:
         """Runs requests until the session is closed and every request is finished or handed back."""
-        async with asyncio.TaskGroup() as tasks:
+        async with self._runs.routing(), asyncio.TaskGroup() as tasks:
             tasks.create_task(self._release_on_close())
             if self._context.settings.preempt:
                 tasks.create_task(self._serve_urgent())
@@ -209,17 +204,25 @@ class Session:
             run = self._new_run(attempt, request, spooled, folder, checkpoints)
             check = self._guard.check_preview if self._guard.checks_video(request) else None
             async with Previews(self._context, attempt, check).publishing() as previews, checkpoints.storing():
-                await self._take_device(attempt)
-                try:
+                with self._runs.open(attempt, run) as engine_run:
+                    await self._take_device(attempt)
                     may_claim_next.set()
-                    await attempt.enter_device()
-                    await self._run_on_device(attempt, run, previews, checkpoints)
-                finally:
-                    self._device.release()
-                    await attempt.leave_device()
+                    await self._draw(attempt, engine_run, previews, checkpoints)
+                    await engine_run.finish()
                 await self._check_and_sign(attempt, request, run)
                 await complete(self._context, attempt, spooled.prepared.job.prompt, run.video)
         self.videos_made += 1
+
+    async def _draw(self, attempt: Attempt, run: EngineRun, previews: Previews, checkpoints: Checkpoints) -> None:
+        """Draws the video on the device, which the attempt has taken, and frees the device."""
+        try:
+            await attempt.enter_device()
+            if self._is_closing:
+                attempt.interrupt(Interruption.RELEASED)
+            await run.draw(previews, checkpoints)
+        finally:
+            self._device.release()
+            await attempt.leave_device()
 
     def _read(self, attempt: Attempt) -> Request:
         setting, can_expand = self._context.settings.recipe, self._guard.can_expand
@@ -254,7 +257,6 @@ class Session:
         """Has the video checked and signed, while the device works on the next request."""
         if self._guard.checks_video(request):
             attempt.record(Stage("check"))
-            attempt.forget_preemption()
             await attempt.unless_interrupted(self._guard.check_video(run.video))
         if self._marker:
             await asyncio.to_thread(self._marker.mark, run.video, run.metadata)
@@ -285,54 +287,3 @@ class Session:
                 running.interrupt(Interruption.PREEMPTED)
         await attempt.unless_interrupted(self._device.acquire(attempt, priority))
         self._begun.add(attempt)
-
-    async def _run_on_device(self, attempt: Attempt, run: Run, previews: Previews, checkpoints: Checkpoints) -> None:
-        """Returns when the video is written. Raises InterruptedAttemptError, RequestError or RetryableError."""
-        if self._is_closing:
-            attempt.interrupt(Interruption.RELEASED)
-        attempt.raise_if_interrupted()
-        await self._engine.send(run)
-        stopper = asyncio.create_task(self._stop_when_interrupted(attempt, run))
-        try:
-            await self._receive_until_finished(attempt, previews, checkpoints)
-        except TimeoutError:
-            raise self._abandon_engine(f"did not respond for {self._context.patience:g} s") from None
-        except ProcessGoneError as error:
-            attempt.raise_if_interrupted()
-            raise self._abandon_engine(str(error)) from None
-        finally:
-            stopper.cancel()
-
-    async def _receive_until_finished(self, attempt: Attempt, previews: Previews, checkpoints: Checkpoints) -> None:
-        while True:
-            async with asyncio.timeout(self._context.patience):
-                message = await self._engine.receive()
-            match message:
-                case Stage() | Step() | Notice():
-                    attempt.record(message)
-                case Previewed(pixels):
-                    previews.offer(pixels)
-                case Checkpointed(file):
-                    checkpoints.offer(file)
-                case Finished():
-                    return
-                case Stopped():
-                    raise InterruptedAttemptError(await attempt.wait_for_interruption())
-                case Refused(problems):
-                    raise RequestError(*problems)
-                case Failed(reason, poisoned):
-                    raise self._abandon_engine(f"lost its device: {reason}") if poisoned else RetryableError(reason)
-                case _:
-                    raise self._abandon_engine(f"answered with {type(message).__name__}")
-
-    async def _stop_when_interrupted(self, attempt: Attempt, run: Run) -> None:
-        why = await attempt.wait_for_interruption()
-        await self._engine.send(Stop(run.id, keep=why in (Interruption.RELEASED, Interruption.PREEMPTED)))
-        if why is Interruption.CUT_OFF:
-            await asyncio.sleep(FENCE_MARGIN)
-            self._engine.kill()  # one step outlasted the lease: another worker may run the request by now
-
-    def _abandon_engine(self, how: str) -> RetryableError:
-        """Kills the engine process, so that no other request uses it, and returns the error to raise."""
-        self._engine.kill()
-        return RetryableError(f"The engine process {how}")
