@@ -18,6 +18,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 import keyreel
+from keyreel.checkpoints.hub import content_sha256
 from keyreel.engine.autoencoder import decode, encode
 from keyreel.engine.models import Model
 from keyreel.engine.pipeline import run
@@ -178,7 +179,7 @@ def measure_settings(model: Model, loras: list[Path], seed: int) -> tuple[dict[s
     }
     for lora in loras:
         for scale in (0.5, 1.0):
-            adapter = AdapterFile(lora, lora.name, "", scale, ("loras", 0))
+            adapter = AdapterFile(lora, lora.name, content_sha256(lora), scale, ("loras", 0))
             variants[f"{lora.stem} at {scale:g}"] = replace(job, adapters=(adapter,))
     videos = {name: make(model, variant) for name, variant in variants.items()}
     figures = {name: float((video - base).abs().mean()) * 100 for name, video in videos.items()}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from keyreel.checkpoints.hub import content_sha256
 from keyreel.engine.models import Model, load_model
 from keyreel.engine.pipeline import draw, encode_conditions, run
 from keyreel.errors import RequestError
@@ -80,7 +81,7 @@ def plain(model: Model) -> Pixels:
 @pytest.fixture
 def adapter(tmp_path: Path) -> AdapterFile:
     path = tiny_lora(tmp_path / "style.safetensors")
-    return AdapterFile(path, path.name, "0" * 64, 1.0, ("loras", 0, "path"))
+    return AdapterFile(path, path.name, content_sha256(path), 1.0, ("loras", 0, "path"))
 
 
 def test_a_video_has_the_requested_size_and_number_of_frames(plain: Pixels) -> None:

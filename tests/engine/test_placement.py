@@ -11,6 +11,7 @@ import torch
 from diffusers import LTXVideoTransformer3DModel
 
 from keyreel.checkpoints import memory as plans
+from keyreel.checkpoints.hub import content_sha256
 from keyreel.checkpoints.memory import REFERENCE, Plan
 from keyreel.engine import pipeline
 from keyreel.engine import placement as placement_module
@@ -35,7 +36,7 @@ def test_every_plan_gives_the_same_bytes_with_a_lora_and_a_picture(
 ) -> None:
     lora = tiny_lora(tmp_path / "style.safetensors")
     picture = Condition(np.full((1, 64, 96, 3), 200, np.uint8), 8, 0.8)
-    job = replace(JOB, adapters=(AdapterFile(lora, lora.name, "", 1.0, ()),), conditions=(picture,))
+    job = replace(JOB, adapters=(AdapterFile(lora, lora.name, content_sha256(lora), 1.0, ()),), conditions=(picture,))
     bf16_model.placement._follow(PLANS[0])
     resident = pixels(pipeline.run(bf16_model, job))
     bf16_model.placement._follow(plan)

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 import keyreel
 from keyreel.checkpoints.memory import PROMPT_TOKENS
 from keyreel.engine.models import Model
-from keyreel.engine.prompt import CACHED_PROMPTS, PromptEncoder
+from keyreel.engine.prompt import CACHED_BYTES, PromptEncoder
+from keyreel.engine.recent import Recent
 from keyreel.fal.schema import EXAMPLE_PROMPTS, Request
 
 
@@ -50,10 +53,25 @@ def test_an_empty_prompt_has_one_token(model: Model) -> None:
 
 
 @torch.inference_mode()
-def test_only_recent_prompts_are_cached(model: Model) -> None:
-    first = model.prompts.encode("a star 0")
-    assert model.prompts.encode("a star 0") is first
-    for number in range(1, CACHED_PROMPTS + 1):
-        model.prompts.encode(f"a star {number}")
-    assert len(model.prompts.recent) == CACHED_PROMPTS
-    assert model.prompts.encode("a star 0") is not first
+def test_a_prompt_is_encoded_once_as_long_as_there_is_room(model: Model) -> None:
+    encoded: list[str] = []
+
+    def count(_module: object, _arguments: object) -> None:
+        encoded.append("")
+
+    size = model.prompts.encode("a star").embedding.nbytes
+    prompts = replace(model.prompts, recent=Recent(2 * size, lambda text: text.embedding.nbytes))
+    with prompts.encoder.register_forward_pre_hook(count):
+        first = prompts.encode("a star")
+        again = prompts.encode("a star")
+        assert len(encoded) == 1
+        assert torch.equal(again.embedding, first.embedding)
+        assert replace(again, embedding=first.embedding) == first
+        for prompt in ("a tree", "a moon"):
+            prompts.encode(prompt)
+        assert torch.equal(prompts.encode("a star").embedding, first.embedding)
+        assert len(encoded) == 4
+
+
+def test_prompts_of_the_largest_model_fit_into_the_cache() -> None:
+    assert CACHED_BYTES // (PROMPT_TOKENS * 4096 * 2) == 128

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from keyreel.checkpoints.hub import content_sha256
 from keyreel.checkpoints.memory import workload
 from keyreel.engine.adapters import attached
 from keyreel.engine.models import Model, load_model
@@ -102,7 +103,7 @@ def several(
 @pytest.fixture
 def adapter(tmp_path: Path) -> AdapterFile:
     path = tiny_lora(tmp_path / "style.safetensors", width=96)
-    return AdapterFile(path, path.name, "0" * 64, 1.0, ("loras", 0, "path"))
+    return AdapterFile(path, path.name, content_sha256(path), 1.0, ("loras", 0, "path"))
 
 
 def drawing(model: Model, job: Job) -> Drawing:
@@ -174,7 +175,8 @@ def test_a_stopped_video_does_not_affect_the_next_one(several: Model, last: Stag
 
 
 def test_a_refused_lora_does_not_affect_the_next_video(several: Model, adapter: AdapterFile, tmp_path: Path) -> None:
-    wrong = replace(adapter, path=tiny_lora(tmp_path / "wrong.safetensors", width=64))
+    path = tiny_lora(tmp_path / "wrong.safetensors", width=64)
+    wrong = replace(adapter, path=path, sha256=content_sha256(path))
     with pytest.raises(RequestError):
         video(several, replace(JOB, adapters=(wrong,)))
     assert video(several, JOB).shape == (17, 96, 96, 3)

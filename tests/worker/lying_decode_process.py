@@ -1,4 +1,8 @@
-"""The decode process, taken over by a file: it answers with a LoRA that the request did not bring."""
+"""The decode process, taken over by a file: it answers with a LoRA that the request did not bring.
+
+With the prompt "relabel" it names the file that the request brought, and the hash of another: the engine process keeps
+LoRAs by their hash.
+"""
 
 from pathlib import Path
 
@@ -9,7 +13,10 @@ from keyreel.worker.messages import Decode, Spooled
 
 
 async def decode(order: Decode) -> Spooled:
-    adapter = AdapterFile(Path("/data/another.safetensors"), "lora", "0" * 64, 1.0, ("loras", 0, "path"))
+    path, sha256 = Path("/data/another.safetensors"), order.files[0][1].sha256
+    if order.request.prompt == "relabel":
+        path, sha256 = order.files[0][1].path, "1" * 64
+    adapter = AdapterFile(path, "lora", sha256, 1.0, ("loras", 0, "path"))
     job = Job("a circle", "", Size(64, 64), 9, 1, 25, 5, adapters=(adapter,), sampling=order.sampling)
     return Spooled(Prepared(job, {}), ())
 

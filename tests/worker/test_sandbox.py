@@ -4,6 +4,7 @@ import base64
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,11 +92,14 @@ def test_it_would_reach_all_of_it_if_it_were_not_contained(secrets: list[Path], 
     assert set(everything.split()) <= set(done.stdout.split())
 
 
-async def test_a_decoder_that_was_taken_over_cannot_name_other_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prompt", ["a circle", "relabel"])
+async def test_a_decoder_that_was_taken_over_cannot_name_other_files(tmp_path: Path, prompt: str) -> None:
+    order = new_order(tmp_path / "first", "a picture")
+    order = replace(order, request=order.request.model_copy(update={"prompt": prompt}))
     decoder = Decoder((sys.executable, "-m", "tests.worker.lying_decode_process"))
     try:
         with pytest.raises(RetryableError, match="a file that it was not given"):
-            await decoder.decode(new_order(tmp_path / "first", "a picture"))
+            await decoder.decode(order)
     finally:
         await decoder.close()
 

@@ -100,10 +100,17 @@ def _by_module(adapters: Sequence[Adapter]) -> dict[str, list[tuple[Branch, floa
 
 def _stack(branches: Sequence[tuple[Branch, float]], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Combines branches into one A (sum of ranks, in) and one B (out, sum of ranks), which includes the factors."""
-    a = torch.cat([branch.a.to(device, dtype) for branch, _ in branches])
+    a = torch.cat([_moved(branch.a, device).to(dtype) for branch, _ in branches])
     # Scaled in fp32: rounding the factor itself would bias all weights in the same direction.
-    b = torch.cat([(branch.b.to(device, torch.float32) * factor).to(dtype) for branch, factor in branches], dim=1)
+    b = torch.cat([(_moved(branch.b, device).float() * factor).to(dtype) for branch, factor in branches], dim=1)
     return a, b
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Moves the stored bytes, before they are converted: on the device that is faster, and pinned memory need not be
+    waited for.
+    """
+    return tensor.to(device, non_blocking=tensor.is_pinned())
 
 
 def _branch_hook(a: Tensor, b: Tensor) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]:

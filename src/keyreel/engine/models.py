@@ -16,6 +16,7 @@ from keyreel.checkpoints import catalogue, checkpoint
 from keyreel.checkpoints.auxiliary import find_auxiliary_weights
 from keyreel.checkpoints.checkpoint import Checkpoint
 from keyreel.checkpoints.memory import ModelSize
+from keyreel.engine.adapter_cache import AdapterCache
 from keyreel.engine.adapters import Adapter, read_adapter
 from keyreel.engine.autoencoder import check_supported, lay_out
 from keyreel.engine.devices import choose_devices, choose_dtype
@@ -48,6 +49,7 @@ class Model:
     dtype: torch.dtype
     fingerprint: str
     placement: Placement
+    adapters: AdapterCache
     capabilities: Capabilities = field(default_factory=Capabilities)
     upsampler: LTXLatentUpsamplerModel | None = None
     distilled_lora: Adapter | None = None
@@ -102,6 +104,7 @@ def load_model(
         dtype=dtype,
         fingerprint=checkpoint.fingerprint(found, cache_dir),
         placement=placement,
+        adapters=AdapterCache(target, len(devices)),
         capabilities=capabilities,
         upsampler=load_upsampler(path, vae, dtype) if (path := auxiliary.upsampler) else None,
         distilled_lora=_load_adapter(path, transformer) if (path := auxiliary.distilled_lora) else None,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from keyreel.checkpoints.memory import PROMPT_TOKENS, Workload, workload
 from keyreel.engine import latents, noise
-from keyreel.engine.adapters import Adapter, attached, read_adapter
+from keyreel.engine.adapters import Adapter, attached
 from keyreel.engine.autoencoder import decode
 from keyreel.engine.conditions import (
     PinnedLatents,
@@ -89,7 +89,7 @@ def work_of(model: Model, job: Job) -> Workload:
 
 def read_adapters(model: Model, job: Job) -> list[Adapter]:
     """Reads the job's LoRAs. Raises RequestError if one does not fit."""
-    adapters = [read_adapter(file.path, model.transformer, file.scale, file.loc, file.name) for file in job.adapters]
+    adapters = [model.adapters.read(file, model.transformer) for file in job.adapters]
     if job.sampling.recipe in DISTILLED and model.distilled_lora:
         adapters.insert(0, model.distilled_lora)
     return adapters

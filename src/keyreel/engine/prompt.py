@@ -1,15 +1,16 @@
 """Encodes prompts to embeddings."""
 
 import re
-from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 import torch
 from transformers import BatchEncoding, PreTrainedTokenizerBase, T5EncoderModel
 
 from keyreel.checkpoints.memory import PROMPT_TOKENS
+from keyreel.engine.recent import Recent
 
-CACHED_PROMPTS = 64
+CACHED_BYTES = 256 * 1024 * 1024
+"""Bytes of cached embeddings: 128 of the longest prompts of the 13B model in bf16."""
 WORD = re.compile(r"\w+")
 
 
@@ -29,22 +30,27 @@ class Text:
         return replace(self, embedding=self.embedding.to(device))
 
 
+def _recent_texts() -> Recent[Text]:
+    return Recent(CACHED_BYTES, lambda text: text.embedding.nbytes)
+
+
 @dataclass(frozen=True, slots=True)
 class PromptEncoder:
-    """T5 and its tokenizer. Caches recent prompts, because most requests share their negative prompt."""
+    """T5 and its tokenizer, of one model. Keeps recent embeddings in main memory: most requests share their negative
+    prompt, and many follow others with the same prompt.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     encoder: T5EncoderModel
     device: torch.device
-    recent: OrderedDict[str, Text] = field(default_factory=OrderedDict)
+    recent: Recent[Text] = field(default_factory=_recent_texts)
 
     def encode(self, prompt: str) -> Text:
-        if prompt not in self.recent:
-            self.recent[prompt] = self._encode(prompt)
-        self.recent.move_to_end(prompt)
-        while len(self.recent) > CACHED_PROMPTS:
-            self.recent.popitem(last=False)
-        return self.recent[prompt]
+        if (known := self.recent.get(prompt)) is not None:
+            return known.to(self.device)
+        text = self._encode(prompt)
+        self.recent.put(prompt, text.to(torch.device("cpu")))
+        return text
 
     def _encode(self, prompt: str) -> Text:
         # Unpadded, so no mask is needed: neither T5 nor the transformer would attend to padding.

@@ -171,10 +171,11 @@ def _source_at(request: Request, loc: Loc) -> str | None:
 
 
 def _read_answer(answer: Message, order: Decode) -> Spooled:
-    """Returns the decoded inputs. Trusts no path in the answer, because a file may have taken the decoder over."""
+    """Returns the decoded inputs. Trusts no path and no hash in the answer: a file may have taken the decoder over."""
     match answer:
         case Spooled(prepared):
-            if {adapter.path for adapter in prepared.job.adapters} <= {file.path for _, file in order.files}:
+            given = {(file.path, file.sha256) for _, file in order.files}
+            if {(adapter.path, adapter.sha256) for adapter in prepared.job.adapters} <= given:
                 return answer
             raise RetryableError("The decode process answered with a file that it was not given")
         case Crashed(how):
