@@ -1,9 +1,12 @@
 import asyncio
+import hashlib
 from functools import partial
 from pathlib import Path
 
 import c2pa
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from keyreel.fal.outcomes import Success
 from keyreel.store import open_store
@@ -13,7 +16,7 @@ from tests.spans import children, recorder
 from tests.store.conftest import Clock, wipe
 from tests.worker.conftest import PATIENCE, Bench, Gate, new_bench, steps_done
 from tests.worker.faces import PORTRAIT
-from tests.worker.site import Site, picture
+from tests.worker.site import Site, open_site, picture
 
 module_loop = pytest.mark.asyncio(loop_scope="module")
 """For tests with `shared_bench`, whose worker runs in the event loop of the module."""
@@ -37,6 +40,33 @@ async def test_the_next_request_is_prepared_while_the_device_is_busy(
     gate.open()
     for request in (busy, following, third):
         await shared_bench.output(request)
+
+
+@pytest.mark.slow
+async def test_pictures_and_loras_are_checked_and_decoded_before_the_device_is_free(bench: Bench, gate: Gate) -> None:
+    async with open_site() as site, bench.worker():
+        fits, other = (site.add(f"{width}.safetensors", lora(width)) for width in (16, 8))
+        busy = await bench.submit(gate.prompt, number_of_steps=2)
+        gate.open()
+        await bench.wait_for_step(busy, 1)
+        unfit = await bench.submit(loras=[{"path": other}])
+        assert (await bench.failure(unfit)).type == "lora_load_error"
+        following = await bench.submit(images=[{"image_url": site.add("a.png", picture())}], loras=[{"path": fits}])
+        await bench.wait_until(following, is_waiting)
+        assert list(bench.context.spool.rglob("pixels/0.npy"))
+        assert hashlib.sha256(lora(16)).hexdigest() in {path.name for path in bench.context.spool.rglob("inputs/*")}
+        assert (await bench.wait_until(busy, lambda _: True)).state is State.IN_PROGRESS
+        gate.open()
+        for request in (busy, following):
+            await bench.output(request)
+
+
+def lora(width: int) -> bytes:
+    """Returns a LoRA for a linear layer `proj_in` with 32 outputs and `width` inputs."""
+    factors = {"A": (4, width), "B": (32, 4)}
+    return save(
+        {f"transformer.proj_in.lora_{side}.weight": np.ones(shape, np.float32) for side, shape in factors.items()}
+    )
 
 
 @pytest.mark.slow
