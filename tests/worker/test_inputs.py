@@ -1,5 +1,6 @@
 import base64
 import os
+import secrets
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from huggingface_hub import close_session, constants
 from tenacity import wait_none
 
+from keyreel.errors import RequestError
 from keyreel.fal.schema import LoRA
 from keyreel.files.objects import Objects, ObjectStoreError, Stat
 from keyreel.inputs.loras import find_lora
@@ -94,6 +96,38 @@ async def test_a_worker_keeps_loras_within_its_limit(
             assert file.path.read_bytes() == b"weights"
             assert file.path.parent == folder
     assert len(site.sent) == downloads
+
+
+class CountingObjects(Objects):
+    """Notes which objects are read."""
+
+    read: list[str] = []  # noqa: RUF012
+
+    async def stream(
+        self, path: str, start: int = 0, end: int | None = None, version: Stat | None = None
+    ) -> AsyncIterator[bytes]:
+        self.read.append(path)
+        async for chunk in super().stream(path, start, end, version):
+            yield chunk
+
+
+async def test_a_lora_that_was_uploaded_here_is_read_once_until_it_changes(shared_bench: Bench, tmp_path: Path) -> None:
+    objects = CountingObjects(shared_bench.context.objects.store)
+    context = replace(shared_bench.context, objects=objects, spool=tmp_path / "spool")
+    url = await store_file(shared_bench, b"weights", object="in/lora", acl={"default": "forbid"})
+
+    async def fetch(key_id: str = "key") -> bytes:
+        async with RequestFetcher(context, key_id, tmp_path / secrets.token_hex(4)) as fetcher:
+            file = await find_lora(LoRA(path=url), fetcher, max_bytes=10_000, loc=("loras", 0, "path"))
+            return file.path.read_bytes()
+
+    assert [await fetch() for _ in range(3)] == [b"weights"] * 3
+    assert objects.read == ["in/lora"]
+    with pytest.raises(RequestError, match="has no such file"):
+        await fetch("another")
+    await objects.put("in/lora", b"other weights")
+    assert [await fetch() for _ in range(2)] == [b"other weights"] * 2
+    assert objects.read == ["in/lora"] * 2
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ class Fetcher:
         try:
             async with asyncio.timeout(self._timeout), self._follow(url, headers, loc, conditions) as response:
                 if known and response.status == NOT_MODIFIED:
-                    return _borrowed(*known, max_bytes, loc)
+                    return borrowed(*known, max_bytes, loc)
                 _check_size(response.content_length or 0, max_bytes, loc)
                 path, sha256 = await self._store(response.content.iter_chunked(CHUNK), max_bytes, loc)
                 file = InputFile(path, sha256, _name(response), _content_type(response.headers))
@@ -245,7 +245,8 @@ def _check_size(size: int, max_bytes: int, loc: Loc) -> None:
         )
 
 
-def _borrowed(known: Download, path: Path, max_bytes: int, loc: Loc) -> InputFile:
+def borrowed(known: Download, path: Path, max_bytes: int, loc: Loc) -> InputFile:
+    """Returns a file that a LoRACache has lent. Raises RequestError if it is too large."""
     _check_size(path.stat().st_size, max_bytes, loc)
     return InputFile(path, known.sha256, known.name, known.content_type)
 

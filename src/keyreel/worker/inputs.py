@@ -10,12 +10,14 @@ from yarl import URL
 from keyreel.errors import Loc, RequestError
 from keyreel.fal.schema import SOURCE_FIELDS, Request, replace_sources, with_published_steps
 from keyreel.files.links import Access, Links, access
-from keyreel.inputs.fetch import Fetcher
+from keyreel.files.objects import Stat
+from keyreel.inputs.fetch import Fetcher, borrowed
 from keyreel.inputs.lora_cache import LoRACache
 from keyreel.inputs.loras import hub_api
 from keyreel.inputs.sources import fetch_inputs
 from keyreel.media.limits import Limits
 from keyreel.safety.provenance import without_secrets
+from keyreel.store.records import File
 from keyreel.video.job import InputFile
 from keyreel.video.recipes import choose_recipe
 from keyreel.worker.context import WorkerContext
@@ -52,16 +54,34 @@ class RequestFetcher(Fetcher):
         if ref is None:
             return await super().fetch(source, max_bytes=max_bytes, loc=loc, headers=headers, is_lora=is_lora)
         # A bucket or a database that is away for a moment must not cost an attempt.
-        return await retry_on_store_error(lambda: self._read_stored(ref.id, max_bytes, loc))
+        loras = self.loras if is_lora else None
+        return await retry_on_store_error(lambda: self._read_stored(ref.id, max_bytes, loc, loras))
 
-    async def _read_stored(self, file_id: str, max_bytes: int, loc: Loc) -> InputFile:
+    async def _read_stored(self, file_id: str, max_bytes: int, loc: Loc, loras: LoRACache | None) -> InputFile:
         file = await self._context.store.files.get(file_id)
         if file is None or access(file, self._key_id) is not Access.ALLOW:
             raise _missing_file(loc)
         try:
-            path, sha256 = await self._store(self._context.objects.stream(file.object), max_bytes, loc)
+            if loras:
+                return await self._read_once(file, max_bytes, loc, loras)
+            return await self._read_object(file, max_bytes, loc)
         except FileNotFoundError:
             raise _missing_file(loc) from None
+
+    async def _read_once(self, file: File, max_bytes: int, loc: Loc, loras: LoRACache) -> InputFile:
+        """Takes the object from `loras` as long as it is the same."""
+        version, name = await self._context.objects.stat(file.object), f"object:{file.object}"
+        if version is None:
+            raise FileNotFoundError(file.object)
+        known = await asyncio.to_thread(loras.borrow, name, self._cache)
+        if known and known[0].etag == version.etag:
+            return borrowed(*known, max_bytes, loc)
+        found = await self._read_object(file, max_bytes, loc, version)
+        await asyncio.to_thread(loras.keep, name, found, {"ETag": version.etag})
+        return found
+
+    async def _read_object(self, file: File, max_bytes: int, loc: Loc, version: Stat | None = None) -> InputFile:
+        path, sha256 = await self._store(self._context.objects.stream(file.object, version=version), max_bytes, loc)
         return InputFile(path, sha256, file.name, file.content_type)
 
 
