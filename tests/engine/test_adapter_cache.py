@@ -54,6 +54,16 @@ def test_a_cached_lora_makes_the_same_video(fresh: Model, lora: AdapterFile, tmp
     assert np.array_equal(pixels(run(fresh, styled)), first)
 
 
+def test_a_file_that_was_changed_after_it_was_fetched_is_not_kept(
+    fresh: Model, lora: AdapterFile, tmp_path: Path
+) -> None:
+    tiny_lora(lora.path, seed=10)
+    changed = fresh.adapters.read(lora, fresh.transformer)
+    restored = fresh.adapters.read(replace(lora, path=tiny_lora(tmp_path / "b.safetensors")), fresh.transformer)
+    for module, branch in changed.branches.items():
+        assert not torch.equal(branch.a, restored.branches[module].a)
+
+
 def test_loras_that_were_not_used_for_longest_are_read_again(
     fresh: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

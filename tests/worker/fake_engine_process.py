@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from keyreel.errors import ModelError
 from keyreel.video.canvas import Grid
 from keyreel.video.events import Checkpoint, Event, Frames, Preview, Stage, Step
-from keyreel.video.job import Job, Pixels
+from keyreel.video.job import AdapterFile, Job, Pixels
 from keyreel.worker import engine_process
 from keyreel.worker.messages import Load, Ready
 
@@ -27,6 +27,7 @@ class FakeEngine:
         self.facts = Ready(
             "fake", "0" * 64, "fake:0", Grid(32, 8), {"proj_in": (32, 16)}, traits={"device": "fake", "ranks": "1"}
         )
+        self.preloaded: list[AdapterFile] = []
         self._healthy = True
 
     def run(self, job: Job, resume: Checkpoint | None = None) -> Generator[Event]:
@@ -50,6 +51,9 @@ class FakeEngine:
             pixels[condition.start : condition.start + len(condition.pixels)] = condition.pixels
         yield Frames(_slow(pixels, Path(words["encode"])) if "encode" in words else pixels)
         yield Step(job.frames)
+
+    def preload(self, adapters: Sequence[AdapterFile]) -> None:
+        self.preloaded += adapters
 
     def is_healthy(self) -> bool:
         return self._healthy

@@ -1,13 +1,13 @@
 """The real engine process with the real engine. It also counts the denoising steps, one byte each, in a file."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from keyreel.video.events import Checkpoint, Event, Stage, Step
-from keyreel.video.job import Job
+from keyreel.video.job import AdapterFile, Job
 from keyreel.worker import engine_process
 from keyreel.worker.engine_process import Engine, load_torch
 from keyreel.worker.messages import Load, Ready
@@ -35,6 +35,9 @@ class TallyingEngine:
                     case Step() if stage in ("denoise", "refine"):
                         self._count()
                 yield event
+
+    def preload(self, adapters: Sequence[AdapterFile]) -> None:
+        self.engine.preload(adapters)
 
     def is_healthy(self) -> bool:
         return self.engine.is_healthy()

@@ -8,16 +8,32 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from keyreel.checkpoints.hub import content_sha256
+from keyreel.engine.adapter_cache import AdapterCache
 from keyreel.engine.models import Model
 from keyreel.engine.ranks import BrokenGroupError, Group
 from keyreel.video.canvas import Size
-from keyreel.video.job import Job, Prepared
+from keyreel.video.job import AdapterFile, Job, Prepared
 from keyreel.worker import engine_process
 from keyreel.worker.channel import Channel
 from keyreel.worker.engine_process import TorchEngine
-from keyreel.worker.messages import Drawn, Finished, Load, Message, Ready, Run, Spooled, Stop, Stopped, Unwritten
+from keyreel.worker.messages import (
+    Drawn,
+    Finished,
+    Load,
+    Message,
+    Preload,
+    Ready,
+    Run,
+    Spooled,
+    Stop,
+    Stopped,
+    Unwritten,
+)
 from keyreel.worker.spool import pixels_folder
+from tests.tiny_checkpoints import tiny_lora
 from tests.worker.conftest import Gate
 from tests.worker.fake_engine_process import FakeEngine
 
@@ -28,7 +44,8 @@ Ended = Drawn | Finished | Stopped | Unwritten
 class Supervisor:
     """The other end of the pipe."""
 
-    def __init__(self, link: socket.socket, folder: Path) -> None:
+    def __init__(self, link: socket.socket, folder: Path, engine: FakeEngine) -> None:
+        self.engine = engine
         self._link = link
         self._channel = Channel(link)
         self._folder = folder
@@ -44,6 +61,9 @@ class Supervisor:
         spooled = Spooled(Prepared(Job(prompt, "", Size(32, 32), 9, 2, 25, 5), {}), ())
         self._channel.send(Run(name, spooled, folder, folder / "video.mp4", {}))
         return folder / "video.mp4"
+
+    def preload(self, *adapters: AdapterFile) -> None:
+        self._channel.send(Preload(adapters))
 
     def stop(self, name: str, *, keep: bool = False) -> None:
         self._channel.send(Stop(name, keep))
@@ -66,9 +86,10 @@ def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supe
     ours.settimeout(TIMEOUT)
     with ours, theirs:
         monkeypatch.setattr(Channel, "to_supervisor", classmethod(lambda _: Channel(theirs)))
-        process = threading.Thread(target=engine_process.main, args=(FakeEngine,))
+        engine = FakeEngine(Load("fake", None, tmp_path))
+        process = threading.Thread(target=engine_process.main, args=(lambda _: engine,))
         process.start()
-        supervisor = Supervisor(ours, tmp_path)
+        supervisor = Supervisor(ours, tmp_path, engine)
         supervisor.load()
         yield supervisor
         supervisor.close()
@@ -143,6 +164,35 @@ def test_the_pipe_may_close_while_a_video_is_written(supervisor: Supervisor, enc
     supervisor.until(Drawn, "a")
     supervisor.close()
     encode.open()
+
+
+@pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "drawing"])
+def test_the_loras_of_the_next_run_are_read_beside_the_work(
+    supervisor: Supervisor, gate: Gate, tmp_path: Path, *, is_busy: bool
+) -> None:
+    lora = AdapterFile(tmp_path / "lora", "lora", "0" * 64, 1.0, ("loras", 0, "path"))
+    if is_busy:
+        supervisor.run("a", gate.prompt)
+        gate.open()
+    supervisor.preload(lora)
+    if not is_busy:
+        supervisor.run("a")
+    gate.open()
+    supervisor.until(Finished, "a")
+    assert supervisor.engine.preloaded == [lora]
+
+
+def test_a_lora_that_was_preloaded_is_not_read_again(model: Model, tmp_path: Path) -> None:
+    model = replace(model, adapters=AdapterCache(torch.device("cpu")))
+    path = tiny_lora(tmp_path / "a.safetensors")
+    lora = AdapterFile(path, path.name, content_sha256(path), 1.0, ("loras", 0, "path"))
+    TorchEngine(model).preload([replace(lora, path=tmp_path / "missing")])  # the run itself reports such an error
+    TorchEngine(model).preload([lora])
+    for thread in threading.enumerate():
+        if thread.name == "preload":
+            thread.join(TIMEOUT)
+    path.unlink()
+    assert model.adapters.read(lora, model.transformer).branches
 
 
 def test_an_engine_whose_ranks_have_lost_each_other_is_not_healthy(model: Model) -> None:

@@ -16,11 +16,22 @@ from keyreel.store.records import State
 from keyreel.store.submission import MAX_FAILURES
 from keyreel.video.canvas import Size
 from keyreel.video.events import Notice, Step
-from keyreel.video.job import Job, Prepared
+from keyreel.video.job import AdapterFile, Job, Prepared
 from keyreel.worker.attempt import Attempt, InterruptedAttemptError, Interruption
 from keyreel.worker.checkpoints import Checkpoints
 from keyreel.worker.inputs import RetryableError
-from keyreel.worker.messages import Drawn, Finished, GuardReady, Message, Run, Spooled, Stop, Stopped, Unwritten
+from keyreel.worker.messages import (
+    Drawn,
+    Finished,
+    GuardReady,
+    Message,
+    Preload,
+    Run,
+    Spooled,
+    Stop,
+    Stopped,
+    Unwritten,
+)
 from keyreel.worker.previews import Previews
 from keyreel.worker.process import Process, ProcessGoneError
 from keyreel.worker.runs import EngineRun, Runs
@@ -30,6 +41,7 @@ from tests.worker.processes import children
 from tests.worker.test_attempt import LEASE, FakeQueue, FakeStore
 
 JOB = Job("a red circle", "", Size(32, 32), 9, 2, 25, 5)
+LORA = AdapterFile(Path("lora"), "lora", "0" * 64, 1.0, ("loras", 0, "path"))
 KILLED = "was killed by signal 9"
 
 
@@ -70,10 +82,14 @@ class Engine:
         self.runs = Runs(cast("Process", self.process), patience)
 
     @contextmanager
-    def run(self, attempt: Attempt) -> Iterator[EngineRun]:
-        spooled = Spooled(Prepared(JOB, {}), ())
+    def run(self, attempt: Attempt, job: Job = JOB) -> Iterator[EngineRun]:
+        spooled = Spooled(Prepared(job, {}), ())
         with self.runs.open(attempt, Run(attempt.id, spooled, Path(), Path("video.mp4"), {})) as run:
             yield run
+
+    @property
+    def preloads(self) -> list[Message]:
+        return [message for message in self.process.sent if isinstance(message, Preload)]
 
     async def begin(self, run: EngineRun) -> "asyncio.Task[None]":
         """Begins to draw. Returns when the process has its order."""
@@ -114,6 +130,21 @@ async def test_messages_reach_their_run() -> None:
             engine.process.say(Finished(b.id, 1))
             await second.finish()
     assert [[line.message for line in attempt.report.unsent()[1]] for attempt in (a, b)] == [["of a"], ["of b"]]
+
+
+async def test_loras_are_read_while_another_run_is_drawn() -> None:
+    styled = replace(JOB, adapters=(LORA,))
+    a, b, c = new_attempt("a"), new_attempt("b"), new_attempt("c")
+    async with an_engine() as engine:
+        with engine.run(a, styled) as first, engine.run(b) as second, engine.run(c, styled) as third:
+            await first.preload()  # it is drawn at once
+            drawing = await engine.begin(first)
+            await second.preload()
+            assert not engine.preloads
+            await third.preload()
+            assert engine.preloads == [Preload((LORA,))]
+            engine.process.say(Drawn(a.id))
+            await drawing
 
 
 @pytest.mark.parametrize(

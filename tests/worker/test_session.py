@@ -63,10 +63,10 @@ async def test_pictures_and_loras_are_checked_and_decoded_before_the_device_is_f
 
 def lora(width: int) -> bytes:
     """Returns a LoRA for a linear layer `proj_in` with 32 outputs and `width` inputs."""
-    factors = {"A": (4, width), "B": (32, 4)}
-    return save(
-        {f"transformer.proj_in.lora_{side}.weight": np.ones(shape, np.float32) for side, shape in factors.items()}
-    )
+    shapes = {"lora_A": (4, width), "lora_B": (32, 4)}
+    weights = {f"transformer.proj_in.{side}.weight": np.ones(shape, np.float32) for side, shape in shapes.items()}
+    content: bytes = save(weights)
+    return content
 
 
 @pytest.mark.slow

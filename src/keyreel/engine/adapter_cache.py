@@ -1,6 +1,11 @@
 """The LoRAs that were used last stay in main memory, read and checked, so that the device need not wait for them."""
 
+import hashlib
 from collections.abc import Mapping
+from itertools import accumulate
+from math import ceil
+from pathlib import Path
+from threading import Lock
 
 import torch
 from diffusers import LTXVideoTransformer3DModel
@@ -13,6 +18,7 @@ from keyreel.engine.recent import Recent
 from keyreel.video.job import AdapterFile
 
 MAX_BYTES = 4 * GIB
+ALIGNMENT = 64
 SHARE = 0.125
 """Part of main memory that the LoRAs may take, of all processes that hold the same model together."""
 
@@ -22,29 +28,53 @@ Branches = Mapping[str, Branch]
 class AdapterCache:
     """Reads LoRAs for one model, by their content. On a GPU they lie in pinned memory, from which they load faster.
 
-    ranks: the number of processes that share main memory for the same model.
+    May be used in any thread. ranks: the number of processes that share main memory for the same model.
     """
 
     def __init__(self, device: torch.device, ranks: int = 1) -> None:
         self._is_pinned = device.type == "cuda"
+        self._lock = Lock()
         self._recent: Recent[Branches] = Recent(min(MAX_BYTES, int(SHARE * main_memory()[1] / ranks)), _size)
 
     def read(self, file: AdapterFile, transformer: LTXVideoTransformer3DModel) -> Adapter:
         """Returns a LoRA. Raises RequestError unless all of it fits the transformer."""
-        branches = self._recent.get(file.sha256)
-        if branches is None:
-            branches = read_adapter(file.path, transformer, file.scale, file.loc, file.name).branches
-            if self._recent.has_room(branches):
-                branches = {module: self._copied(branch) for module, branch in branches.items()}
-                self._recent.put(file.sha256, branches)
+        with self._lock:
+            branches = self._recent.get(file.sha256) or self._read(file, transformer)
         return Adapter(file.name, branches, file.scale)
 
-    def _copied(self, branch: Branch) -> Branch:
-        """Returns a copy in memory: the file's own tensors are mapped, and would change with it."""
-        return Branch(self._copy(branch.a), self._copy(branch.b), branch.gain)
+    def _read(self, file: AdapterFile, transformer: LTXVideoTransformer3DModel) -> Branches:
+        """Keeps what it reads, unless the file was changed after it was fetched: others share it by its hash."""
+        branches = read_adapter(file.path, transformer, file.scale, file.loc, file.name).branches
+        if not self._recent.has_room(branches) or _sha256(file.path) != file.sha256:
+            return branches
+        branches = self._copied(branches)
+        self._recent.put(file.sha256, branches)
+        return branches
 
-    def _copy(self, tensor: Tensor) -> Tensor:
-        return tensor.pin_memory() if self._is_pinned else tensor.clone()
+    def _copied(self, branches: Branches) -> Branches:
+        """Returns a copy in memory: the file's own tensors are mapped, and would change with it.
+
+        It is one block, because a GPU may pause whenever memory is pinned.
+        """
+        ends = list(accumulate(_aligned(tensor) for branch in branches.values() for tensor in (branch.a, branch.b)))
+        block = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=self._is_pinned)
+        starts = iter([0, *ends])
+
+        def copy(tensor: Tensor) -> Tensor:
+            start = next(starts)
+            return block[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
+        return {module: Branch(copy(branch.a), copy(branch.b), branch.gain) for module, branch in branches.items()}
+
+
+def _aligned(tensor: Tensor) -> int:
+    """Returns the bytes of a tensor in a block, so that the next one begins at a multiple of its type's size."""
+    return ceil(tensor.nbytes / ALIGNMENT) * ALIGNMENT
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size(branches: Branches) -> int:

@@ -7,17 +7,18 @@ file. It uses neither the database nor the network, and exits when the superviso
 import os
 import sys
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, Protocol
 
 from keyreel.errors import ModelError, RequestError
 from keyreel.media.mp4 import Mp4Writer
 from keyreel.video.events import Checkpoint, Event, Frames, Notice, Preview, Stage, Step
-from keyreel.video.job import Job
+from keyreel.video.job import AdapterFile, Job
 from keyreel.worker.channel import Channel
 from keyreel.worker.checkpoint_file import read_checkpoint, write_checkpoint
 from keyreel.worker.checkpoint_writer import CheckpointWriter
@@ -30,6 +31,7 @@ from keyreel.worker.messages import (
     Load,
     LoadFailed,
     Message,
+    Preload,
     Previewed,
     Ready,
     Refused,
@@ -54,6 +56,9 @@ class Engine(Protocol):
     def facts(self) -> Ready: ...
 
     def run(self, job: Job, resume: Checkpoint | None = None) -> Generator[Event]: ...
+
+    def preload(self, adapters: Sequence[AdapterFile]) -> None:
+        """Begins to read LoRAs that the next run needs, without waiting for them."""
 
     def is_healthy(self) -> bool:
         """Returns whether the device still computes correctly."""
@@ -89,6 +94,18 @@ class TorchEngine:
         from keyreel.engine.fitting import run
 
         return run(self.model, job, resume)
+
+    def preload(self, adapters: Sequence[AdapterFile]) -> None:
+        Thread(target=self._read, args=(adapters,), name="preload", daemon=True).start()
+
+    def _read(self, adapters: Sequence[AdapterFile]) -> None:
+        from keyreel.engine.devices import make_current
+
+        make_current(self.model.device)
+        # An error belongs to the run that reads them again, if it still comes.
+        with suppress(Exception):
+            for adapter in adapters:
+                self.model.adapters.read(adapter, self.model.transformer)
 
     def is_healthy(self) -> bool:
         """Multiplies two matrices whose product is known and checks the result."""
@@ -142,14 +159,14 @@ def _load(load: Callable[[Load], Engine], channel: Channel) -> Engine | None:
 def _serve(engine: Engine, channel: Channel) -> None:
     with Encoder() as encoder:
         while True:
-            match channel.receive():
-                case Run() as run:
-                    if failed := perform(engine, run, channel, encoder):
-                        channel.send(failed)
-                    if isinstance(failed, Failed) and failed.poisoned:
-                        return
-                case Stop() as stop:
-                    _stop_writing(stop, encoder)
+            order = channel.receive()
+            if not isinstance(order, Run):
+                _obey(order, engine, encoder)
+                continue
+            if failed := perform(engine, order, channel, encoder):
+                channel.send(failed)
+            if isinstance(failed, Failed) and failed.poisoned:
+                return
 
 
 def perform(engine: Engine, run: Run, channel: Channel, encoder: Encoder) -> Stopped | Refused | Failed | None:
@@ -198,27 +215,27 @@ def _draw(engine: Engine, run: Run, channel: Channel, encoder: Encoder) -> None:
                 case Stage() | Step() | Notice():
                     channel.send(event)
             while channel.has_message():
-                _obey(channel.receive(), run, checkpoints, encoder)
+                order = channel.receive()
+                if not isinstance(order, Stop) or order.id != run.id:
+                    _obey(order, engine, encoder)
+                    continue
+                if order.keep:
+                    checkpoints.write_newest()
+                raise _StoppedError
     channel.send(Drawn(run.id))
     video.finish()
     video.when_done(partial(_report, run, channel))
 
 
-def _obey(order: Message, run: Run, checkpoints: CheckpointWriter, encoder: Encoder) -> None:
-    if not isinstance(order, Stop):
-        return
-    if order.id != run.id:
-        _stop_writing(order, encoder)
-        return
-    if order.keep:
-        checkpoints.write_newest()
-    raise _StoppedError
-
-
-def _stop_writing(stop: Stop, encoder: Encoder) -> None:
-    """Discards a drawn video that nobody wants. One that would have to be drawn again is kept: it is nearly ready."""
-    if not stop.keep:
-        encoder.discard(stop.id)
+def _obey(order: Message, engine: Engine, encoder: Encoder) -> None:
+    """Obeys an order that is not about the run on the device."""
+    match order:
+        case Preload(adapters):
+            engine.preload(adapters)
+        case Stop(run_id, keep=False):
+            encoder.discard(run_id)
+        case _:
+            pass  # a run that has ended, or is almost written: to draw it again would take longer
 
 
 def _report(run: Run, channel: Channel, written: "Future[None]") -> None:

@@ -20,7 +20,7 @@ from keyreel.media.limits import Limits
 from keyreel.safety.plan import GuardPlan
 from keyreel.video.canvas import Grid
 from keyreel.video.events import Notice, Stage, Step
-from keyreel.video.job import InputFile, Prepared, Sampling
+from keyreel.video.job import AdapterFile, InputFile, Prepared, Sampling
 from keyreel.video.recipes import RECIPE_DEFAULTS, Capabilities, RecipeSettings
 
 LENGTH = Struct("!I")
@@ -99,6 +99,13 @@ class Run:
     checkpoint_every: float = 0.0
     identity: Mapping[str, str] = field(default_factory=dict)
     resume: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preload:
+    """To the engine process: read these LoRAs beside its work, because the next run needs them."""
+
+    adapters: tuple[AdapterFile, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +251,7 @@ Message = (
     | Ready
     | LoadFailed
     | Run
+    | Preload
     | Stop
     | Stage
     | Step

@@ -17,6 +17,7 @@ from keyreel.worker.messages import (
     Failed,
     Finished,
     Message,
+    Preload,
     Previewed,
     Refused,
     Run,
@@ -94,6 +95,12 @@ class EngineRun:
         self._attempt = attempt
         self._run = run
         self._inbox = inbox
+
+    async def preload(self) -> None:
+        """Has the engine process read the run's LoRAs while it draws another run."""
+        adapters = self._run.spooled.prepared.job.adapters
+        if adapters and self._runs.drawing:
+            await self._runs.engine.send(Preload(adapters))
 
     async def draw(self, previews: Previews, checkpoints: Checkpoints) -> None:
         """Returns when the last frame has left the device.

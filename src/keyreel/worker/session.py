@@ -205,6 +205,7 @@ class Session:
             check = self._guard.check_preview if self._guard.checks_video(request) else None
             async with Previews(self._context, attempt, check).publishing() as previews, checkpoints.storing():
                 with self._runs.open(attempt, run) as engine_run:
+                    await engine_run.preload()
                     await self._take_device(attempt)
                     may_claim_next.set()
                     await self._draw(attempt, engine_run, previews, checkpoints)
