@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint con
 PYTEST = OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model image bench-engine bench-server bench-gpu bench-fleet chaos fuzz soak storm clients audit lock clean
+.PHONY: help demo serve test test-fast lint types page programs docs gallery demo-model image bench-engine bench-server bench-gpu bench-fleet bench-busy chaos fuzz soak storm clients audit lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,10 @@ bench-gpu: $(VENV)/.engine ## Measure the engine on a GPU (six minutes), for doc
 
 bench-fleet: $(VENV)/.dev programs ## Measure the fleet's figures in docs/performance.md
 	$(BIN)/python -m benchmarks.fleet
+
+# BEFORE=COMMIT measures the sources of that commit first.
+bench-busy: $(VENV)/.dev ## Measure how busy a device is kept, and what a LoRA costs, for docs/performance.md (minutes)
+	$(BIN)/python -m benchmarks.busy $(if $(BEFORE),--before $(BEFORE))
 
 chaos: $(VENV)/.dev programs ## Kill processes and fill a disk, 200 times each, and whole workers 50 times (hours)
 	$(BIN)/python -m tests.worker.chaos --rounds 200

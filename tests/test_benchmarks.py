@@ -42,3 +42,11 @@ def test_the_benchmark_of_the_engine_prints_its_tables() -> None:
         "`keyreel serve`: ready",
     ):
         assert f"\n  {row} " in printed
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_busy_device_prints_its_tables() -> None:
+    command = [sys.executable, "-m", "benchmarks.busy", "--quick"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    for line in ("4 mixed requests, now", "the device computes", "the same LoRA by URL: 1 download", "a step with it"):
+        assert line in printed
