@@ -22,6 +22,7 @@ from keyreel.worker.checkpoints import Checkpoints
 from keyreel.worker.inputs import RetryableError
 from keyreel.worker.messages import (
     Drawn,
+    Failed,
     Finished,
     GuardReady,
     Message,
@@ -222,6 +223,22 @@ async def test_the_death_of_the_process_is_blamed_on_the_run_on_the_device(numbe
                 with pytest.raises(InterruptedAttemptError) as error:
                     await finishing
                 assert error.value.why is Interruption.RELEASED
+
+
+async def test_a_device_that_is_lost_costs_a_drawn_run_no_failure() -> None:
+    """The process ends itself then, and discards what it is writing."""
+    written, drawn = new_attempt("written"), new_attempt("drawn")
+    async with an_engine() as engine:
+        with engine.run(written) as first, engine.run(drawn) as second:
+            drawing = await engine.begin(first)
+            engine.process.say(Drawn(written.id))
+            await drawing
+            drawing, finishing = await engine.begin(second), asyncio.create_task(first.finish())
+            engine.process.say(Failed("an illegal access", poisoned=True), Stopped(written.id))
+            with pytest.raises(RetryableError, match="lost its device: an illegal access"):
+                await drawing
+            with pytest.raises(InterruptedAttemptError):
+                await finishing
 
 
 async def test_a_video_that_takes_too_long_to_write_is_blamed_and_not_the_run_on_the_device() -> None:

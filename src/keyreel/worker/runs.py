@@ -124,7 +124,7 @@ class EngineRun:
                 case Finished():
                     return
                 case Stopped():
-                    raise InterruptedAttemptError(await self._attempt.wait_for_interruption())
+                    raise self._stopped()
                 case Unwritten(_, reason):
                     raise RetryableError(f"The video could not be written: {reason}")
                 case message:
@@ -153,7 +153,7 @@ class EngineRun:
                 case Drawn():
                     return
                 case Stopped():
-                    raise InterruptedAttemptError(await self._attempt.wait_for_interruption())
+                    raise self._stopped()
                 case Refused(problems):
                     raise RequestError(*problems)
                 case Failed(reason, poisoned):
@@ -173,6 +173,12 @@ class EngineRun:
             self._attempt.raise_if_interrupted()
             self._raise_if_blameless()
             raise self._abandon_engine(str(error)) from None
+
+    def _stopped(self) -> RetryableError:
+        """Raises the interruption that stopped the run, or returns an error: a dying process stops what it writes."""
+        self._attempt.raise_if_interrupted()
+        self._raise_if_blameless()
+        return self._abandon_engine("stopped the run unasked")
 
     def _raise_if_blameless(self) -> None:
         """Has the request handed back if the engine process ended at another one, so that this counts as no failure.
