@@ -19,6 +19,7 @@ from benchmarks.gpu.stages import Bench
 from keyreel.checkpoints.catalogue import DEMO
 from keyreel.checkpoints.checkpoint import Parameters, Quantisation, Stack
 from keyreel.checkpoints.memory import ModelSize
+from keyreel.engine.adapter_cache import AdapterCache
 from keyreel.engine.devices import choose_device, choose_dtype, make_current
 from keyreel.engine.models import Model
 from keyreel.engine.placement import Placement
@@ -112,6 +113,7 @@ def random_model(bench: Bench, quantisation: Quantisation | None = None) -> Mode
         dtype=dtype,
         fingerprint="",
         placement=Placement(transformer, vae, text, size, device, dtype),
+        adapters=AdapterCache(device),
     )
 
 

@@ -68,11 +68,13 @@ def attached(transformer: LTXVideoTransformer3DModel, adapters: Sequence[Adapter
 
     Acts where layers are called (`layer(x)`), not where their weights are read.
     """
+    # Asked once: the model looks at all its weights to answer.
+    device, dtype = transformer.device, transformer.dtype
     with ExitStack() as hooks:
         for path, branches in _by_module(adapters).items():
             module = transformer.get_submodule(path)
             # The layer's own weight may be on another device and of another type until its block computes.
-            hook = _branch_hook(*_stack(branches, transformer.device, transformer.dtype))
+            hook = _branch_hook(*_stack(branches, device, dtype))
             hooks.enter_context(module.register_forward_hook(hook))
         yield
 
