@@ -20,6 +20,7 @@ from keyreel.checkpoints.catalogue import DEMO
 from keyreel.checkpoints.checkpoint import Parameters, Quantisation, Stack
 from keyreel.checkpoints.memory import ModelSize
 from keyreel.engine.adapter_cache import AdapterCache
+from keyreel.engine.autoencoder import lay_out
 from keyreel.engine.devices import choose_device, choose_dtype, make_current
 from keyreel.engine.models import Model
 from keyreel.engine.placement import Placement
@@ -99,6 +100,7 @@ def random_model(bench: Bench, quantisation: Quantisation | None = None) -> Mode
     for seed, module in enumerate((transformer, vae, text)):
         fill(module, _weights(module, device, dtype, seed), NOWHERE)
     text.set_input_embeddings(text.shared)
+    lay_out(vae)
     if quantisation:
         quantise_linears(transformer.transformer_blocks, quantisation)
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "tokenizer", local_files_only=True)
