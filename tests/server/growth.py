@@ -10,7 +10,7 @@ from sqlalchemy import func, make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from keyreel.store.tables import metadata
-from tests.worker.processes import handles, memory, server_processes, threads
+from tests.worker.processes import handles, server_processes, threads, written_memory
 
 Sample = Mapping[str, float]
 """Figures by name. A name ends with what is counted."""
@@ -70,7 +70,7 @@ class Meter:
     def _processes(self) -> Iterator[tuple[str, float]]:
         for name, pid in server_processes(self.pid, *MODULES):
             short = name.rpartition(".")[2].replace("_", " ")
-            yield f"{short}: MiB of memory", memory(pid) / MIB
+            yield f"{short}: MiB of memory", written_memory(pid) / MIB
             yield f"{short}: handles", handles(pid)
             yield f"{short}: threads", threads(pid)
 

@@ -22,8 +22,15 @@ def server_processes(pid: int, *modules: str) -> Iterator[tuple[str, int]]:
 
 def memory(pid: int) -> int:
     """Returns the proportional set size in bytes: a page that several processes share counts once in their sum."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
+    return _mapped(pid, "Pss")
+
+
+def written_memory(pid: int) -> int:
+    """Returns the bytes of `memory` that the processes have written.
+
+    A process's share of the pages of programs and libraries depends on who else on the machine uses them.
+    """
+    return _mapped(pid, "Pss_Anon")
 
 
 def threads(pid: int) -> int:
@@ -39,3 +46,8 @@ def processor_seconds(pid: int) -> float:
     """Returns the processor time that the process has used, without that of its children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _mapped(pid: int, name: str) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
