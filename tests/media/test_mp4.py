@@ -1,3 +1,4 @@
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from keyreel.media.clips import clip_info, read_clip
 from keyreel.media.mp4 import Mp4Writer, read_metadata
 from keyreel.video.canvas import Size
 from tests.media.videos import BLUE, GREEN, LIMITS, LOC, RED, WHITE, Pixels, corners, quarters, ramp, solid
+from tests.worker.processes import threads
 
 SIZE = Size(64, 48)
 
@@ -129,6 +131,18 @@ def write_and_raise(writer: Mp4Writer, count: int, error: type[BaseException]) -
         if count:
             writer.write(np.stack(ramp(count)))
         raise error
+
+
+def test_an_error_leaves_no_threads(tmp_path: Path) -> None:
+    """The error refers to the writer, by its traceback."""
+    before = threads(os.getpid())
+    large = Size(512, 512)  # x264 takes one thread for small frames
+    with pytest.raises(KeyError) as caught, Mp4Writer(tmp_path / "a.mp4", large, 25, {}) as writer:
+        writer.write(np.zeros((3, 512, 512, 3), np.uint8))
+        assert threads(os.getpid()) > before
+        raise KeyError
+    assert threads(os.getpid()) == before
+    assert caught.traceback
 
 
 def test_old_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:

@@ -61,7 +61,11 @@ class Mp4Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._resources.__exit__(kind, error, trace)
+        try:
+            self._resources.__exit__(kind, error, trace)
+        finally:
+            # x264's threads end with these objects. The traceback of an error may keep this writer for long.
+            del self._container, self._stream
 
     def write(self, frames: NDArray[np.uint8]) -> None:
         """Encodes the next frames: (n, height, width, 3), RGB."""
