@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from platform import libc_ver
+from resource import getpagesize
 from typing import Any
 
 import httpx
@@ -17,7 +19,15 @@ from keyreel.errors import KeyreelError, ModelError
 from keyreel.fal.endpoints import DISTILLED_098
 from keyreel.fal.outcomes import START_TIMEOUT, Outcome, Success
 from keyreel.server import process
-from keyreel.server.process import Workers, listen, serve, serve_workers, stop_on_signal, worker_name
+from keyreel.server.process import (
+    Workers,
+    listen,
+    return_freed_memory,
+    serve,
+    serve_workers,
+    stop_on_signal,
+    worker_name,
+)
 from keyreel.server.startup import open_services
 from keyreel.settings import Settings
 from keyreel.store import Store
@@ -200,3 +210,18 @@ async def test_a_model_that_cannot_be_loaded_ends_the_process(
         async with open_services(settings(tmp_path), "http://keyreel.example") as services, asyncio.timeout(PATIENCE):
             with pytest.RaisesGroup(pytest.RaisesExc(ModelError, match="There is no model 'missing'")):
                 await run(services, listener, missing, asyncio.Event())
+
+
+@pytest.mark.skipif(libc_ver()[0] != "glibc", reason="only glibc keeps freed memory")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    """Pieces of this size stay with glibc as long as a later one is in use."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * getpagesize()
+
+    pieces = [b"x" * 100_000 for _ in range(1000)]
+    used = resident()
+    del pieces[:-1]
+    return_freed_memory()
+    assert resident() < used - 80_000_000
+    assert pieces

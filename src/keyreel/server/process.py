@@ -1,6 +1,7 @@
 """The server process: HTTP, housekeeping, webhooks and one worker per device. It shuts down cleanly."""
 
 import asyncio
+import ctypes
 import gc
 import os
 import re
@@ -9,7 +10,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -41,6 +42,8 @@ SWEEP_PERIOD = 60.0
 """Seconds between two deletions of expired files."""
 AUDIT_PERIOD = 60.0
 """Seconds between two entries about refused keys from one address, and between two deletions of old entries."""
+MEMORY_PERIOD = 60.0
+"""Seconds between two times at which freed memory goes back to the system."""
 BACKLOG = 2048
 TICKS = 5
 """Tenths of a second between two checks of the connections."""
@@ -203,8 +206,15 @@ async def _run_tasks(services: Services, workers: Sequence[Workers], stop: async
         tasks.create_task(_reap(services.store, stop))
         tasks.create_task(_every(SWEEP_PERIOD, lambda: sweep_files(services.store, services.objects), stop))
         tasks.create_task(_every(AUDIT_PERIOD, lambda: _keep_audit(services), stop))
+        tasks.create_task(_every(MEMORY_PERIOD, lambda: asyncio.to_thread(return_freed_memory), stop))
         tasks.create_task(deliver_forever(services.store, session, services.signer, services.webhook_urls, stop))
         _start(tasks, services, _named(services.settings, workers), stop)
+
+
+def return_freed_memory() -> None:
+    """Gives the system what was freed. glibc keeps the gaps between what is in use, so a busy server would grow."""
+    with suppress(AttributeError):  # another library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _keep_audit(services: Services) -> None:
