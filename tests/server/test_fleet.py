@@ -152,4 +152,4 @@ def test_migrate_prints_the_revision(settings: dict[str, str], tmp_path: Path) -
     environment = os.environ | settings | {"KEYREEL_DATA_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "keyreel", "migrate"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=TIMEOUT)
-    assert done.stdout == "The tables are at revision 0010.\n"
+    assert done.stdout == "The tables are at revision 0011.\n"

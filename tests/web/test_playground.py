@@ -182,7 +182,7 @@ def test_the_position_in_the_queue_is_shown(page: Page, server: LiveServer) -> N
     for prompt in ("one", "two"):
         compose(page, prompt)
         generate(page)
-        expect(viewer(page).get_by_text(prompt)).to_be_visible()
+        expect(viewer(page).get_by_text(prompt, exact=True)).to_be_visible()
     expect(viewer(page).get_by_role("heading", name="1 request before this one")).to_be_visible()
     viewer(page).get_by_role("button", name="Cancel").click()
     expect(viewer(page).get_by_role("heading", name="Cancelled")).to_be_visible()
