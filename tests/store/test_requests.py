@@ -73,7 +73,7 @@ async def test_statuses_of_several_requests_are_read_at_once(store: Store) -> No
 
 
 async def test_any_number_of_statuses_can_be_read(store: Store) -> None:
-    """20,000 clients may ask at the same time. Neither database takes so many values in one statement."""
+    """20,000 clients may ask at the same time. PostgreSQL does not take so many values in one statement."""
     first, last = await submit(store), await submit(store)
     unknown = [f"{number:036}" for number in range(20_000)]
     assert (await store.requests.statuses([first, *unknown, last])).keys() == {first, last}

@@ -148,6 +148,11 @@ def content_sha256(path: Path) -> str:
     published = published_hash(path)
     if published and SHA256.fullmatch(published):
         return published
+    return file_sha256(path)
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of what a file holds now, whatever its name says."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

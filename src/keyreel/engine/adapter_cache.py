@@ -1,16 +1,15 @@
 """The LoRAs that were used last stay in main memory, read and checked, so that the device need not wait for them."""
 
-import hashlib
 from collections.abc import Mapping
 from itertools import accumulate
 from math import ceil
-from pathlib import Path
 from threading import Lock
 
 import torch
 from diffusers import LTXVideoTransformer3DModel
 from torch import Tensor
 
+from keyreel.checkpoints.hub import file_sha256
 from keyreel.checkpoints.memory import GIB
 from keyreel.engine.adapters import Adapter, Branch, read_adapter
 from keyreel.engine.devices import main_memory
@@ -45,7 +44,7 @@ class AdapterCache:
     def _read(self, file: AdapterFile, transformer: LTXVideoTransformer3DModel) -> Branches:
         """Keeps what it reads, unless the file was changed after it was fetched: others share it by its hash."""
         branches = read_adapter(file.path, transformer, file.scale, file.loc, file.name).branches
-        if not self._recent.has_room(branches) or _sha256(file.path) != file.sha256:
+        if not self._recent.has_room(branches) or file_sha256(file.path) != file.sha256:
             return branches
         branches = self._copied(branches)
         self._recent.put(file.sha256, branches)
@@ -70,11 +69,6 @@ class AdapterCache:
 def _aligned(tensor: Tensor) -> int:
     """Returns the bytes of a tensor in a block, so that the next one begins at a multiple of its type's size."""
     return ceil(tensor.nbytes / ALIGNMENT) * ALIGNMENT
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size(branches: Branches) -> int:

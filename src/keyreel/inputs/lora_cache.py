@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from keyreel.checkpoints.hub import file_sha256
 from keyreel.media.atomic import replacing
 from keyreel.video.job import InputFile
 
@@ -53,7 +54,7 @@ class LoRACache:
             path = self._lend(self._file(known.sha256), to / known.sha256)
         except (OSError, ValueError, TypeError):
             return None
-        if _sha256(path) == known.sha256:
+        if file_sha256(path) == known.sha256:
             return known, path
         self._file(known.sha256).unlink(missing_ok=True)
         path.unlink()
@@ -117,8 +118,3 @@ class LoRACache:
     def _source(self, url: str) -> Path:
         """The URL may contain a secret, so only its hash is kept."""
         return self.folder / "sources" / f"{hashlib.sha256(url.encode('utf-8', 'replace')).hexdigest()}.json"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,7 +29,7 @@ position = case((request.c.state == State.IN_QUEUE, _count_ahead))
 
 outcome_columns = (request.c.result, request.c.error, request.c.error_type, request.c.error_detail)
 MAX_IDS = 4096
-"""Ids in one statement. Neither database takes 32,768 of them."""
+"""Ids in one statement. PostgreSQL takes 32,767 values at most, as do many builds of SQLite."""
 _COMPUTED_FIELDS = ("state", "position", "outcome")
 # Without the input, which may be long.
 _columns = (
