@@ -51,6 +51,31 @@ def test_a_gateway_outlives_its_database(database: Server, gateway: LiveServer) 
         assert http.post(f"/queue/{ENDPOINT}", json=INPUT).status_code == 200
 
 
+def test_a_gateway_outlives_a_stopped_database(
+    database: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped PostgreSQL (SIGSTOP) accepts connections and never answers."""
+    for timeout in ("CONNECT_TIMEOUT", "COMMAND_TIMEOUT"):
+        monkeypatch.setattr(f"keyreel.store.database.{timeout}", 1.0)
+    with (
+        live_server(tmp_path, database_url=database.url, secret="s" * 32) as gateway,
+        httpx.Client(base_url=gateway.url, headers=gateway.headers, timeout=30, trust_env=False) as http,
+    ):
+        gateway.worker.paused = True
+        waiting = http.post(f"/queue/{ENDPOINT}", json=INPUT).json()["request_id"]
+        gateway.refresh()
+        with database.paused():
+            assert http.get(f"/queue/{APP}/requests/{waiting}/status").status_code == 202
+            for answer in (
+                http.post(f"/queue/{ENDPOINT}", json=INPUT),
+                http.get("/api/requests"),
+            ):
+                assert answer.status_code == 503, answer.text
+                assert answer.headers["Retry-After"]
+        assert http.post(f"/queue/{ENDPOINT}", json=INPUT).status_code == 200
+        assert len(http.get("/api/requests").json()) == 2  # what was refused was not stored later
+
+
 def test_known_keys_stay_valid_for_longer_than_they_are_cached(database: Server, gateway: LiveServer) -> None:
     ring, (key_id, secret) = gateway.services.keyring, (gateway.user.key.id, gateway.user.secret)
     assert gateway.call(ring.verify(key_id, secret))

@@ -1,6 +1,7 @@
 """Uploads in parts, and the limits of uploads."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import httpx
 import pytest
 
 from keyreel.files.objects import parts_folder
+from keyreel.server import uploads
+from keyreel.server.dependencies import Services
+from keyreel.store.records import File
 from tests.files.test_objects import disk_with_room_for, files_in
 from tests.server.fal_uploads import LARGE, PART
 from tests.server.storage_api import KIB, Api, initiate, part_url, upload_token
@@ -122,6 +126,26 @@ async def test_parts_that_arrive_together_are_refused_when_they_are_too_large_to
     rest = (128 - codes.count(200) * 42) * KIB
     again = await api.client.put(part_url(urls["upload_url"], codes.index(413) + 1), content=bytes(rest))
     assert again.status_code == 200, "what was refused takes no room"
+
+
+async def test_parts_that_arrive_together_are_measured_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, measure = Counter[str](), uploads._measured
+
+    async def count(services: Services, file: File) -> uploads._Room:
+        measured[file.id] += 1
+        return await measure(services, file)
+
+    monkeypatch.setattr(uploads, "_measured", count)
+    urls = await initiate(api, "initiate-multipart")
+    together = asyncio.Barrier(4)
+
+    async def content() -> AsyncIterator[bytes]:
+        await together.wait()
+        yield bytes(KIB)
+
+    puts = [api.client.put(part_url(urls["upload_url"], number), content=content()) for number in range(1, 5)]
+    assert {answer.status_code for answer in await asyncio.gather(*puts)} == {200}
+    assert list(measured.values()) == [1]
 
 
 async def test_a_part_that_passes_the_limit_together_with_another_process_is_deleted(api: Api, stored: Path) -> None:

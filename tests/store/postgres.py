@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from typing import Any
 from sqlalchemy import make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from tests.worker.processes import children
 
 SERVER = "KEYREEL_TEST_POSTGRES"
 """Names the server to use in place of one that the tests start."""
@@ -48,6 +51,20 @@ class Server:
 
     def stop(self) -> None:
         self._control("-m", "immediate", "stop")
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stops all processes of the server during the block: it accepts connections, but does not answer."""
+        postmaster = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(postmaster, signal.SIGSTOP)  # first, so that it starts no other process
+        processes = [postmaster, *children("postgres", postmaster)]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in processes:
+                os.kill(pid, signal.SIGCONT)
 
     def _control(self, *arguments: str | Path) -> None:
         _run(self.programs / "pg_ctl", "-D", self.folder / "data", "-w", *arguments, user=_owner())

@@ -199,6 +199,15 @@ class Fleet:
             self._database_back_at = time.monotonic()
             self.faults["PostgreSQL crashed"] += 1
 
+    async def pause_database(self) -> None:
+        """Stops all processes of PostgreSQL for longer than a lease: it accepts connections and does not answer."""
+        async with self._database_lock:
+            self._database_back_at = math.inf
+            with self._database.paused():
+                await asyncio.sleep(1.5 * self._lease)
+            self._database_back_at = time.monotonic()
+            self.faults["PostgreSQL paused"] += 1
+
     async def crash_bucket(self) -> None:
         await asyncio.to_thread(self._bucket.kill)
         await asyncio.sleep(DOWN)

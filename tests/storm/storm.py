@@ -1,7 +1,8 @@
 """A storm over a fleet: `python -m tests.storm.storm --requests 300`.
 
-Clients submit requests and follow them while gateways and workers are killed, paused, cut off and drained, and while
-PostgreSQL and S3 crash. Afterwards each accepted request must be completed once, with one result and one delivery.
+Clients submit requests and follow them while gateways and workers are killed, paused, cut off and drained, while
+PostgreSQL and S3 crash, and while PostgreSQL hangs. Afterwards each accepted request must be completed once, with one
+result and one delivery.
 """
 
 import argparse
@@ -47,7 +48,7 @@ CLAIM = 1.0
 class Plan:
     """How large the storm is, and what happens to workers and gateways: names of methods of `Fleet`.
 
-    crashes: of PostgreSQL and of S3, each.
+    crashes: of PostgreSQL and of S3, each. PostgreSQL is paused as often.
     lease: in seconds.
     """
 
@@ -141,7 +142,7 @@ def _lanes(fleet: Fleet, rng: random.Random, plan: Plan) -> Iterator[Sequence[Fa
     for members, names in ((fleet.workers, plan.worker_faults), (fleet.gateways, plan.gateway_faults)):
         faults = rng.sample(names, len(names))
         yield [partial(getattr(fleet, name), rng.choice(members)) for name in faults]
-    yield [fleet.crash_database, fleet.crash_bucket] * plan.crashes
+    yield [fleet.crash_database, fleet.crash_bucket, fleet.pause_database] * plan.crashes
 
 
 async def _run_lane(faults: Sequence[Fault], rng: random.Random) -> None:

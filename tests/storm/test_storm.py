@@ -28,5 +28,6 @@ async def test_a_storm_costs_no_request(tmp_path: Path) -> None:
     counts = await storm(tmp_path, plan)
     assert counts["accepted, completed once, delivered"] == plan.requests
     assert all(
-        counts[fault] == 1 for fault in ("killed", "paused", "cut off", "drained", "PostgreSQL crashed", "S3 crashed")
+        counts[fault] == 1
+        for fault in ("killed", "paused", "cut off", "drained", "PostgreSQL crashed", "PostgreSQL paused", "S3 crashed")
     )

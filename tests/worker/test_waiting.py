@@ -1,9 +1,12 @@
 import asyncio
+import gc
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from keyreel.worker.waiting import wait_for_any
+from keyreel.worker.waiting import start_shared, wait_for_any
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -42,3 +45,31 @@ async def test_no_task_is_left_behind() -> None:
     await asyncio.wait([waiter])
     await asyncio.sleep(0.01)
     assert asyncio.all_tasks() == before
+
+
+async def test_shared_work_ends_also_when_nobody_waits_any_more() -> None:
+    ended, fails = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        await fails.wait()
+        ended.set()
+        raise OSError("away")
+
+    unseen: list[Mapping[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+    shared = start_shared(work())
+    waiters = [asyncio.create_task(_wait(shared)) for _ in range(2)]
+    await asyncio.sleep(0)
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.wait(waiters)
+    fails.set()
+    await ended.wait()
+    await asyncio.sleep(0)
+    del shared
+    gc.collect()
+    assert not unseen
+
+
+async def _wait(shared: asyncio.Task[None]) -> None:
+    await asyncio.shield(shared)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from keyreel.store.records import Status
 from keyreel.store.requests import Requests
+from keyreel.worker.waiting import start_shared
 
 PAUSE = 0.05
 """Seconds between two reads. Who asks meanwhile waits for the next one: the rate does not depend on the clients."""
@@ -33,7 +34,7 @@ class SharedReads:
 
     def _begin(self) -> tuple[set[str], asyncio.Task[dict[str, Status]]]:
         ids: set[str] = set()
-        return ids, asyncio.create_task(self._read(ids))
+        return ids, start_shared(self._read(ids))
 
     async def _read(self, ids: Collection[str]) -> dict[str, Status]:
         async with self._turn:

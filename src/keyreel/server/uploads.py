@@ -15,6 +15,7 @@ from keyreel.server.bodies import Incoming, lift_limit
 from keyreel.server.dependencies import Services
 from keyreel.settings import Settings
 from keyreel.store.records import File, LimitError
+from keyreel.worker.waiting import start_shared
 
 MAX_PARTS = 10_000
 
@@ -101,7 +102,7 @@ class _Room:
 
 @dataclass(slots=True)
 class _SharedRoom:
-    room: asyncio.Future[_Room]
+    room: asyncio.Task[_Room]
     uploads: int = 0
 
 
@@ -112,7 +113,9 @@ _rooms: dict[str, _SharedRoom] = {}
 @asynccontextmanager
 async def _room_of(services: Services, file: File) -> AsyncIterator[_Room]:
     """Yields the room that `file` has beside its stored parts, the same to all that upload parts meanwhile."""
-    shared = _rooms.setdefault(file.id, _SharedRoom(asyncio.ensure_future(_measured(services, file))))
+    if file.id not in _rooms:
+        _rooms[file.id] = _SharedRoom(start_shared(_measured(services, file)))
+    shared = _rooms[file.id]
     shared.uploads += 1
     try:
         yield await asyncio.shield(shared.room)

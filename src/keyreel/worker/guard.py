@@ -4,7 +4,8 @@ Local models run in the guard process (`keyreel.worker.guard_process`), so that 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,9 +35,12 @@ from keyreel.worker.messages import (
 )
 from keyreel.worker.process import GUARD_PROCESS, Process, ProcessGoneError
 from keyreel.worker.spool import pixels_path, read_pixels
+from keyreel.worker.waiting import start_shared
 
 ANSWER_TIMEOUT = 300.0
 """Seconds for one answer. Prompt expansion has a separate limit."""
+RESTART_TIMEOUT = 600.0
+"""Seconds to start the process again for a request and load the models from the disk."""
 
 
 class WorkerGuard:
@@ -123,9 +127,7 @@ class WorkerGuard:
 
         The exchange continues when the caller is cancelled: a restart would load the models again.
         """
-        task = asyncio.create_task(self._exchange(order))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        answer = await asyncio.shield(task)
+        answer = await asyncio.shield(start_shared(self._exchange(order)))
         match answer:
             case Refused(problems):
                 raise RequestError(*problems)
@@ -137,12 +139,7 @@ class WorkerGuard:
         async with self._lock:
             try:
                 process = await self._running_process()
-                async with asyncio.timeout(ANSWER_TIMEOUT):
-                    await process.send(order)
-                    return await process.receive()
-            except TimeoutError:
-                await self.close()
-                raise RetryableError(f"The guard process did not answer for {ANSWER_TIMEOUT:g} s") from None
+                return await self._answer(process, order)
             except ProcessGoneError as error:
                 raise RetryableError(f"The guard process {error}") from None
             except ModelError as error:
@@ -154,7 +151,25 @@ class WorkerGuard:
             await self.close()
         if self._plan is None:
             raise RetryableError("The guard process has not been started")
-        return self._process or await self._start(self._plan)
+        if self._process:
+            return self._process
+        async with self._time_limit(RESTART_TIMEOUT, "did not start"):
+            return await self._start(self._plan)
+
+    async def _answer(self, process: Process, order: Expand | Check) -> Message:
+        async with self._time_limit(ANSWER_TIMEOUT, "did not answer"):
+            await process.send(order)
+            return await process.receive()
+
+    @asynccontextmanager
+    async def _time_limit(self, seconds: float, failure: str) -> AsyncIterator[None]:
+        """Kills the process and raises RetryableError if the block takes longer."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            await self.close()
+            raise RetryableError(f"The guard process {failure} in {seconds:g} s") from None
 
     async def _start(self, plan: GuardPlan) -> Process:
         """Starts the process and loads `plan`. Raises ModelError or ProcessGoneError."""
