@@ -5,10 +5,12 @@ import torch
 from benchmarks.gpu import models, roofline, traces
 from benchmarks.gpu.roofline import CASES, GUIDED, H200, THIRTEEN_B, ideal_ms
 from benchmarks.gpu.stages import Bench
+from diffusers import LTXVideoTransformer3DModel
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from keyreel.checkpoints.catalogue import SIZE_13B
 from keyreel.engine.models import Model
+from keyreel.engine.quantised import QuantisedLinear, quantise_linears
 from keyreel.video.canvas import Size, drawn_frames, drawn_size, latent_shape
 from keyreel.video.job import Sampling
 from tests.engine.test_single_file import TRANSFORMER_13B, VAE_097
@@ -46,6 +48,19 @@ def test_an_h200_needs_440_ms_for_the_ideal_forward() -> None:
     assert ideal_ms(THIRTEEN_B, CASES[0].tokens, H200.peak) == pytest.approx((248.96 + 98.07) / 788 * 1000, abs=0.1)
     assert H200.forward_ms(CASES[0], fused=False) == pytest.approx(660, abs=1)
     assert H200.forward_ms(CASES[0], levels=2, fused=False) == pytest.approx(676, abs=1)
+
+
+def test_the_share_of_eight_bits_is_that_of_the_layers_that_round_their_inputs() -> None:
+    block = LTXVideoTransformer3DModel(num_layers=1).transformer_blocks
+    quantise_linears(block, "int8")
+    # The keys and values of the text are computed once per prompt.
+    layers = [
+        layer
+        for name, layer in block.named_modules()
+        if isinstance(layer, QuantisedLinear) and not name.endswith(("attn2.to_k", "attn2.to_v"))
+    ]
+    rounding = sum(layer.weight.numel() for layer in layers if layer.rounds_inputs)
+    assert rounding / sum(layer.weight.numel() for layer in layers) == roofline.EIGHT_BITS
 
 
 @pytest.mark.slow

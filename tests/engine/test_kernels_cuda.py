@@ -15,7 +15,7 @@ from keyreel.engine.adapters import Adapter, Branch, attached
 
 pytest.importorskip("triton", reason="Triton has no wheel for this system.")
 
-from keyreel.engine import kernels_cuda
+from keyreel.engine import kernels_cuda, kernels_torch
 from tests.engine.test_adapters import tiny_transformer
 
 CASES = Path(__file__).with_name("kernels_cuda_cases.py")
@@ -44,24 +44,66 @@ def test_the_kernels_compile_to_wide_loads(
     """
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     compiled = compiled_for(getattr(kernels_cuda, kernel), 4096, architecture)
-    accesses = re.findall(r"(?:ld|st)\.(?:global|local)\S*", compiled.asm["ptx"])
+    accesses = global_accesses(compiled)
     assert set(accesses) - {"ld.global.b64"} == {"ld.global.v4.b32", "st.global.v4.b32"}  # one b64: the token's level
     assert accesses.count("ld.global.b64") == (kernel != "_norm_rotate")
     assert compiled.metadata.shared <= 4 * kernels_cuda.WARPS
 
 
+EIGHT_BITS = [
+    ("_quantise", 80, {"out": "*i8", "scale_out": "*fp32", "rows": "*bf16"}),
+    ("_quantise", 89, {"out": "*fp8e4nv", "scale_out": "*fp32", "rows": "*bf16"}),
+    ("_dequantise", 80, {"out": "*bf16", "values": "*i8", "scale": "*fp32"}),
+    ("_dequantise", 89, {"out": "*bf16", "values": "*fp8e4nv", "scale": "*fp32"}),
+    (
+        "_scale_sums",
+        80,
+        {"out": "*bf16", "sums": "*i32", "row_scale": "*fp32", "column_scale": "*fp32", "bias": "*bf16"},
+    ),
+]
+"""Kernel, architecture and the types of its pointers."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kernel", "architecture", "pointers"), EIGHT_BITS)
+def test_the_kernels_for_eight_bits_compile_to_wide_loads(
+    kernel: str, architecture: int, pointers: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each access to a matrix moves at least eight bytes, and a row is read once."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    constants: dict[str, Any] = {"WIDTH": 4096, "BLOCK": 4096 if kernel == "_quantise" else kernels_cuda.PART}
+    if kernel == "_quantise":
+        constants |= {"TINY": kernels_torch.TINY, "LARGEST": 127.0, "ROUND": pointers["out"] == "*i8"}
+    compiled = compiled_with(getattr(kernels_cuda, kernel), pointers, constants, architecture)
+    wide = {"ld.global.v4.b32", "ld.global.v2.b32", "st.global.v4.b32"}
+    assert set(global_accesses(compiled)) - wide <= {"ld.global.b32", "st.global.b32"}  # of a row's scale
+    assert global_accesses(compiled).count("ld.global.b32") <= 1
+    assert compiled.metadata.shared <= 4 * kernels_cuda.WARPS
+
+
+def global_accesses(compiled: Any) -> list[str]:
+    return re.findall(r"(?:ld|st)\.(?:global|local)\S*", compiled.asm["ptx"])
+
+
 def compiled_for(kernel: Any, width: int, architecture: int) -> Any:
     """Compiles a kernel for bf16 as Triton does at its first launch."""
     import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
     kinds = {"index": "*i64", "table": "*fp32", "eps": "fp32", "stride": "i32"}
     constants = {"WIDTH": width, "BLOCK": triton.next_power_of_2(width)}
     names = [name for name in kernel.arg_names if name not in constants]
-    signature = {name: next((kinds[end] for end in kinds if name.endswith(end)), "*bf16") for name in names}
-    aligned = {(place,): [["tt.divisibility", 16]] for place, kind in enumerate(signature.values()) if kind != "fp32"}
-    source = ASTSource(kernel, signature | dict.fromkeys(constants, "constexpr"), constants, aligned)
+    types = {name: next((kinds[end] for end in kinds if name.endswith(end)), "*bf16") for name in names}
+    return compiled_with(kernel, types, constants, architecture)
+
+
+def compiled_with(kernel: Any, types: dict[str, str], constants: dict[str, Any], architecture: int) -> Any:
+    """types: of the arguments that are no constants, in their order."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    aligned = {(place,): [["tt.divisibility", 16]] for place, kind in enumerate(types.values()) if kind != "fp32"}
+    source = ASTSource(kernel, types | dict.fromkeys(constants, "constexpr"), constants, aligned)
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": kernels_cuda.WARPS})
 
 

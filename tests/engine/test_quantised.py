@@ -12,7 +12,8 @@ from keyreel.checkpoints.checkpoint import Quantisation
 from keyreel.checkpoints.memory import PRODUCT_ROWS
 from keyreel.engine import quantised
 from keyreel.engine.adapters import attached, read_adapter
-from keyreel.engine.quantised import TYPES, QuantisedLinear, check_device, quantise, quantise_linears
+from keyreel.engine.kernels_torch import quantise
+from keyreel.engine.quantised import TYPES, QuantisedLinear, check_device, quantise_linears
 from keyreel.engine.transformer import Forward, Levels, rotary, text_key_values, velocities
 from keyreel.errors import ModelError
 from tests.tiny_checkpoints import randomised, tiny_lora, tiny_transformer

@@ -1,6 +1,6 @@
-"""The operations of a transformer block between its matrix products: which code computes them on a device.
+"""The operations of a transformer block around its matrix products: which code computes them on a device.
 
-On a GPU each is one pass over the tokens instead of several, because memory traffic bounds them. Elsewhere, and as the
+On a GPU each is one pass over its data instead of several, because memory traffic bounds them. Elsewhere, and as the
 reference of what the fused ones compute, torch computes them step by step.
 """
 
@@ -44,6 +44,21 @@ class Kernels(Protocol):
 
     def gelu(self, layer: GELU, hidden: Tensor) -> Tensor:
         """Computes a linear layer and the GELU of its output."""
+
+    def quantise(self, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Rounds each row to multiples of its scale. rows: (M, K) -> values (M, K) in `dtype`, scales (M, 1) in fp32.
+
+        dtype: int8 or float8_e4m3fn.
+        """
+
+    def dequantise(self, values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+        """Multiplies each row by its scale. values: (M, K) in eight bits. scale: (M,) in fp32 -> (M, K) in `dtype`."""
+
+    def scale_sums(self, sums: Tensor, row_scale: Tensor, column_scale: Tensor, bias: Tensor, out: Tensor) -> None:
+        """Computes sums * row_scale * column_scale + bias in fp32. sums: (M, N). row_scale: (M, 1). Others: (N,).
+
+        out: (M, N), where the result goes.
+        """
 
 
 def kernels_for(device: torch.device) -> Kernels:

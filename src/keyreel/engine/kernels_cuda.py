@@ -1,7 +1,8 @@
 """The kernels for CUDA, fused. `kernels.Kernels` says what they do, and `kernels_torch` is the reference.
 
-Each program of a Triton kernel computes one token, in fp32, and rounds once. Its tile depends on the model's width
-alone, and nothing is tuned at run time. So the numbers depend neither on how many tokens there are nor on history.
+Each program of a Triton kernel computes one token, or a part of one row, in fp32, and rounds once. Its tile depends on
+the model's width alone, and nothing is tuned at run time. So the numbers depend neither on how many tokens there are
+nor on history.
 """
 
 import torch
@@ -13,6 +14,10 @@ from torch import Tensor, nn
 from keyreel.engine import kernels_torch
 
 WARPS = 8
+PART = 2048
+"""The columns that one program computes where a row can be divided."""
+WHOLE = tl.constexpr(1.5 * 2**23)
+"""fp32 numbers near it are whole, so adding it and taking it away rounds a number below 2^22, halves to even."""
 VERSION: str = triton.__version__
 
 
@@ -54,6 +59,27 @@ def gelu(layer: GELU, hidden: Tensor) -> Tensor:
     return torch.unflatten(flat, 0, hidden.shape[:-1])
 
 
+def quantise(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    rows = rows.contiguous()
+    values, scale = torch.empty_like(rows, dtype=dtype), rows.new_empty(len(rows), 1, dtype=torch.float32)
+    kind = {"TINY": kernels_torch.TINY, "LARGEST": kernels_torch.LARGEST[dtype], "ROUND": dtype == torch.int8}
+    with torch.cuda.device_of(rows):
+        _quantise[(len(rows),)](values, scale, rows, **kind, **_tile(rows))
+    return values, scale
+
+
+def dequantise(values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    out = torch.empty_like(values, dtype=dtype)
+    with torch.cuda.device_of(values):
+        _dequantise[_parts(values)](out, values, scale, **_part(values))
+    return out
+
+
+def scale_sums(sums: Tensor, row_scale: Tensor, column_scale: Tensor, bias: Tensor, out: Tensor) -> None:
+    with torch.cuda.device_of(sums):
+        _scale_sums[_parts(sums, out)](out, sums, row_scale, column_scale, bias, **_part(sums))
+
+
 def try_out(device: torch.device) -> None:
     """Compiles a kernel and launches it. Raises RuntimeError, OSError or SubprocessError if it fails."""
     tokens = torch.ones(1, 1, 32, device=device)
@@ -62,13 +88,28 @@ def try_out(device: torch.device) -> None:
 
 def _grid(*tokens: Tensor) -> tuple[int]:
     """Returns the number of programs, one per token."""
-    assert all(tensor.is_contiguous() for tensor in tokens), "a program reads channels one after the other"  # noqa: S101
+    _check_order(*tokens)
     return (tokens[0].shape[1],)
 
 
-def _tile(tokens: Tensor) -> dict[str, int]:
-    width = tokens.shape[2]
+def _parts(*matrices: Tensor) -> tuple[int, int]:
+    """Returns the numbers of programs: the rows, and the parts of each."""
+    _check_order(*matrices)
+    rows, width = matrices[0].shape
+    return rows, triton.cdiv(width, PART)
+
+
+def _check_order(*tensors: Tensor) -> None:
+    assert all(tensor.is_contiguous() for tensor in tensors), "a program reads channels one after the other"  # noqa: S101
+
+
+def _tile(rows: Tensor) -> dict[str, int]:
+    width = rows.shape[-1]
     return {"WIDTH": width, "BLOCK": triton.next_power_of_2(width), "num_warps": WARPS}
+
+
+def _part(matrix: Tensor) -> dict[str, int]:
+    return {"WIDTH": matrix.shape[1], "BLOCK": PART, "num_warps": WARPS}
 
 
 @triton.jit
@@ -114,6 +155,49 @@ def _add_gated(out, hidden, change, gate, index, gate_stride, WIDTH: tl.constexp
 
 
 @triton.jit
+def _quantise(
+    out,
+    scale_out,
+    rows,
+    TINY: tl.constexpr,
+    LARGEST: tl.constexpr,
+    ROUND: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    channels, inside, start = _token(WIDTH, BLOCK)
+    values = _row(rows + start, channels, inside)
+    scale = tl.div_rn(tl.maximum(tl.max(tl.abs(values), 0), TINY), LARGEST)
+    scaled = tl.div_rn(values, scale)
+    if ROUND:
+        scaled = (scaled + WHOLE) - WHOLE
+    tl.store(out + start + channels, scaled.to(out.dtype.element_ty), inside)
+    tl.store(scale_out + tl.program_id(0), scale)
+
+
+@triton.jit
+def _dequantise(out, values, scale, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    columns, inside, start = _part_of_row(WIDTH, BLOCK)
+    scaled = _row(values + start, columns, inside) * tl.load(scale + tl.program_id(0))
+    tl.store(out + start + columns, scaled, inside)
+
+
+@triton.jit
+def _scale_sums(out, sums, row_scale, column_scale, bias, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    columns, inside, start = _part_of_row(WIDTH, BLOCK)
+    scaled = _row(sums + start, columns, inside) * tl.load(row_scale + tl.program_id(0))
+    scaled = scaled * _row(column_scale, columns, inside) + _row(bias, columns, inside)
+    tl.store(out + start + columns, scaled, inside)
+
+
+@triton.jit
+def _part_of_row(WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Returns the columns of this program's part, which of them exist, and where the row starts."""
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    return columns, columns < WIDTH, tl.program_id(0).to(tl.int64) * WIDTH
+
+
+@triton.jit
 def _token(WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """Returns the channels of this program's token, which of them exist, and where the token starts."""
     channels = tl.arange(0, BLOCK)
@@ -122,7 +206,7 @@ def _token(WIDTH: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _row(start, channels, inside):
-    return tl.load(start + channels, inside, other=0).to(tl.float32)
+    return tl.load(start + channels, inside, other=0.0).to(tl.float32)
 
 
 @triton.jit

@@ -4,6 +4,10 @@ import torch
 from diffusers.models.activations import GELU
 from torch import Tensor, nn
 
+LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+"""The largest value of each type. int8 could hold -128, but then its levels would not be symmetric."""
+TINY = torch.finfo(torch.float32).tiny
+
 
 def norm_modulate(hidden: Tensor, shift: Tensor, scale: Tensor, index: Tensor, eps: float) -> Tensor:
     return modulate(_normed(hidden, eps).to(hidden.dtype), shift, scale, index)
@@ -29,6 +33,20 @@ def gelu(layer: GELU, hidden: Tensor) -> Tensor:
     # In place is safe: the layer has just made the output and nothing else refers to it.
     activated: Tensor = torch.ops.aten.gelu_(layer.proj(hidden), approximate=layer.approximate)
     return activated
+
+
+def quantise(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    scale = rows.abs().amax(dim=1, keepdim=True).float().clamp_(min=TINY) / LARGEST[dtype]
+    scaled = rows / scale
+    return (scaled.round_() if dtype == torch.int8 else scaled).to(dtype), scale
+
+
+def dequantise(values: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return values.float().mul_(scale[:, None]).to(dtype)
+
+
+def scale_sums(sums: Tensor, row_scale: Tensor, column_scale: Tensor, bias: Tensor, out: Tensor) -> None:
+    torch.addcmul(bias, sums * row_scale, column_scale, out=out)
 
 
 def spread(rows: Tensor, index: Tensor) -> Tensor:

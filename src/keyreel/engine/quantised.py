@@ -18,12 +18,10 @@ from torch.nn.functional import ScalingType
 
 from keyreel.checkpoints.checkpoint import Quantisation
 from keyreel.checkpoints.memory import PRODUCT_ROWS
+from keyreel.engine.kernels import kernels_for
 from keyreel.errors import ModelError
 
 TYPES: dict[Quantisation, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
-LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
-"""The largest value of each type. int8 could hold -128, but then its levels would not be symmetric."""
-TINY = torch.finfo(torch.float32).tiny
 ALIGNED_ROWS = 32
 """A GPU's int8 kernels refuse fewer than 17 rows, and may refuse an odd number of them."""
 
@@ -41,21 +39,22 @@ class QuantisedLinear(nn.Linear):
         self.in_features, self.out_features = dense.in_features, dense.out_features
         # The feed-forward's second layer is the only one that has more inputs than outputs.
         self.rounds_inputs = self.in_features <= self.out_features
-        values, scale = quantise(dense.weight.data, TYPES[kind])
+        weight = dense.weight.data
+        values, scale = kernels_for(weight.device).quantise(weight, TYPES[kind])
         bias = torch.zeros(self.out_features) if dense.bias is None else dense.bias.data
         for name, tensor in {"weight": values, "scale": scale[:, 0], "bias": bias}.items():
             self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
+        kernels = kernels_for(input.device)
         if not self.rounds_inputs:
-            weight = self.weight.float().mul_(self.scale[:, None]).to(input.dtype)
-            return functional.linear(input, weight, self.bias)
+            return functional.linear(input, kernels.dequantise(self.weight, self.scale, input.dtype), self.bias)
         rows = input.reshape(-1, self.in_features)
         out = rows.new_empty(len(rows), self.out_features)
         multiply = _multiply_int8 if self.weight.dtype == torch.int8 else _multiply_fp8
         # A part at a time, so that what lies between the factors and the result stays small and in the cache.
         for part, result in zip(torch.split(rows, PRODUCT_ROWS), torch.split(out, PRODUCT_ROWS), strict=True):
-            multiply(*quantise(_aligned(part), self.weight.dtype), self, result)
+            multiply(*kernels.quantise(_aligned(part), self.weight.dtype), self, result)
         return out.view(*input.shape[:-1], self.out_features)
 
 
@@ -65,13 +64,6 @@ def quantise_linears(module: nn.Module, kind: Quantisation) -> None:
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Linear):
                 setattr(parent, name, QuantisedLinear(layer, kind))
-
-
-def quantise(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Rounds each row to multiples of its scale. rows: (M, K) -> values (M, K) in `dtype`, scales (M, 1) in fp32."""
-    scale = rows.abs().amax(dim=1, keepdim=True).float().clamp_(min=TINY) / LARGEST[dtype]
-    scaled = rows / scale
-    return (scaled.round_() if dtype == torch.int8 else scaled).to(dtype), scale
 
 
 def check_device(kind: Quantisation, device: torch.device) -> None:
@@ -97,7 +89,7 @@ def _try_product(kind: Quantisation, device: torch.device, size: int = 256) -> N
 
 def _multiply_int8(values: Tensor, scale: Tensor, layer: QuantisedLinear, out: Tensor) -> None:
     sums = _integer_product(values, layer.weight)[: len(out)]
-    torch.addcmul(layer.bias, sums * scale[: len(out)], layer.scale, out=out)
+    kernels_for(out.device).scale_sums(sums, scale[: len(out)], layer.scale, layer.bias, out)
 
 
 def _integer_product(values: Tensor, weight: Tensor) -> Tensor:
