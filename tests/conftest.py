@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from keyreel.video.recipes import RecipeSettings
 from tests.store.postgres import SERVER, find_programs, new_database, running_server
@@ -14,6 +15,10 @@ from tests.store.postgres import SERVER, find_programs, new_database, running_se
 # The process that hands out the tests makes no models: without these imports, which take seconds, it starts sooner.
 if TYPE_CHECKING:
     from keyreel.engine.models import Model
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if "CI" not in os.environ:  # where hypothesis does that by itself
+    settings.load_profile("busy machine")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -250,7 +250,7 @@ headers = st.dictionaries(names, entries | numbers, max_size=4).map(lambda heade
 
 @example(b"[" * 100_000, 0)
 @given(headers | st.binary(), st.sampled_from([0, 1, -1, 2**62]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_header_is_refused_or_fits(path: Path, header: bytes, off: int) -> None:
     size = min(max(0, len(header) + off), 2**64 - 1)
     path.write_bytes(size.to_bytes(8, "little") + header + bytes(64))

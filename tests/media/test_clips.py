@@ -292,7 +292,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_video(tmp_path_factory.mktemp("sample") / "a.mp4", [quarters(16, 16)] * 3).read_bytes()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_damaged_files_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, sample: bytes, data: st.DataObject

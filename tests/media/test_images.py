@@ -291,7 +291,7 @@ def _samples() -> list[bytes]:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(_samples()), st.data())
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_are_read_or_refused(

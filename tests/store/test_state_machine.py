@@ -398,4 +398,4 @@ def test_the_queue_agrees_with_its_model(url: str) -> None:
             def __init__(self) -> None:
                 super().__init__(runner, store)
 
-        run_state_machine_as_test(Machine, settings=settings(max_examples=20, stateful_step_count=40, deadline=None))
+        run_state_machine_as_test(Machine, settings=settings(max_examples=20, stateful_step_count=40))

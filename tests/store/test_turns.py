@@ -142,7 +142,7 @@ def test_no_key_waits_for_the_backlog_of_another(url: str) -> None:
     """
     with opened(url) as (runner, store):
 
-        @settings(max_examples=40, deadline=None)
+        @settings(max_examples=40)
         @given(events=EVENTS)
         def check(events: list[str]) -> None:
             runner.run(wipe(store.database))
