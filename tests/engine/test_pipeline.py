@@ -1,4 +1,5 @@
-from collections.abc import Iterable
+import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from keyreel.checkpoints.hub import content_sha256
+from keyreel.engine import pipeline
 from keyreel.engine.models import Model, load_model
 from keyreel.engine.pipeline import draw, encode_conditions, run
 from keyreel.errors import RequestError
@@ -129,6 +131,21 @@ def test_every_field_of_a_job_changes_the_video(model: Model, plain: Pixels, cha
 
 def test_a_reversed_video_is_the_same_video_backwards(model: Model, plain: Pixels) -> None:
     assert np.array_equal(video(model, replace(JOB, reverse=True)), plain[::-1])
+
+
+def test_frames_become_bytes_one_by_one_on_a_cpu(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In fp32 a frame takes four times the memory."""
+    waiting: list[weakref.ref[torch.Tensor]] = []
+
+    def decode(*_arguments: object) -> Iterator[torch.Tensor]:
+        for _ in range(JOB.frames):
+            assert not any(frame() is not None for frame in waiting)
+            drawn = [torch.zeros(1, 3, 96, 96)]
+            waiting.append(weakref.ref(drawn[0]))
+            yield drawn.pop()
+
+    monkeypatch.setattr(pipeline, "decode", decode)
+    assert len(video(model, JOB)) == len(waiting) == JOB.frames
 
 
 def test_a_shorter_video_is_cut_from_the_frames_that_are_drawn(model: Model, plain: Pixels) -> None:

@@ -281,8 +281,16 @@ def _decode(model: Model, job: Job, z: torch.Tensor) -> Iterator[torch.Tensor]:
         z = latents.tone_mapped(z, job.sampling.tone_map)
     z = latents.denormalise(z, model.vae).to(model.vae.dtype)
     frames = islice(decode(model.vae, z, job.sampling.decode_timestep), job.frames)
+    convert = partial(_pixels, drawn=drawn_size(job.size, model.grid), size=job.size)
+    if z.device.type == "cpu":  # where frames that wait take less memory as bytes
+        yield from _joined(map(convert, frames))
+    else:  # where one conversion and one copy of several frames take less time
+        yield from map(convert, _joined(frames))
+
+
+def _joined(frames: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
     while batch := list(islice(frames, FRAMES_PER_EVENT)):
-        yield _pixels(torch.cat(batch), drawn_size(job.size, model.grid), job.size)
+        yield torch.cat(batch)
 
 
 def _pixels(frames: torch.Tensor, drawn: Size, size: Size) -> torch.Tensor:
