@@ -1,3 +1,4 @@
+import sys
 from importlib.machinery import ModuleSpec
 
 import pytest
@@ -54,6 +55,16 @@ def test_torch_computes_where_triton_finds_no_compiler(
     assert kernels_trait(GPU) == "torch"
     assert "torch computes on cuda:0, which takes longer" in caplog.text
     assert "Failed to find C compiler." in caplog.text
+
+
+@pytest.mark.usefixtures("machine")
+def test_torch_computes_where_triton_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr("keyreel.engine.kernels_cuda")
+    monkeypatch.setitem(sys.modules, "keyreel.engine.kernels_cuda", None)
+    assert kernels_for(GPU) is kernels_torch
+    assert "torch computes on cuda:0, which takes longer" in caplog.text
 
 
 @pytest.mark.usefixtures("machine")

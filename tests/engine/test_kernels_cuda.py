@@ -15,6 +15,8 @@ from keyreel.engine.adapters import Adapter, Branch, attached
 
 pytest.importorskip("triton", reason="Triton has no wheel for this system.")
 
+from triton.runtime.errors import PTXASError
+
 from keyreel.engine import kernels_cuda, kernels_torch
 from tests.engine.test_adapters import tiny_transformer
 
@@ -105,6 +107,17 @@ def compiled_with(kernel: Any, types: dict[str, str], constants: dict[str, Any],
     aligned = {(place,): [["tt.divisibility", 16]] for place, kind in enumerate(types.values()) if kind != "fp32"}
     source = ASTSource(kernel, types | dict.fromkeys(constants, "constexpr"), constants, aligned)
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": kernels_cuda.WARPS})
+
+
+def test_a_gpu_that_triton_cannot_assemble_for_is_an_error_of_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's own errors are no RuntimeErrors."""
+
+    def fail(*_tensors: Tensor) -> Tensor:
+        raise PTXASError("Value 'sm_130a' is not defined for option 'gpu-name'")
+
+    monkeypatch.setattr(kernels_cuda, "add_gated", fail)
+    with pytest.raises(RuntimeError, match=r"PTXASError: .*sm_130a"):
+        kernels_cuda.try_out(torch.device("cpu"))
 
 
 @pytest.fixture

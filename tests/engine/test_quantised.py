@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from keyreel.checkpoints.checkpoint import Quantisation
 from keyreel.checkpoints.memory import PRODUCT_ROWS
-from keyreel.engine import quantised
+from keyreel.engine import kernels, quantised
 from keyreel.engine.adapters import attached, read_adapter
 from keyreel.engine.kernels_torch import quantise
 from keyreel.engine.quantised import TYPES, QuantisedLinear, check_device, quantise_linears
@@ -172,3 +172,14 @@ class TestDevice:
         ) as error:
             check_device("fp8", CPU)
         assert "\n" not in str(error.value)
+
+    def test_a_device_is_asked_by_torch_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Triton's errors on a GPU without fp8 are of other classes, and would end the process."""
+        monkeypatch.setattr(kernels, "_is_fused", lambda _device: not kernels._is_reference.get())
+        kernels_cuda = pytest.importorskip("keyreel.engine.kernels_cuda", reason="Triton is not installed.")
+
+        def fail(*_arguments: object) -> None:
+            raise Exception("type fp8e4nv not supported in this architecture")
+
+        monkeypatch.setattr(kernels_cuda, "quantise", fail)
+        check_device("fp8", CPU)

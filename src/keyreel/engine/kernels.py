@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 LOG = logging.getLogger(__name__)
 AMPERE = (8, 0)
-"""The oldest generation of GPUs for which Triton is made."""
+"""The oldest generation of GPUs for which Triton is made, and which computes in bf16."""
 
 _is_reference = ContextVar("is_reference", default=False)
 
@@ -99,9 +99,9 @@ def _is_fused(device: torch.device) -> bool:
 def _has_triton(device: torch.device) -> bool:
     if find_spec("triton") is None or torch.cuda.get_device_capability(device) < AMPERE:
         return False
-    from keyreel.engine import kernels_cuda
-
     try:
+        from keyreel.engine import kernels_cuda
+
         kernels_cuda.try_out(device)
     except (ImportError, OSError, RuntimeError, SubprocessError) as error:
         LOG.warning(

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from diffusers.models.activations import GELU
 from torch import Tensor, nn
+from triton.errors import TritonError
 
 from keyreel.engine import kernels_torch
 
@@ -83,7 +84,10 @@ def scale_sums(sums: Tensor, row_scale: Tensor, column_scale: Tensor, bias: Tens
 def try_out(device: torch.device) -> None:
     """Compiles a kernel and launches it. Raises RuntimeError, OSError or SubprocessError if it fails."""
     tokens = torch.ones(1, 1, 32, device=device)
-    add_gated(tokens, tokens, tokens[0], torch.zeros(1, dtype=torch.long, device=device)).cpu()
+    try:
+        add_gated(tokens, tokens, tokens[0], torch.zeros(1, dtype=torch.long, device=device)).cpu()
+    except TritonError as error:  # such as its assembler's, which may be older than the GPU
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def _grid(*tokens: Tensor) -> tuple[int]:

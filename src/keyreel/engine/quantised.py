@@ -18,7 +18,7 @@ from torch.nn.functional import ScalingType
 
 from keyreel.checkpoints.checkpoint import Quantisation
 from keyreel.checkpoints.memory import PRODUCT_ROWS
-from keyreel.engine.kernels import kernels_for
+from keyreel.engine.kernels import kernels_for, reference
 from keyreel.errors import ModelError
 
 TYPES: dict[Quantisation, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
@@ -71,7 +71,9 @@ def check_device(kind: Quantisation, device: torch.device) -> None:
     if kind == "int8":
         return
     try:
-        _try_product(kind, device)
+        # By torch alone: Triton raises other errors where a GPU has no fp8.
+        with reference():
+            _try_product(kind, device)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(
