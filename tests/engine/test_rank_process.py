@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import distributed
 
 from keyreel.checkpoints.hub import content_sha256
 from keyreel.checkpoints.memory import workload
@@ -21,6 +22,7 @@ from keyreel.engine.adapters import attached
 from keyreel.engine.models import Model, load_model
 from keyreel.engine.pipeline import Drawing, draw, encode_conditions, order, read_adapters, run
 from keyreel.engine.rank_process import LeadingGroup, RankProcess, Start, load
+from keyreel.engine.ranks import TIME_LIMIT
 from keyreel.errors import ModelError, RequestError
 from keyreel.video.canvas import Size
 from keyreel.video.events import Checkpoint, Frames, Stage, Step
@@ -31,6 +33,7 @@ from tests.tiny_checkpoints import tiny_checkpoint, tiny_lora, tiny_upsampler
 
 pytestmark = pytest.mark.slow
 
+CPU = torch.device("cpu")
 TOLERANCE = 2e-5
 PATIENCE = 60.0
 """Seconds to wait at most."""
@@ -180,6 +183,12 @@ def test_a_refused_lora_does_not_affect_the_next_video(several: Model, adapter: 
     with pytest.raises(RequestError):
         video(several, replace(JOB, adapters=(wrong,)))
     assert video(several, JOB).shape == (17, 96, 96, 3)
+
+
+def test_no_exchange_waits_longer_than_the_time_limit(several: Model) -> None:
+    connections = (distributed.group.WORLD, *several.group._connections.values())
+    assert len(connections) == (2 if several.ranks == 4 else 1)
+    assert {connection._get_backend(CPU).options._timeout for connection in connections} == {TIME_LIMIT}
 
 
 def test_a_model_says_which_devices_draw_together(several: Model) -> None:

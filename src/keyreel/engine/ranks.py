@@ -152,7 +152,9 @@ class Group:
         possible = [teams for teams in range(1, MOST_FORWARDS + 1) if self.size % teams == 0]
         for teams in possible:
             if 1 < teams < self.size:
-                self._connections[teams], _ = distributed.new_subgroups(self.size // teams)  # type: ignore[no-untyped-call]
+                self._connections[teams], _ = distributed.new_subgroups(  # type: ignore[no-untyped-call]
+                    self.size // teams, timeout=TIME_LIMIT
+                )
         return possible
 
     def begin_step(self) -> None:
