@@ -85,7 +85,7 @@ def _occupied(model: Model, cap: float) -> Iterator[None]:
     model.placement.fit(IMMENSE)
     release(model.device)
     surplus = memory(model.device)[0] + held(model.placement.plan, model.placement.size) - int(cap)
-    ballast = torch.empty(surplus, dtype=torch.uint8, device=model.device)
+    ballast = torch.empty(max(surplus, 0), dtype=torch.uint8, device=model.device)
     try:
         yield
     finally:

@@ -7,12 +7,15 @@ from collections.abc import Callable
 import torch
 
 BATCHES = 5
+TOO_LARGE = "does not fit beside the weights"
 
 
 def synchronize(device: torch.device) -> None:
     """Waits until the device has done what was queued. A CPU queues nothing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def seconds(work: Callable[[], object], device: torch.device, span: float) -> float:

@@ -4,10 +4,20 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from benchmarks.gpu import decoding, requests, steps
+from benchmarks.gpu.models import random_model
+from benchmarks.gpu.report import Figure
 from benchmarks.gpu.roofline import CARDS, Card, expected
+from benchmarks.gpu.stages import Bench
+from benchmarks.gpu.timing import TOO_LARGE
+from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+
+from keyreel.engine.devices import memory
 
 STAGES = (
     *("versions", "products", "bandwidth", "attention", "Keyreel", "diffusers", "LoRA", "decoding", "memory", "plans"),
@@ -52,3 +62,31 @@ def test_the_calculated_table_is_in_the_docs(card: Card) -> None:
     rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in PERFORMANCE.read_text().splitlines() if "|" in line]
     for row in expected(card):
         assert list(row) in rows
+
+
+@pytest.fixture
+def bench() -> tuple[Bench, list[Figure]]:
+    """A bench on the CPU, and the figures that a stage sends to it."""
+    figures: list[Figure] = []
+    return Bench("cpu", quick=True, known=(), stage="a stage", send=figures.append), figures
+
+
+def test_a_card_with_less_free_memory_than_it_should_is_left_as_it_is(bench: tuple[Bench, list[Figure]]) -> None:
+    model = random_model(bench[0])
+    with requests._occupied(model, 1000 * memory(model.device)[1]):
+        assert model.placement.is_streaming
+
+
+@pytest.mark.parametrize("stage", [steps.stock, decoding.decoding])
+def test_diffusers_may_need_more_memory_than_a_plan_leaves(
+    stage: Callable[[Bench], None], bench: tuple[Bench, list[Figure]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(LTXVideoTransformer3DModel, "forward", fail)
+    monkeypatch.setattr(AutoencoderKLLTXVideo, "decode", fail)
+    stage(bench[0])
+    too_large = [figure.name for figure in bench[1] if figure.value == TOO_LARGE]
+    assert too_large
+    assert all(name.startswith("diffusers") for name in too_large)
