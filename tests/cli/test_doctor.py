@@ -14,6 +14,7 @@ from keyreel.checkpoints.catalogue import CATALOGUE, ModelCard
 from keyreel.checkpoints.checkpoint import Parameters
 from keyreel.checkpoints.memory import GIB
 from keyreel.cli.doctor import Device, doctor, judge, place
+from keyreel.engine import devices
 from tests.tiny_checkpoints import tiny_checkpoint
 
 LTXV = CATALOGUE["ltxv-13b-0.9.7-dev"]
@@ -55,6 +56,17 @@ def test_report_names_programs_devices_and_models() -> None:
         "everything stays",
     ):
         assert text in done.output
+
+
+@pytest.mark.usefixtures("demo")
+def test_a_device_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_device: object) -> tuple[int, int]:
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
+
+    monkeypatch.setattr(devices, "memory", fail)
+    report = CliRunner().invoke(app, ["--json"])
+    assert "busy or unavailable" in json.loads(report.output)["engine_problem"]
+    assert report.exit_code == 1
 
 
 @pytest.mark.usefixtures("demo")

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from keyreel.engine import pipeline
+from keyreel.engine import devices, pipeline
 from keyreel.engine.models import Model, load_model
 from keyreel.video.canvas import Size
 from keyreel.video.events import Event, Frames
@@ -38,3 +39,19 @@ def bf16_model(bf16_checkpoint: Path, tmp_path: Path) -> Model:
 def expected(bf16_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     """The video of `JOB` under the plan with which a model is loaded."""
     return pixels(pipeline.run(load_model(str(bf16_checkpoint), "cpu", tmp_path_factory.mktemp("cache")), JOB))
+
+
+@pytest.fixture
+def no_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that gives no pinned memory."""
+    empty = torch.empty
+
+    def refuse(*_arguments: Any, **_options: Any) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    def empty_or_refuse(*sizes: int, pin_memory: bool = False, **options: Any) -> torch.Tensor:
+        return refuse() if pin_memory else empty(*sizes, **options)
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", refuse)
+    monkeypatch.setattr(torch, "empty", empty_or_refuse)
+    devices._warn_of_pinning.cache_clear()

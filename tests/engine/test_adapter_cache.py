@@ -54,6 +54,17 @@ def test_a_cached_lora_makes_the_same_video(fresh: Model, lora: AdapterFile, tmp
     assert np.array_equal(pixels(run(fresh, styled)), first)
 
 
+@pytest.mark.usefixtures("no_pinned_memory")
+def test_a_lora_is_kept_where_no_more_memory_can_be_pinned(fresh: Model, lora: AdapterFile) -> None:
+    expected = fresh.adapters.read(lora, fresh.transformer).branches
+    cache = AdapterCache(torch.device("cuda:0"))
+    branches = cache.read(lora, fresh.transformer).branches
+    assert cache.read(lora, fresh.transformer).branches is branches
+    for module, branch in expected.items():
+        assert torch.equal(branches[module].a, branch.a)
+        assert torch.equal(branches[module].b, branch.b)
+
+
 def test_a_file_that_was_changed_after_it_was_fetched_is_not_kept(
     fresh: Model, lora: AdapterFile, tmp_path: Path
 ) -> None:

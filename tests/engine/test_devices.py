@@ -19,6 +19,9 @@ from keyreel.engine.devices import (
     main_memory,
     memory,
     on_device,
+    pinned,
+    pinned_bytes,
+    release,
     sent,
     traits,
 )
@@ -61,6 +64,22 @@ def test_a_cpu_computes_in_fp32() -> None:
     assert choose_dtype(CPU) == torch.float32
     free, total = memory(CPU)
     assert 0 < free <= total
+
+
+def test_a_gpu_whose_driver_is_too_old_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch counts it nevertheless, and fails when it is used."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_names()[:2] == ["cuda:0", "cuda:1"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "cuda:0" not in device_names()
+
+
+def test_each_gpu_computes_in_bf16_if_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = {0: (7, 5), 1: (8, 0), 2: (12, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device.index])
+    chosen = [choose_dtype(torch.device("cuda", index)) for index in capabilities]
+    assert chosen == [torch.float32, torch.bfloat16, torch.bfloat16]
 
 
 def test_attention_is_cudnns_on_hopper_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +130,34 @@ def test_a_copy_to_a_gpu_waits_for_nothing() -> None:
     assert sent(torch.ones(2), CPU).tolist() == [1, 1]
 
 
+@pytest.mark.usefixtures("no_pinned_memory")
+def test_other_memory_serves_where_no_more_can_be_pinned(caplog: pytest.LogCaptureFixture) -> None:
+    tensor = torch.ones(3)
+    assert pinned(tensor) is tensor
+    room = pinned_bytes(5)
+    assert (room.dtype, room.shape) == (torch.uint8, (5,))
+    assert [record.message.partition(",")[0] for record in caplog.records] == ["The system gives no more pinned memory"]
+
+
+def test_other_errors_of_pinning_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_tensor: torch.Tensor) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        pinned(torch.ones(3))
+
+
+def test_what_is_released_includes_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append("device"))
+    monkeypatch.setattr(torch.accelerator, "empty_host_cache", lambda: freed.append("pinned"))
+    release(CPU)
+    assert freed == []
+    release(torch.device("cuda:0"))
+    assert freed == ["device", "pinned"]
+
+
 def test_main_memory_is_what_linux_reports_as_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "PROC", tmp_path)
     monkeypatch.setattr(devices, "CGROUP", tmp_path)
@@ -147,6 +194,10 @@ def test_main_memory_respects_the_limit_of_the_process() -> None:
         (MemoryError(), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
+        (torch.AcceleratorError("CUDA error: out of memory"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("DefaultCPUAllocator"), False),
     ],

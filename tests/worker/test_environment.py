@@ -33,7 +33,7 @@ def test_secrets_are_not_inherited() -> None:
 
 
 def test_what_models_need_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = {"CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE", "https_proxy", "OMP_NUM_THREADS"}
+    needed = {"CC", "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE", "https_proxy", "OMP_NUM_THREADS"}
     for name in needed:
         monkeypatch.setenv(name, "1")
     assert of_models().keys() >= needed | {"PATH"}

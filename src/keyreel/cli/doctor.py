@@ -141,17 +141,21 @@ def place(card: ModelCard, parameters: Parameters, devices: Sequence[Device], su
 def _devices() -> tuple[tuple[Device, ...], str | None]:
     """Returns the devices, fastest first, or a description of the engine's problem."""
     try:
-        import torch
+        from keyreel.engine.devices import device_names
 
-        from keyreel.engine.devices import choose_dtype, device_names, memory
+        return tuple(map(_device, device_names())), None
     except (ImportError, OSError, RuntimeError) as error:
         return (), f"the engine does not start: {error}"
-    handles = [torch.device(name) for name in device_names()]
-    found = []
-    for handle in handles:
-        free, total = memory(handle)
-        found.append(Device(str(handle), _description(str(handle)), total, free, choose_dtype(handle).itemsize))
-    return tuple(found), None
+
+
+def _device(name: str) -> Device:
+    import torch
+
+    from keyreel.engine.devices import choose_dtype, memory
+
+    handle = torch.device(name)
+    free, total = memory(handle)
+    return Device(name, _description(name), total, free, choose_dtype(handle).itemsize)
 
 
 def _description(name: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from keyreel.checkpoints.hub import file_sha256
 from keyreel.checkpoints.memory import GIB
 from keyreel.engine.adapters import Adapter, Branch, read_adapter
-from keyreel.engine.devices import main_memory
+from keyreel.engine.devices import main_memory, pinned_bytes
 from keyreel.engine.recent import Recent
 from keyreel.video.job import AdapterFile
 
@@ -56,7 +56,7 @@ class AdapterCache:
         It is one block, because a GPU may pause whenever memory is pinned.
         """
         ends = list(accumulate(_aligned(tensor) for branch in branches.values() for tensor in (branch.a, branch.b)))
-        block = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=self._is_pinned)
+        block = pinned_bytes(ends[-1]) if self._is_pinned else torch.empty(ends[-1], dtype=torch.uint8)
         starts = iter([0, *ends])
 
         def copy(tensor: Tensor) -> Tensor:

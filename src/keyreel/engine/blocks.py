@@ -14,6 +14,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
+from keyreel.engine.devices import pinned
 from keyreel.engine.quantised import QuantisedLinear
 
 GOLDEN = (sqrt(5) - 1) / 2
@@ -27,9 +28,10 @@ class Weight:
     dtype: torch.dtype
 
     @property
-    def size(self) -> int:
-        """Bytes in the type that the block computes in."""
-        return self.stored.numel() * self.dtype.itemsize
+    def pinned_size(self) -> int:
+        """Bytes of pinned memory that it takes in the type that the block computes in. torch takes powers of two."""
+        size = self.stored.numel() * self.dtype.itemsize
+        return 1 << (size - 1).bit_length()
 
 
 Weights = Mapping[str, Weight]
@@ -116,7 +118,7 @@ class BlockStream(nn.ModuleList):
         """Returns the first blocks that together take at most `limit` bytes."""
         fitting: set[int] = set()
         for index in indices:
-            limit -= sum(weight.size for weight in self._in_file[index].values())
+            limit -= sum(weight.pinned_size for weight in self._in_file[index].values())
             if limit < 0:
                 break
             fitting.add(index)
@@ -134,7 +136,7 @@ class BlockStream(nn.ModuleList):
     def _pin(self, index: int) -> None:
         """Copies a block into pinned memory. Casts it now, so that no later copy has to."""
         self._stored[index] = {
-            name: Weight(weight.stored.to(weight.dtype).pin_memory(), weight.dtype)
+            name: Weight(pinned(weight.stored.to(weight.dtype)), weight.dtype)
             for name, weight in self._in_file[index].items()
         }
         self._pinned.add(index)
@@ -185,7 +187,8 @@ class _Slot:
         self._sent = {name: self._buffers[name] for name in weights}
         with self._on_copy_stream():
             for name, weight in weights.items():
-                self._sent[name].copy_(_narrowed(weight), non_blocking=True)
+                # MPS would read the narrowed weight after it has been freed, if it did not wait.
+                self._sent[name].copy_(_narrowed(weight), non_blocking=self._copy_stream is not None)
             if self._copy_stream is not None:
                 self._arrived = self._copy_stream.record_event()
 

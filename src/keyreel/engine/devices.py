@@ -1,10 +1,12 @@
 """Devices: which ones this machine has, their free memory, and modules that move to one temporarily."""
 
+import logging
 import os
 import platform
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 
@@ -12,11 +14,21 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend
 
-from keyreel.engine.kernels import kernels_trait
+from keyreel.engine.kernels import AMPERE, kernels_trait
 from keyreel.errors import ModelError
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "MPS backend out of memory",
+    "CUDA error: out of memory",  # pinned memory, and what CUDA allocates itself, such as room for a kernel's code
+    "Triton Error [CUDA]: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What torch says when memory ran out that it does not allocate as a tensor on a GPU."""
+LOG = logging.getLogger(__name__)
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -53,7 +65,9 @@ def make_current(device: torch.device) -> None:
 
 def device_names() -> list[str]:
     """Returns the devices of this machine, the fastest first."""
-    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    # Asked first, because torch counts GPUs also under a driver that is too old for it. It then warns and says why.
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cuda = [f"cuda:{index}" for index in range(count)]
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return [*cuda, *mps, "cpu"]
 
@@ -66,7 +80,7 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     """
     if device.type == "mps":
         return torch.bfloat16
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE:
         return torch.bfloat16
     return torch.float32
 
@@ -113,9 +127,10 @@ def main_memory() -> tuple[int, int]:
 
 
 def release(device: torch.device) -> None:
-    """Frees the allocator's cache, whose blocks may be too small for the next allocations."""
+    """Frees the allocators' caches, whose blocks may be too small for the next allocations."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+        torch.accelerator.empty_host_cache()  # of pinned memory
     elif device.type == "mps":
         torch.mps.empty_cache()
 
@@ -139,7 +154,36 @@ def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type != "cuda":
         return tensor.to(device)
     # Only pinned memory is copied without waiting. torch reuses it no sooner than the copy is done.
-    return tensor.pin_memory().to(device, non_blocking=True)
+    return pinned(tensor).to(device, non_blocking=True)
+
+
+def pinned(tensor: torch.Tensor) -> torch.Tensor:
+    """Copies a tensor into pinned memory. Returns the tensor itself where there is no more of it."""
+    return _unless_denied(tensor.pin_memory, lambda: tensor)
+
+
+def pinned_bytes(count: int) -> torch.Tensor:
+    """Returns room in pinned memory, or elsewhere in main memory where there is no more of it."""
+    room = partial(torch.empty, count, dtype=torch.uint8)
+    return _unless_denied(partial(room, pin_memory=True), room)
+
+
+def _unless_denied(pin: Callable[[], torch.Tensor], otherwise: Callable[[], torch.Tensor]) -> torch.Tensor:
+    try:
+        return pin()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    _warn_of_pinning()
+    return otherwise()
+
+
+@cache
+def _warn_of_pinning() -> None:
+    LOG.warning(
+        "The system gives no more pinned memory, so copies to the GPU take longer. Under WSL and in its containers,"
+        " little memory can be pinned."
+    )
 
 
 def wait_for(device: torch.device) -> None:
@@ -154,10 +198,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error is a failed allocation. A wrong answer costs a useless retry, or a retry that is not made."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # torch has no exception class for CPU and MPS, only the text.
-    return isinstance(error, RuntimeError) and any(
-        sign in str(error) for sign in ("DefaultCPUAllocator", "MPS backend out of memory")
-    )
+    # For the rest there is only the text.
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def _model_name(device: torch.device) -> str:

@@ -11,10 +11,10 @@ NETWORK = re.compile(
 )
 """How to reach the hub, and where its cache is. Its token travels in the message that loads a model."""
 LIBRARIES = re.compile(
-    r"(AMD|CUBLAS|CUDA|CUDNN|DYLD|GLOO|GOMP|GPU|HIP|HSA|KMP|METAL|MIOPEN|MKL|MTL|NCCL|NUMBA|NVIDIA|OMP|OPENBLAS|PYTORCH"
+    r"CC|(AMD|CUBLAS|CUDA|CUDNN|DYLD|GLOO|GOMP|GPU|HIP|HSA|KMP|METAL|MIOPEN|MKL|MTL|NCCL|NUMBA|NVIDIA|OMP|OPENBLAS|PYTORCH"
     r"|ROCBLAS|ROCM|ROCR|SAFETENSORS|SYCL|TOKENIZERS|TORCH|TORCHINDUCTOR|TRANSFORMERS|TRITON|UCX|XPU|ZE)_\w+"
 )
-"""What tunes the libraries of models and devices."""
+"""What tunes the libraries of models and devices. With CC, Triton finds a C compiler of another name."""
 
 
 def of_system() -> dict[str, str]:
