@@ -1,5 +1,7 @@
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +19,7 @@ from keyreel.engine.devices import (
     device_names,
     is_out_of_memory,
     main_memory,
+    make_current,
     memory,
     on_device,
     pinned,
@@ -82,6 +85,27 @@ def test_each_gpu_computes_in_bf16_if_it_can(monkeypatch: pytest.MonkeyPatch) ->
     assert chosen == [torch.float32, torch.bfloat16, torch.bfloat16]
 
 
+@pytest.fixture
+def cudnn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Exception]]:
+    """cuDNN's attention, on the CPU and with the numbers of another one. It raises the errors that a test adds."""
+    errors: list[Exception] = []
+
+    @contextmanager
+    def chosen(backend: SDPBackend) -> Iterator[None]:
+        assert backend is SDPBackend.CUDNN_ATTENTION
+        if errors:
+            raise errors.pop()
+        yield
+
+    ones = torch.ones
+    monkeypatch.setattr(devices, "sdpa_kernel", chosen)
+    monkeypatch.setattr(torch, "ones", lambda *sizes, **options: ones(*sizes, **options | {"device": CPU}))
+    devices._has_cudnn_attention.cache_clear()
+    yield errors
+    devices._has_cudnn_attention.cache_clear()
+
+
+@pytest.mark.usefixtures("cudnn")
 def test_attention_is_cudnns_on_hopper_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, chosen = torch.device("cuda:0"), {}
     for capability in ((8, 0), (8, 9), (9, 0), (12, 0)):
@@ -94,6 +118,43 @@ def test_attention_is_cudnns_on_hopper_and_later(monkeypatch: pytest.MonkeyPatch
         (12, 0): SDPBackend.CUDNN_ATTENTION,
     }
     assert attention_backends(torch.device("cpu"))[-1] is SDPBackend.MATH, "which can do every call"
+
+
+def test_a_gpu_that_cudnn_does_not_know_has_other_attention(
+    monkeypatch: pytest.MonkeyPatch, cudnn: list[Exception]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (10, 3))
+    cudnn.append(RuntimeError("cuDNN Frontend error: No valid execution plans built."))
+    for _ in range(2):
+        assert attention_backends(torch.device("cuda:0")) == attention_backends(CPU)
+    assert not cudnn
+
+
+def test_a_full_gpu_does_not_decide_about_its_attention(
+    monkeypatch: pytest.MonkeyPatch, cudnn: list[Exception]
+) -> None:
+    """Or videos would have other bytes, depending on what was there at the start."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
+    cudnn.append(torch.OutOfMemoryError())
+    with pytest.raises(torch.OutOfMemoryError):
+        attention_backends(torch.device("cuda:0"))
+    assert attention_backends(torch.device("cuda:0"))[0] is SDPBackend.CUDNN_ATTENTION
+
+
+@pytest.mark.usefixtures("cudnn")
+def test_a_bias_is_not_left_to_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
+    assert SDPBackend.CUDNN_ATTENTION not in attention_backends(torch.device("cuda:0"), biased=True)
+
+
+def test_a_gpu_in_use_convolves_in_one_order_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    make_current(CPU)
+    assert (used, torch.backends.cudnn.deterministic) == ([], False)
+    make_current(torch.device("cuda:1"))
+    assert (used, torch.backends.cudnn.deterministic) == ([torch.device("cuda:1")], True)
 
 
 def test_the_traits_of_a_device_tell_what_its_numbers_depend_on() -> None:

@@ -2,9 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
 
 import keyreel
 from keyreel.checkpoints.memory import PROMPT_TOKENS
+from keyreel.engine import prompt as prompt_module
+from keyreel.engine.devices import attention_backends
 from keyreel.engine.models import Model
 from keyreel.engine.prompt import CACHED_BYTES, PromptEncoder
 from keyreel.engine.recent import Recent
@@ -25,6 +28,20 @@ def test_an_embedding_equals_that_of_the_padded_prompt(model: Model) -> None:
     stock = model.prompts.encoder(padded.input_ids, attention_mask=padded.attention_mask).last_hidden_state
     ours = model.prompts.encode("  a red star ").embedding
     torch.testing.assert_close(ours, stock[:, : ours.shape[1]], rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_text_encoder_does_not_use_cudnns_attention(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its attention has a bias."""
+    asked: list[bool] = []
+
+    def backends(device: torch.device, *, biased: bool) -> list[SDPBackend]:
+        asked.append(biased)
+        return attention_backends(device, biased=biased)
+
+    monkeypatch.setattr(prompt_module, "attention_backends", backends)
+    model.prompts._encode("a red star")
+    assert asked == [True]
 
 
 @torch.inference_mode()

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from keyreel.engine.kernels import AMPERE, kernels_trait
 from keyreel.errors import ModelError
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
+HOPPER = (9, 0)
 OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
     "MPS backend out of memory",
@@ -58,9 +60,13 @@ def choose_devices(names: str | None) -> tuple[torch.device, ...]:
 
 
 def make_current(device: torch.device) -> None:
-    """Makes a GPU the one that this process uses by default. Otherwise pinning memory takes some of the first GPU's."""
+    """Makes a GPU the one that this process uses by default. Otherwise pinning memory takes some of the first GPU's.
+
+    Its convolutions then sum in one order only, because equal requests give equal bytes.
+    """
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        torch.backends.cudnn.deterministic = True
 
 
 def device_names() -> list[str]:
@@ -85,16 +91,29 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def attention_backends(device: torch.device) -> list[SDPBackend]:
+def attention_backends(device: torch.device, *, biased: bool = False) -> list[SDPBackend]:
     """Returns the implementations of attention in order of preference. torch takes the first that can do a call.
 
     Left to itself, torch may choose FlashAttention 2 on a GPU of the Hopper generation or later, where cuDNN's takes
-    about half the time.
+    about half the time. biased: the scores get a bias, which cuDNN adds on few GPUs.
     """
-    plain = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0):
-        return [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, *plain]
-    return [SDPBackend.FLASH_ATTENTION, *plain]
+    plain = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    if device.type != "cuda" or biased or torch.cuda.get_device_capability(device) < HOPPER:
+        return plain
+    return [SDPBackend.CUDNN_ATTENTION, *plain] if _has_cudnn_attention(device) else plain
+
+
+@cache
+def _has_cudnn_attention(device: torch.device) -> bool:
+    """Asks cuDNN itself, with a small call: torch offers it also on a GPU that it does not know yet, and then fails."""
+    ones = torch.ones(1, 1, 64, 64, dtype=torch.bfloat16, device=device)
+    try:
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+            return torch.allclose(functional.scaled_dot_product_attention(ones, ones, ones), ones, atol=0.01)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        return False
 
 
 def traits(device: torch.device, dtype: torch.dtype, ranks: int = 1) -> dict[str, str]:

@@ -4,9 +4,11 @@ import re
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch.nn.attention import sdpa_kernel
 from transformers import BatchEncoding, PreTrainedTokenizerBase, T5EncoderModel
 
 from keyreel.checkpoints.memory import PROMPT_TOKENS
+from keyreel.engine.devices import attention_backends
 from keyreel.engine.recent import Recent
 
 CACHED_BYTES = 256 * 1024 * 1024
@@ -62,7 +64,9 @@ class PromptEncoder:
         is_cut = tokens.shape[1] > PROMPT_TOKENS
         if is_cut:
             tokens = torch.cat((tokens[:, : PROMPT_TOKENS - 1], tokens[:, -1:]), dim=1)
-        embedding = self.encoder(tokens.to(self.device)).last_hidden_state
+        # T5 adds a bias for the distance of two tokens.
+        with sdpa_kernel(attention_backends(self.device, biased=True), set_priority=True):
+            embedding = self.encoder(tokens.to(self.device)).last_hidden_state
         return Text(embedding, is_cut, self._unknown_words(prompt, encoded))
 
     def _unknown_words(self, prompt: str, encoded: BatchEncoding) -> tuple[str, ...]:

@@ -57,7 +57,12 @@ class LeadingGroup(Group):
         self._is_closed = True
         for process in self._processes:
             process.kill()
-        if distributed.is_initialized():
+        if not distributed.is_initialized():
+            return
+        if distributed.get_backend() == "nccl":
+            # To tidy up, NCCL would wait for the ranks that are gone.
+            distributed.distributed_c10d._abort_process_group()
+        else:
             distributed.destroy_process_group()
 
     def _watch(self, rank: int, process: "RankProcess") -> None:
