@@ -173,6 +173,14 @@ class TestDevice:
             check_device("fp8", CPU)
         assert "\n" not in str(error.value)
 
+    def test_a_device_without_int8_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def int_mm(*_args: object) -> Tensor:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling cublasLtMatmul")
+
+        monkeypatch.setattr(torch, "_int_mm", int_mm)
+        with pytest.raises(ModelError, match=r"\+int8 needs .* 7.5 or more.*NOT_SUPPORTED.*without \+int8"):
+            check_device("int8", CPU)
+
     def test_a_device_is_asked_by_torch_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Triton's errors on a GPU without fp8 are of other classes, and would end the process."""
         monkeypatch.setattr(kernels, "_is_fused", lambda _device: not kernels._is_reference.get())

@@ -22,6 +22,14 @@ from keyreel.engine.kernels import kernels_for, reference
 from keyreel.errors import ModelError
 
 TYPES: dict[Quantisation, torch.dtype] = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+NEEDED: dict[Quantisation, str] = {
+    "int8": "int8 (NVIDIA Turing or later: compute capability 7.5 or more)",
+    "fp8": "fp8 with a scale per row (NVIDIA Ada, Hopper or later: compute capability 8.9 or more)",
+}
+INSTEAD: dict[Quantisation, str] = {
+    "int8": "Name the model without +int8.",
+    "fp8": "Name the model with +int8 instead. It takes as little memory.",
+}
 ALIGNED_ROWS = 32
 """A GPU's int8 kernels refuse fewer than 17 rows, and may refuse an odd number of them."""
 
@@ -68,8 +76,6 @@ def quantise_linears(module: nn.Module, kind: Quantisation) -> None:
 
 def check_device(kind: Quantisation, device: torch.device) -> None:
     """Raises ModelError if the device does not multiply in this type. Asks the device itself, with a small product."""
-    if kind == "int8":
-        return
     try:
         # By torch alone: Triton raises other errors where a GPU has no fp8.
         with reference():
@@ -77,9 +83,7 @@ def check_device(kind: Quantisation, device: torch.device) -> None:
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"+fp8 needs a GPU that multiplies in fp8 with a scale per row (NVIDIA Ada, Hopper or later: compute "
-            f"capability 8.9 or more), and {device} does not: {reason} Name the model with +int8 instead. It takes as "
-            "little memory."
+            f"+{kind} needs a GPU that multiplies in {NEEDED[kind]}, and {device} does not: {reason} {INSTEAD[kind]}"
         ) from error
 
 
