@@ -81,7 +81,8 @@ def checked_scaled_mm(values: Tensor, weight: Tensor, **options: Any) -> Tensor:
     assert all(scale.is_contiguous() and scale.dtype == torch.float32 for scale in scales)
     assert bias.shape == (columns,)
     assert bias.dtype == options["output_dtype"] == torch.bfloat16
-    return ((values.float() * scales[0]) @ (weight.float() * scales[1]) + bias).to(torch.bfloat16)
+    product: Tensor = (values.float() * scales[0]) @ (weight.float() * scales[1]) + bias
+    return product.to(torch.bfloat16)
 
 
 MODES: tuple[StgMode, ...] = get_args(StgMode)
