@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from functools import partial
 from math import ceil
+from weakref import ref
 
 import pytest
 import torch
@@ -90,9 +91,9 @@ class Moves:
         monkeypatch.setattr(Tensor, "pin_memory", Tensor.clone)
 
     @staticmethod
-    def _call(real: Callable[[int], None], calls: list[int], index: int) -> None:
+    def _call(real: Callable[[int], bool | None], calls: list[int], index: int) -> bool | None:
         calls.append(index)
-        real(index)
+        return real(index)
 
     def of(self, change: Callable[[], None]) -> tuple[int, int, int]:
         """Returns how many blocks the change places, pins and drops."""
@@ -138,6 +139,31 @@ def test_pinned_memory_is_counted_as_torch_takes_it(monkeypatch: pytest.MonkeyPa
     stream, pin = BlockStream(blocks, CPU, torch.float32), 2 * 2**14
     assert 3 * blocks[0].weight.nbytes < pin
     assert Moves(stream, monkeypatch).of(lambda: stream.keep(4, pin=pin)) == (4, 2, 0)
+
+
+def test_where_no_more_can_be_pinned_the_other_blocks_come_from_the_file(
+    blocks: list[Block], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of a block that fits only in part stays pinned: CUDA itself needs some pinned memory."""
+    stream = BlockStream(blocks, CPU, torch.float32)
+    expected = run(stream)
+    room = [2 * sum(weight.nbytes for weight in blocks[1].parameters()) + blocks[1].linear.weight.nbytes]
+    pinned: list[ref[Tensor]] = []
+
+    def pin_memory(tensor: Tensor) -> Tensor:
+        if tensor.nbytes > room[0]:
+            raise torch.AcceleratorError("CUDA error: out of memory")
+        room[0] -= tensor.nbytes
+        copy = tensor.clone()
+        pinned.append(ref(copy))
+        return copy
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin_memory)
+    stream.keep(1, pin=MUCH)
+    assert len(stream._pinned) == 2
+    weights = sum(len(list(stream._blocks[index].parameters())) for index in stream._pinned)
+    assert sum(copy() is not None for copy in pinned) == weights
+    assert torch.equal(run(stream), expected)
 
 
 def test_only_the_current_block_is_on_the_device(blocks: list[Block]) -> None:

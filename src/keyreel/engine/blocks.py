@@ -76,7 +76,8 @@ class BlockStream(nn.ModuleList):
             if index in self._resident or index in self._pinned - pinned:
                 self._drop(index)
         for index in pinned - self._pinned:
-            self._pin(index)
+            if not self._pin(index):
+                break  # CUDA itself needs what is left
         for index in kept:
             if index not in self._resident:
                 self._place(index)
@@ -133,14 +134,21 @@ class BlockStream(nn.ModuleList):
             parameter.data = copies[name]
         self._resident.add(index)
 
-    def _pin(self, index: int) -> None:
-        """Copies a block into pinned memory. Casts it now, so that no later copy has to."""
-        self._stored[index] = {
-            name: Weight(pinned(weight.stored.to(weight.dtype)), weight.dtype)
-            for name, weight in self._in_file[index].items()
-        }
+    def _pin(self, index: int) -> bool:
+        """Copies a block into pinned memory, or returns False if the system gives no more of it.
+
+        Casts it now, so that no later copy has to.
+        """
+        copies = {}
+        for name, weight in self._in_file[index].items():
+            source = weight.stored.to(weight.dtype)
+            copies[name] = Weight(pinned(source), weight.dtype)
+            if copies[name].stored is source:
+                return False
+        self._stored[index] = copies
         self._pinned.add(index)
         self._restore(index)
+        return True
 
     def _drop(self, index: int) -> None:
         """Gives up what a block has on the device or in pinned memory."""
