@@ -44,6 +44,7 @@ def test_the_fastest_device_is_chosen_and_unknown_ones_are_refused() -> None:
 
 def test_several_devices_are_chosen_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "device_names", lambda: ["cuda:0", "cuda:1", "mps", "cpu"])
+    monkeypatch.setattr(devices, "check_code", lambda _device: None)
     assert choose_devices(None) == (torch.device("cuda:0"),)
     assert choose_devices("cuda:1, cuda:0") == (torch.device("cuda:1"), torch.device("cuda:0"))
     assert choose_devices("cpu,cpu,cpu") == (CPU, CPU, CPU)
@@ -56,6 +57,30 @@ def test_several_devices_are_chosen_together(monkeypatch: pytest.MonkeyPatch) ->
     }.items():
         with pytest.raises(ModelError, match=problem):
             choose_devices(names)
+
+
+@pytest.mark.parametrize("name", [None, "cuda"])
+def test_a_gpu_for_which_torch_has_no_code_is_refused(monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    def fail(device: torch.device) -> None:
+        raise torch.AcceleratorError(f"CUDA error: no kernel image is available for execution on the device ({device})")
+
+    monkeypatch.setattr(devices, "device_names", lambda: ["cuda:0", "cpu"])
+    monkeypatch.setattr(devices, "_add", fail)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "GeForce GTX 1080")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (6, 1))
+    expected = r"no code for cuda:0, GeForce GTX 1080 \(compute capability 6.1\)\. Install .* --device cpu"
+    with pytest.raises(ModelError, match=expected):
+        choose_device(name)
+    assert choose_device("cpu") == CPU
+
+
+def test_other_errors_of_a_gpu_are_not_taken_for_missing_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_device: torch.device) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(devices, "_add", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        devices.check_code(torch.device("cuda:0"))
 
 
 def test_one_device_is_not_several() -> None:

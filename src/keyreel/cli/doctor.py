@@ -144,16 +144,17 @@ def _devices() -> tuple[tuple[Device, ...], str | None]:
         from keyreel.engine.devices import device_names
 
         return tuple(map(_device, device_names())), None
-    except (ImportError, OSError, RuntimeError) as error:
+    except (ImportError, OSError, RuntimeError, ModelError) as error:
         return (), f"the engine does not start: {error}"
 
 
 def _device(name: str) -> Device:
     import torch
 
-    from keyreel.engine.devices import choose_dtype, memory
+    from keyreel.engine.devices import check_code, choose_dtype, memory
 
     handle = torch.device(name)
+    check_code(handle)
     free, total = memory(handle)
     return Device(name, _description(name), total, free, choose_dtype(handle).itemsize)
 

@@ -30,20 +30,42 @@ OUT_OF_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
 )
 """What torch says when memory ran out that it does not allocate as a tensor on a GPU."""
+NO_CODE = "no kernel image is available"
 LOG = logging.getLogger(__name__)
 
 
 def choose_device(name: str | None) -> torch.device:
     """Returns the named device, or the fastest. Raises ModelError when this machine has no such device."""
     available = device_names()
-    if name is None:
-        return torch.device(available[0])
-    if "," in name:
+    if name and "," in name:
         raise ModelError(f"Only a worker can use several devices for one video: keyreel serve --device {name}.")
-    wanted = "cuda:0" if name == "cuda" else name
+    wanted = available[0] if name is None else "cuda:0" if name == "cuda" else name
     if wanted not in available:
         raise ModelError(f"There is no device {name!r} here. This machine has {', '.join(available)}.")
-    return torch.device(wanted)
+    device = torch.device(wanted)
+    check_code(device)
+    return device
+
+
+@cache
+def check_code(device: torch.device) -> None:
+    """Raises ModelError if the installed torch has no code for a GPU, which is too old or too new for it."""
+    if device.type != "cuda":
+        return
+    try:
+        _add(device)
+    except RuntimeError as error:
+        if NO_CODE not in str(error):
+            raise
+        gpu, (major, minor) = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+        raise ModelError(
+            f"torch {torch.__version__} has no code for {device}, {gpu} (compute capability {major}.{minor}). Install "
+            "a torch that has (https://pytorch.org/get-started/locally/), or choose --device cpu."
+        ) from error
+
+
+def _add(device: torch.device) -> None:
+    torch.ones(1, device=device).add_(1).cpu()
 
 
 def choose_devices(names: str | None) -> tuple[torch.device, ...]:
