@@ -178,8 +178,8 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(
         default=1024 * MIB,
         ge=0,
-        description="Bytes that stay free on the server's disk: below, it refuses uploads and new requests with 507. "
-        "0 switches this off.",
+        description="Bytes that stay free on the server's disk: below, it refuses uploads and new requests with 507, "
+        "and `keyreel worker` takes no request. 0 switches this off.",
     )
     output_lifetime: float | None = Field(
         default=None,

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from keyreel.errors import ModelError
+from keyreel.files.disk import Disk
 from keyreel.media.mp4 import read_metadata
 from keyreel.store import Topic
 from keyreel.store.database import Database
@@ -173,6 +174,39 @@ async def test_a_worker_that_starts_while_the_database_is_away_waits(
     async with bench.worker():
         await bench.output(await bench.submit())
     assert not failures
+
+
+@dataclass(frozen=True)
+class FakeDisk(Disk):
+    """A disk whose free bytes are the last of `levels`."""
+
+    levels: list[int]
+
+    @property
+    def free(self) -> int:
+        return self.levels[-1]
+
+
+@pytest.mark.slow
+async def test_a_worker_takes_nothing_while_its_disk_is_low(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "REPORT_INTERVAL", 0.1)
+    disk = FakeDisk((tmp_path,), 2, [1])
+    with capture_logs() as log:
+        async with bench.worker(disk=disk):
+            request = await bench.submit()
+            async with asyncio.timeout(PATIENCE):
+                while [(each.device, each.ready) for each in await bench.store.workers.alive()] != [("fake:0", False)]:
+                    await asyncio.sleep(0.02)
+                log.clear()
+                while len(log) < 5:  # it reports, and has long looked into the queue
+                    await asyncio.sleep(0.02)
+            status = await bench.wait_until(request, lambda _: True)
+            assert (status.state, status.attempt) == (State.IN_QUEUE, 0)
+            disk.levels.append(2)
+            await bench.output(request)
+    assert {"event": "disk_low", "log_level": "warning", "folder": str(tmp_path), "free": 1, "floor": 2} in log
 
 
 @pytest.mark.slow

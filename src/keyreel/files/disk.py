@@ -43,3 +43,7 @@ class Disk:
         """Raises DiskLowError unless `size` bytes may be written."""
         if size > self.room:
             raise DiskLowError
+
+
+ANY_DISK = Disk((), 0)
+"""A disk that is never low."""

@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from keyreel.errors import KeyreelError
+from keyreel.files.disk import ANY_DISK, Disk
 from keyreel.files.objects import sweep_files
 from keyreel.net.addresses import guarded_session
 from keyreel.net.certificates import Certificate
@@ -127,7 +128,9 @@ async def serve_workers(
     named = _named(services.settings, workers)
     async with _serving_http(create_worker_app(services, list(named)), listener, stop), asyncio.TaskGroup() as tasks:
         tasks.create_task(_reap(services.store, stop))
-        _start(tasks, services, named, stop)
+        # Others can take what this machine has no room for. A single machine has to finish what it has accepted.
+        disk = Disk((services.settings.data_dir,), services.settings.min_free_bytes)
+        _start(tasks, services, named, stop, disk)
 
 
 def _named(settings: Settings, workers: Sequence[Workers]) -> dict[str, tuple[Workers, str | None]]:
@@ -136,10 +139,14 @@ def _named(settings: Settings, workers: Sequence[Workers]) -> dict[str, tuple[Wo
 
 
 def _start(
-    tasks: asyncio.TaskGroup, services: Services, named: dict[str, tuple[Workers, str | None]], stop: asyncio.Event
+    tasks: asyncio.TaskGroup,
+    services: Services,
+    named: dict[str, tuple[Workers, str | None]],
+    stop: asyncio.Event,
+    disk: Disk = ANY_DISK,
 ) -> None:
     for name, (workers, device) in named.items():
-        tasks.create_task(_supervise(services, workers, name, device, stop))
+        tasks.create_task(_supervise(services, workers, name, device, stop, disk))
 
 
 def _new_server(app: FastAPI, settings: Settings, tls: Certificate | None) -> uvicorn.Server:
@@ -256,7 +263,9 @@ async def _tidy(action: Callable[[], Awaitable[Any]]) -> None:
         _log.exception("housekeeping failed")
 
 
-async def _supervise(services: Services, workers: Workers, name: str, device: str | None, stop: asyncio.Event) -> None:
+async def _supervise(
+    services: Services, workers: Workers, name: str, device: str | None, stop: asyncio.Event, disk: Disk
+) -> None:
     context = WorkerContext(
         store=services.store,
         objects=services.objects,
@@ -267,5 +276,6 @@ async def _supervise(services: Services, workers: Workers, name: str, device: st
         name=name,
         pool=workers.pool,
         grace=services.settings.grace,
+        disk=disk,
     )
     await supervise(context, model=workers.model, device=device, stop=stop, engine_process=workers.engine_process)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from keyreel.files.disk import ANY_DISK, Disk
 from keyreel.files.links import Links
 from keyreel.files.objects import Objects
 from keyreel.net.addresses import AddressPolicy
@@ -19,6 +20,7 @@ class WorkerContext:
     name: unique among all workers.
     patience: seconds that a loaded engine process may be silent before it counts as hung.
     grace: seconds that a draining worker gives the request on its device to finish.
+    disk: while it is low, the worker takes no request.
     """
 
     store: Store
@@ -31,3 +33,4 @@ class WorkerContext:
     pool: str = "default"
     patience: float = 120.0
     grace: float = 20.0
+    disk: Disk = ANY_DISK

@@ -113,13 +113,16 @@ class Session:
         """Whether the device is free, and nobody is about to take it."""
         return self._device.holder is None and self._attempts <= self._begun
 
+    def _may_claim(self, at_least: Priority) -> bool:
+        return (at_least is Priority.LOW or self._is_held_up) and not self._context.disk.is_low
+
     async def _claim(self, at_least: Priority = Priority.LOW) -> Lease | None:
         """Waits for the next request. Returns None when the session closes."""
         database = self._context.store.database
         while not self._is_closing:
             queued = database.changes.of(Topic.QUEUED)
             try:
-                if (at_least is Priority.LOW or self._is_held_up) and (lease := await self._find(at_least)):
+                if self._may_claim(at_least) and (lease := await self._find(at_least)):
                     return lease
             except STORE_ERRORS:
                 _log.warning("claim_failed", exc_info=True)

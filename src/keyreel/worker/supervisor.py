@@ -125,9 +125,17 @@ class Supervisor:
         workers = self._context.store.workers
         while not done.is_set():
             self._worker_changed.clear()
-            await self._report(workers.report(self._worker))
+            await self._report(workers.report(self._presence()))
             await wait_for_any(done, self._worker_changed, timeout=REPORT_INTERVAL)
         await self._report(workers.remove(self._worker.name))
+
+    def _presence(self) -> Worker:
+        """Returns what the worker reports. While its disk is low it takes no request, so it is not ready."""
+        disk = self._context.disk
+        if not disk.is_low:
+            return self._worker
+        _log.warning("disk_low", folder=str(disk.folders[0]), free=disk.free, floor=disk.floor)
+        return replace(self._worker, ready=False)
 
     async def _report(self, statement: Awaitable[None]) -> None:
         try:
