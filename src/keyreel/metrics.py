@@ -8,6 +8,7 @@ CONNECTIONS_ENDED = Counter(
     "Connections that the server refused, or ended because they kept it waiting or others needed the room.",
     ["reason"],
 )
+DATABASE_UP = Gauge("keyreel_database_up", "1 if the database answered this call, else 0.")
 QUEUE_REQUESTS = Gauge("keyreel_queue_requests", "Requests that are waiting or running.", ["pool", "state"])
 QUEUE_OLDEST = Gauge("keyreel_queue_oldest_seconds", "Age of the oldest waiting or running request.", ["pool", "state"])
 QUEUE_WAIT = Histogram(

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from keyreel.server.routes.metrics import PATIENCE
 from tests.server.live import APP, ENDPOINT, INPUT, LiveServer, live_server
 from tests.store.postgres import Server, find_programs, restartable_server
 
@@ -45,10 +46,15 @@ def test_a_gateway_outlives_its_database(database: Server, gateway: LiveServer) 
             ):
                 assert answer.status_code == 503, answer.text
                 assert answer.headers["Retry-After"]
+            metrics = http.get("/metrics").text
+            assert "keyreel_database_up 0.0" in metrics
+            assert 'keyreel_http_requests_total{code="503"' in metrics, "errors are counted where they matter most"
+            assert "keyreel_queue_requests{" not in metrics, "what is not known is absent"
         finally:
             database.start()
         assert http.get(f"/queue/{APP}/requests/{waiting}/status").status_code == 202
         assert http.post(f"/queue/{ENDPOINT}", json=INPUT).status_code == 200
+        assert "keyreel_database_up 1.0" in http.get("/metrics").text
 
 
 def test_a_gateway_outlives_a_stopped_database(
@@ -72,6 +78,7 @@ def test_a_gateway_outlives_a_stopped_database(
             ):
                 assert answer.status_code == 503, answer.text
                 assert answer.headers["Retry-After"]
+            assert "keyreel_database_up 0.0" in http.get("/metrics", timeout=PATIENCE + 4).text
         assert http.post(f"/queue/{ENDPOINT}", json=INPUT).status_code == 200
         assert len(http.get("/api/requests").json()) == 2  # what was refused was not stored later
 

@@ -235,6 +235,9 @@ async def test_a_worker_outlives_a_database_without_free_connections(
             gate.open()
             await each_bench.output(running)
             await each_bench.output(await each_bench.submit())
+    assert all("exc_info" not in entry for entry in log if entry["event"] in expected), (
+        "an outage is one line each time"
+    )
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DataError, IntegrityError, NotSupportedError, ProgrammingError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -22,6 +21,7 @@ from keyreel.errors import RequestError
 from keyreel.fal.outcomes import PLATFORM_CODES, Failure, request_failure, status_and_body
 from keyreel.files.disk import DiskLowError
 from keyreel.store import STORE_ERRORS
+from keyreel.store.errors import OWN_FAULTS, described
 from keyreel.store.limits import KeyRevokedError
 from keyreel.store.records import (
     IdempotencyError,
@@ -80,7 +80,7 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(IdempotencyError, _idempotency)
     for unavailable in STORE_ERRORS:
         app.add_exception_handler(unavailable, _unavailable)
-    for own_fault in (DataError, IntegrityError, NotSupportedError, ProgrammingError):
+    for own_fault in OWN_FAULTS:
         app.add_exception_handler(own_fault, _raise)
 
 
@@ -153,7 +153,7 @@ async def _idempotency(_request: Request, error: Exception) -> Json:
 
 async def _unavailable(_request: Request, error: Exception) -> Json:
     """The database or the object store failed. What was not committed has no effect, so the client may try again."""
-    _log.error("storage unavailable", exc_info=error)
+    _log.error("storage unavailable", **described(error))
     message = "The server cannot read or write its data at the moment. Try again later."
     return Json({"detail": message}, 503, {"Retry-After": RETRY_AFTER})
 

@@ -32,6 +32,7 @@ from keyreel.server.startup import address_policy, trusted_proxies
 from keyreel.server.webhooks import RETRY_TIMEOUT, deliver_forever
 from keyreel.settings import Settings
 from keyreel.store import STORE_ERRORS, Store, Topic
+from keyreel.store.errors import described
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.process import ENGINE_PROCESS
 from keyreel.worker.supervisor import supervise
@@ -259,8 +260,8 @@ async def _every(seconds: float, action: Callable[[], Awaitable[Any]], stop: asy
 async def _tidy(action: Callable[[], Awaitable[Any]]) -> None:
     try:
         await action()
-    except STORE_ERRORS:
-        _log.exception("housekeeping failed")
+    except STORE_ERRORS as error:
+        _log.error("housekeeping failed", **described(error))
 
 
 async def _supervise(

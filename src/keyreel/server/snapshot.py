@@ -22,6 +22,7 @@ import structlog
 from keyreel import metrics
 from keyreel.server.shared_reads import SharedReads
 from keyreel.store import STORE_ERRORS, Store, Topic
+from keyreel.store.errors import described
 from keyreel.store.records import LogEntry, State, Status
 from keyreel.store.requests import Place
 from keyreel.worker.waiting import wait_for_any
@@ -198,9 +199,9 @@ class Snapshot:
             start = time.monotonic()
             try:
                 await self.refresh()
-            except STORE_ERRORS:
+            except STORE_ERRORS as error:
                 # The last snapshot stays in use; routes that need the database report its failure themselves.
-                _log.exception("snapshot not refreshed")
+                _log.error("snapshot not refreshed", **described(error))
                 await asyncio.sleep(RECOVERY)
                 continue
             pause = pause_after(time.monotonic() - start)

@@ -21,6 +21,7 @@ from keyreel.fal.outcomes import Failure, JsonObject, Success, status_and_body
 from keyreel.net.addresses import RefusedAddressError
 from keyreel.server.webhook_urls import UnreadableUrlError, WebhookUrls
 from keyreel.store import STORE_ERRORS, Store, Topic
+from keyreel.store.errors import described
 from keyreel.store.records import Delivery
 from keyreel.worker.retries import retry_on_store_error
 from keyreel.worker.waiting import wait_for_any
@@ -148,8 +149,8 @@ class _Deliverer:
         try:
             # Read first: claiming writes, SQLite has one writer, and usually nothing is due.
             return await self._deliveries.claim(limit) if limit and await self._deliveries.has_due() else []
-        except STORE_ERRORS:
-            _log.exception("webhooks cannot be read")
+        except STORE_ERRORS as failure:
+            _log.error("webhooks cannot be read", **described(failure))
             return []
 
     async def deliver(self, delivery: Delivery) -> None:
@@ -162,8 +163,9 @@ class _Deliverer:
                 log.info("webhook delivered")
             else:
                 log.warning("webhook failed", error=str(error), permanent=error.permanent)
-        except STORE_ERRORS:
-            log.exception("webhook called, but the result cannot be recorded: it will be called again")
+        except STORE_ERRORS as failure:
+            message = "webhook called, but the result cannot be recorded: it will be called again"
+            log.error(message, **described(failure))
 
     async def _record(self, delivery: Delivery, error: DeliveryError | None) -> None:
         if error is None:

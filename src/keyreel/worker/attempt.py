@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import structlog
 
 from keyreel.store import STORE_ERRORS, Store
+from keyreel.store.errors import described
 from keyreel.store.records import Lease, LeaseStatus
 from keyreel.store.transitions import LEASE
 from keyreel.video.events import Notice, Stage, Step
@@ -133,8 +134,8 @@ class Attempt:
             sent = self._clock()
             try:
                 status = await self._store.queue.heartbeat(self.lease, progress, lines)
-            except STORE_ERRORS:
-                _log.warning("heartbeat_failed", exc_info=True)
+            except STORE_ERRORS as error:
+                _log.warning("heartbeat_failed", **described(error))
                 return
             self._renewed = sent
             self.report.mark_sent(progress, len(lines))
@@ -155,8 +156,8 @@ class Attempt:
         """Records a use. That it cannot be recorded must not fail the request."""
         try:
             return await recording
-        except STORE_ERRORS:
-            _log.warning("device_time_not_recorded", exc_info=True)
+        except STORE_ERRORS as error:
+            _log.warning("device_time_not_recorded", **described(error))
             return None
 
     async def _send_heartbeats(self, done: asyncio.Event) -> None:

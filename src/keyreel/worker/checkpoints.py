@@ -10,6 +10,7 @@ import structlog
 
 from keyreel.errors import RequestError
 from keyreel.store import STORE_ERRORS
+from keyreel.store.errors import described
 from keyreel.store.records import File, Lease, LeaseLostError, NewFile
 from keyreel.worker.attempt import Attempt, InterruptedAttemptError, Interruption
 from keyreel.worker.attempt_file import AttemptFile
@@ -128,8 +129,8 @@ class Checkpoints:
             if await store.files.get(file.id) is None or await store.requests.checkpoint(lease.id) != file.id:
                 await self._context.objects.delete(file.object)
                 await store.files.remove(file.id)
-        except STORE_ERRORS:
-            _log.warning("checkpoint_not_removed", exc_info=True)
+        except STORE_ERRORS as error:
+            _log.warning("checkpoint_not_removed", **described(error))
 
     def _report_unusable(self, reason: str) -> None:
         _log.warning("checkpoint_unusable", reason=reason)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from keyreel.errors import RequestError
 from keyreel.store import STORE_ERRORS
+from keyreel.store.errors import described
 from keyreel.store.records import Lease, NewFile
 from keyreel.video.job import Pixels
 from keyreel.worker.attempt import Attempt
@@ -86,8 +87,8 @@ class Previews:
         try:
             await self._context.objects.delete(file.object)
             await self._context.store.files.remove(file.id)
-        except STORE_ERRORS:
-            _log.warning("preview_not_removed", exc_info=True)
+        except STORE_ERRORS as error:
+            _log.warning("preview_not_removed", **described(error))
 
 
 def _new_file(lease: Lease) -> NewFile:

@@ -19,6 +19,7 @@ from keyreel.fal.schema import Request
 from keyreel.safety.c2pa import Marker
 from keyreel.safety.provenance import metadata
 from keyreel.store import STORE_ERRORS, Topic
+from keyreel.store.errors import described
 from keyreel.store.queue import WAITING
 from keyreel.store.records import Lease, LeaseLostError, Priority
 from keyreel.video.events import Notice, Stage
@@ -124,8 +125,8 @@ class Session:
             try:
                 if self._may_claim(at_least) and (lease := await self._find(at_least)):
                     return lease
-            except STORE_ERRORS:
-                _log.warning("claim_failed", exc_info=True)
+            except STORE_ERRORS as error:
+                _log.warning("claim_failed", **described(error))
             await wait_for_any(self._stop, self._engine.gone, timeout=POLL_PAUSE)
             await wait_for_any(self._stop, self._engine.gone, queued, timeout=POLL_INTERVAL - POLL_PAUSE)
             if not self._is_idle:

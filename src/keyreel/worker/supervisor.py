@@ -14,6 +14,7 @@ from keyreel.checkpoints import hub
 from keyreel.errors import ModelError
 from keyreel.safety.c2pa import open_marker
 from keyreel.store import STORE_ERRORS
+from keyreel.store.errors import described
 from keyreel.store.records import Worker
 from keyreel.worker.context import WorkerContext
 from keyreel.worker.environment import of_models
@@ -99,8 +100,8 @@ class Supervisor:
             try:
                 await stack.enter_async_context(self._context.store.database.hold_name(self._context.name))
                 return True
-            except STORE_ERRORS:
-                _log.warning("name_not_taken", exc_info=True)
+            except STORE_ERRORS as error:
+                _log.warning("name_not_taken", **described(error))
             await wait_for_any(self._stop, timeout=FIRST_PAUSE)
         return False
 
@@ -140,8 +141,8 @@ class Supervisor:
     async def _report(self, statement: Awaitable[None]) -> None:
         try:
             await statement
-        except STORE_ERRORS:
-            _log.warning("presence_not_reported", exc_info=True)
+        except STORE_ERRORS as error:
+            _log.warning("presence_not_reported", **described(error))
 
     async def _run_engine(self, folder: Path) -> int:
         """Runs one engine process from start to end. Returns how many videos it made."""
@@ -209,8 +210,8 @@ class Supervisor:
         try:
             if released := await self._context.store.queue.release_worker(self._context.name):
                 _log.warning("stale_requests_released", requests=released)
-        except STORE_ERRORS:
-            _log.warning("stale_requests_not_released", exc_info=True)
+        except STORE_ERRORS as error:
+            _log.warning("stale_requests_not_released", **described(error))
 
     def _set_worker(self, worker: Worker) -> None:
         self._worker = worker
