@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the images keyreel-gateway and keyreel-worker, tagged with the version. Arguments go to the build, such as
+# Builds the images keyreel-gateway and keyreel-worker, tagged with the version and `latest`. Arguments go to the build, such as
 #   sh deploy/image.sh --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cu126
 # TARGETS, BUILDER: what to build, and with which program.
 set -eu
@@ -23,5 +23,6 @@ for target in ${TARGETS:-gateway worker}; do
     *) format="" ;;
   esac
   # shellcheck disable=SC2086
-  "$BUILDER" build $format --file deploy/Containerfile --target "$target" --tag "keyreel-$target:$version" "$@" .
+  "$BUILDER" build $format --file deploy/Containerfile --target "$target" --tag "keyreel-$target:$version" \
+    --tag "keyreel-$target:latest" "$@" .
 done

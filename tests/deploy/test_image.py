@@ -1,13 +1,16 @@
 """The container images. `make image` builds them."""
 
 import json
+import os
 import re
 import subprocess
 from fnmatch import fnmatch
 
 import pytest
 
+from keyreel.version import __version__
 from tests.deploy.files import DEPLOY, EVERYWHERE, ROOT, command_values, gateway_paths, worker_paths
+from tests.deploy.test_compose import OURS
 
 LINES = re.sub(r"\\\n", "", (DEPLOY / "Containerfile").read_text()).splitlines()
 CONTEXT = (ROOT / ".dockerignore").read_text().splitlines()
@@ -91,3 +94,12 @@ def test_build_script_is_a_shell_script_that_builds_both() -> None:
     script = DEPLOY / "image.sh"
     subprocess.run(["sh", "-n", script], check=True)
     assert f"TARGETS:-{' '.join(TARGETS)}" in script.read_text()
+
+
+@each_target
+def test_build_script_sets_the_tag_that_compose_uses(target: str) -> None:
+    environment = os.environ | {"BUILDER": "echo", "TARGETS": target}
+    done = subprocess.run(["sh", DEPLOY / "image.sh"], env=environment, capture_output=True, text=True, check=True)
+    (image,) = {service["image"] for service in OURS.values() if target in service["image"]}
+    assert f" --tag {image.replace('${VERSION:-latest}', 'latest')} " in done.stdout
+    assert f" --tag keyreel-{target}:{__version__} " in done.stdout
