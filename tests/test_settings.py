@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from keyreel.cli import app
+from keyreel.errors import KeyreelError
 from keyreel.settings import Settings
 from keyreel.video.job import Sampling
 from keyreel.video.recipes import Published, RecipeSettings
@@ -19,12 +21,32 @@ def test_environment_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("MAX_TOKENS", "0"), ("GUIDANCE_SCALE", "0.5"), ("ADAIN", "1.1"), ("RECIPE", "fast"), ("FETCH_TIMEOUT", "soon")],
+    [
+        ("PUBLIC_URL", "video.example.com"),
+        ("EXPANDER_URL", "host:8000/v1"),
+        ("MAX_TOKENS", "0"),
+        ("GUIDANCE_SCALE", "0.5"),
+        ("ADAIN", "1.1"),
+        ("RECIPE", "fast"),
+        ("FETCH_TIMEOUT", "soon"),
+    ],
 )
 def test_values_out_of_bounds_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"KEYREEL_{name}", value)
-    with pytest.raises(ValidationError, match=name.lower()):
+    with pytest.raises(KeyreelError, match=f"^KEYREEL_{name}: .+\\.$"):
         Settings()
+
+
+@pytest.mark.parametrize(
+    "command", [["serve", "--no-worker"], ["worker"], ["migrate"], ["keys", "list"], ["audit"], ["repair"]]
+)
+def test_a_wrong_setting_is_an_error_of_one_line(command: list[str]) -> None:
+    result = CliRunner().invoke(app, command, env={"KEYREEL_GRACE": "soon", "KEYREEL_SECRET": "short"})
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "KEYREEL_SECRET: String should have at least 16 characters.",
+        "KEYREEL_GRACE: Input should be a valid number, unable to parse string as a number.",
+    ]
 
 
 def test_secrets_are_not_printed() -> None:

@@ -1,11 +1,14 @@
 """Every setting, once. Each is read from the environment as KEYREEL_<NAME>."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from keyreel.errors import KeyreelError
 from keyreel.video.job import Sampling
 from keyreel.video.recipes import UNPUBLISHED, Published, RecipeChoice, RecipeName, RecipeSettings, StgMode
 
@@ -14,13 +17,30 @@ DAY = 86_400.0
 SHORTEST_SECRET = 16
 """Characters. A shorter secret could be guessed."""
 
-BaseURL = Annotated[str, AfterValidator(lambda url: url.rstrip("/"))]
+
+def _base_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a URL begins with https:// or http://, and names a host")
+    return text.rstrip("/")
+
+
+BaseURL = Annotated[str, AfterValidator(_base_url)]
 
 
 class Settings(BaseSettings):
     """What the operator decides; what a request decides is in `keyreel.fal.schema`."""
 
     model_config = SettingsConfigDict(env_prefix="KEYREEL_", frozen=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _report(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Raises KeyreelError, which names each variable that is wrong. It has no values: some are secret."""
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise KeyreelError("\n".join(f"KEYREEL_{_problem(each)}." for each in error.errors())) from None
 
     cache_dir: Path = Field(
         default=Path.home() / ".cache" / "keyreel",
@@ -331,3 +351,7 @@ class Settings(BaseSettings):
         values = {name: getattr(self, name) for name in Sampling.__slots__ if name != "recipe"}
         own = {name: getattr(published, name) for name, value in values.items() if value is None}
         return Sampling(recipe, **values | own)
+
+
+def _problem(error: ErrorDetails) -> str:
+    return f"{str(error['loc'][0]).upper()}: {error['msg'].removeprefix('Value error, ')}"

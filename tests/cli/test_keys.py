@@ -3,7 +3,10 @@
 import asyncio
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -104,3 +107,19 @@ def test_a_key_is_made_with_scopes_and_expiry(tmp_path: Path) -> None:
     for wrong in (("--scope", "read", "--admin"), ("--scope", "fly"), ("--expires", "2000-01-01")):
         assert manage_keys(tmp_path, "create", "wrong", *wrong).exit_code == 2
     assert "wrong" not in manage_keys(tmp_path, "list").stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["keys", "create", "studio"], ["audit"]])
+def test_no_command_makes_a_database_where_nobody_said_it_is(command: list[str], tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEYREEL_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "keyreel", *command],
+        env=environment | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "KEYREEL_DATABASE_URL or KEYREEL_DATA_DIR" in done.stderr
+    assert not list(tmp_path.rglob("*.db"))

@@ -14,7 +14,7 @@ from sqlalchemy.pool import Pool
 
 from keyreel.fal.outcomes import Success
 from keyreel.store import Store, open_store
-from keyreel.store.records import Limits, LogLine, NewFile, StoreInUseError, Worker
+from keyreel.store.records import Limits, LogLine, NewFile, StoreInUseError, StoreUnavailableError, Worker
 from tests.store.steps import live_requests, new_request, recorded_events, submit
 
 
@@ -40,8 +40,25 @@ async def test_a_database_in_memory_is_refused(url: str) -> None:
 
 
 async def test_other_databases_are_refused() -> None:
-    with pytest.raises(ValueError, match="not on mysql"):
+    with pytest.raises(StoreUnavailableError, match="not with mysql://"):
         async with open_store("mysql://host/keyreel"):
+            pass
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["keyreel", "postgresql://keyreel:SECRET@host:port/keyreel", "postgresql://keyreel:SECRET@host/keyreel?tls=yes"],
+)
+async def test_a_url_that_cannot_be_used_is_explained_without_its_password(url: str) -> None:
+    with pytest.raises(StoreUnavailableError, match="KEYREEL_DATABASE_URL") as raised:
+        async with open_store(url):
+            pass
+    assert "SECRET" not in str(raised.value)
+
+
+async def test_the_url_may_say_sslmode_as_for_pg_dump() -> None:
+    with pytest.raises(StoreUnavailableError, match=r"postgresql://127.0.0.1:1/x\?ssl=require: "):
+        async with open_store("postgresql://127.0.0.1:1/x?sslmode=require"):
             pass
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from keyreel.cli.keys import DAY, DataDir
+from keyreel.cli.keys import DAY, DataDir, server_settings
 from keyreel.cli.local_server import LocalServer
 from keyreel.cli.serve import errors_reported
 from keyreel.files.secrets import make_private
@@ -32,10 +32,9 @@ def audit(
     data_dir: DataDir = None,
 ) -> None:
     """Show who created and revoked keys, signed in, cancelled and deleted, the newest first."""
-    settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
     days = shown_days(since.date() if since else None, until.date() if until else None)
     with errors_reported():
-        entries = list(_entries(settings, *days))
+        entries = list(_entries(server_settings(data_dir), *days))
     if as_table:
         typer.echo(as_csv([COLUMNS, *(entry.row for entry in entries)]), nl=False)
     else:

@@ -242,13 +242,28 @@ class DatabaseKeys:
         return asyncio.run(act())
 
 
+def server_settings(data_dir: Path | None) -> Settings:
+    """Returns the settings of the server that a command manages.
+
+    Raises KeyreelError if nothing says where it is: a key in a new, empty database would be of no use.
+    """
+    settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
+    is_named = settings.database_url or "data_dir" in settings.model_fields_set
+    if not is_named and not (settings.data_dir / "keyreel.db").exists():
+        raise KeyreelError(
+            f"There is no server's database in {settings.data_dir}. Set KEYREEL_DATABASE_URL or KEYREEL_DATA_DIR as "
+            "for the server, or name its folder with --data-dir."
+        )
+    return settings
+
+
 @contextmanager
 def _key_manager(data_dir: Path | None) -> Iterator[KeyManager]:
     """Yields the keys of the server on `data_dir`. Prints errors of the block and ends the command."""
-    settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
-    make_private(settings.data_dir)
-    server = LocalServer.find(settings.data_dir)
     try:
+        settings = server_settings(data_dir)
+        make_private(settings.data_dir)
+        server = LocalServer.find(settings.data_dir)
         yield ServerKeys(server) if server and server.answers() else DatabaseKeys(database_url(settings))
     except KeyreelError as error:
         typer.secho(str(error), fg=typer.colors.RED, err=True)

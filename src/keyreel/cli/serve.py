@@ -60,8 +60,8 @@ def serve(
     """Serve fal's API, with queue, workers and files on this machine."""
     configure_logs()
     os.umask(PRIVATE)
-    settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
     with errors_reported(), traces.exported():
+        settings = Settings().model_copy(update={"data_dir": data_dir} if data_dir else {})
         if worker:
             check_engine(", or start the server without workers: keyreel serve --no-worker")
         models = tuple(model or ["demo"])

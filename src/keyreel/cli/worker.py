@@ -41,8 +41,8 @@ def worker(
     """
     configure_logs()
     os.umask(PRIVATE)
-    settings = Settings()
     with errors_reported(), traces.exported():
+        settings = Settings()
         check_engine()
         workers = Workers(model, tuple(device or [None]), pool=pool or pool_of(model, words(settings.models)))
         asyncio.run(_run(settings, host, port, workers))

@@ -1,6 +1,7 @@
 """Connects to SQLite or PostgreSQL and hides the differences between the two."""
 
 import asyncio
+import inspect
 import json
 import sqlite3
 import traceback
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import asyncpg
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.expression import ColumnElement
@@ -42,6 +45,8 @@ _CONNECTIONS = 5
 _BUSY_TIMEOUT = 10.0
 """Seconds that SQLite waits for a lock."""
 _READERS = 4
+_OPTIONS = inspect.signature(asyncpg.connect).parameters.keys()
+"""What may follow the ? in the URL."""
 _REPAIR = "`keyreel repair` saves what can be read into a new file and keeps this one."
 _HINTS = {
     sqlite3.SQLITE_BUSY: "Another program has it open, such as a database browser or a backup: close it.",
@@ -166,20 +171,41 @@ async def connect(address: str, now: ColumnElement[float]) -> AsyncIterator[Data
     Raises StoreInUseError when another process has the SQLite file open, StoreUnavailableError when the database
     cannot be opened.
     """
-    url = make_url(address)
+    url = _parsed(address)
     match url.get_backend_name():
         case "sqlite":
             opened = _sqlite(url.set(drivername="sqlite+aiosqlite"), now)
         case "postgresql" | "postgres":
             opened = _postgresql(url.set(drivername="postgresql+asyncpg"), now)
         case other:
-            raise ValueError(f"The store runs on sqlite or postgresql, not on {other}.")
+            raise StoreUnavailableError(f"KEYREEL_DATABASE_URL begins with postgresql://, not with {other}://.")
     async with AsyncExitStack() as stack:
         try:
             database = await stack.enter_async_context(opened)
         except STORE_ERRORS as error:
             raise StoreUnavailableError(f"Cannot open the database {url}: {_description(error)}") from error
         yield database
+
+
+def _parsed(address: str) -> URL:
+    """Parses the URL. libpq's `sslmode`, which providers and pg_dump use, has another name in our driver.
+
+    Raises StoreUnavailableError, without the address: it may hold a password.
+    """
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):
+        raise StoreUnavailableError(
+            "KEYREEL_DATABASE_URL must have the form postgresql://user:password@host:port/database. "
+            "In the password, write / as %2F, @ as %40 and : as %3A."
+        ) from None
+    if "sslmode" in url.query:
+        url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": url.query["sslmode"]})
+    if unknown := url.query.keys() - _OPTIONS:
+        raise StoreUnavailableError(
+            f"KEYREEL_DATABASE_URL has options that Keyreel does not know: {', '.join(sorted(unknown))}."
+        )
+    return url
 
 
 def _description(error: BaseException) -> str:
