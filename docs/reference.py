@@ -154,7 +154,7 @@ def request_page() -> str:
     return page(
         "Requests",
         "src/keyreel/fal/",
-        "The JSON input of every endpoint, and its output. Unknown fields are ignored. "
+        "The JSON input of every endpoint, and its output. Unknown fields are ignored; the request's log names them. "
         "[requests.md](../requests.md) explains the fields.",
         *endpoint_sections(),
         "## Types of fields",

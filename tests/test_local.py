@@ -71,6 +71,16 @@ def test_same_request_gives_the_same_bytes(model: Model, tmp_path: Path, picture
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_a_path_object_and_a_wrong_name_reach_the_caller(tmp_path: Path, picture: Path) -> None:
+    images = ({"image_url": picture, "start_frame_number": 9},)
+    events = keyreel.stream(SMALL, images=images, num_frames=17, out=tmp_path / "video.mp4")
+    with pytest.warns(UserWarning, match=r"^Ignored, because there is no such field: num_frames\.$") as warned:
+        next(events)
+    assert warned[0].filename == __file__
+    with pytest.raises(RequestError, match="Frame 9 lies outside the video"):
+        list(events)
+
+
 @pytest.mark.slow
 def test_random_seed_is_drawn_and_returned(model: Model, tmp_path: Path) -> None:
     seeds = {keyreel.generate(SMALL | {"seed": None}, model=model, out=tmp_path / "v.mp4").seed for _ in range(2)}

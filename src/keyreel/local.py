@@ -1,6 +1,8 @@
 """Runs one request in this process, from start to end: `keyreel.generate` and `keyreel.stream`, also as coroutines."""
 
 import asyncio
+import os
+import warnings
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -13,7 +15,7 @@ from keyreel.checkpoints import catalogue
 from keyreel.checkpoints.auxiliary import expected_capabilities
 from keyreel.engine.installed import check_engine
 from keyreel.errors import Loc
-from keyreel.fal.schema import File, Output, Request, parse_request, with_published_steps
+from keyreel.fal.schema import File, Output, Request, ignored_fields, parse_request, with_published_steps
 from keyreel.guard import Guard, condition_locs
 from keyreel.inputs.decode import decode
 from keyreel.inputs.fetch import Fetcher
@@ -88,10 +90,11 @@ def stream(
 
     model: a name, folder, file or hub repository, or a model loaded with `keyreel.load_model` (for several videos).
     out: the MP4 to write, by default `keyreel-<seed>.mp4`. base: the folder to which paths in the request are relative.
+    Fields that do not exist are ignored with a warning.
     Raises RequestError for an invalid request and ModelError for a model that cannot run here.
     """
     check_engine()
-    parsed = request if isinstance(request, Request) else parse_request({**(request or {}), **fields})
+    parsed = request if isinstance(request, Request) else _parse({**(request or {}), **fields})
     settings = Settings()
     expander = find_expander(settings, model if isinstance(model, str) else model.name)
     if parsed.expand_prompt and expander is None:
@@ -149,6 +152,26 @@ async def stream_async(request: Request | Mapping[str, Any] | None = None, **opt
                 yield event
         finally:
             await asyncio.shield(loop.run_in_executor(thread, running.close))
+
+
+def _parse(fields: Mapping[str, Any]) -> Request:
+    fields = _with_text_paths(fields)
+    parsed = parse_request(fields)
+    for message in ignored_fields(Request, fields):
+        warnings.warn(message, stacklevel=3)
+    return parsed
+
+
+def _with_text_paths(value: Any) -> Any:
+    """Returns the value with every `pathlib.Path` in it as text."""
+    match value:
+        case Mapping():
+            return {name: _with_text_paths(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_with_text_paths(item) for item in value]
+        case os.PathLike():
+            return os.fspath(value)
+    return value
 
 
 def _wait_for(work: Coroutine[Any, Any, T]) -> T:

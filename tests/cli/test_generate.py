@@ -67,13 +67,13 @@ def test_flags_override_a_request_file(folder: Path, checkpoint: Path) -> None:
         "resolution": "480p",
         "aspect_ratio": "1:1",
         "number_of_frames": 9,
-        "images": [{"image_url": "other.png"}],
+        "images": [{"image_url": "other.png", "start_frame_num": 8}],
         "colour": "red",
     }
     (folder / "requests" / "r.json").write_text(json.dumps(request))
     code, out, err = run(folder, checkpoint, "--request", "requests/r.json", "--seed", "9", "--out", "v.mp4")
     assert code == 0, err
-    assert "colour (no such field)" in err
+    assert "Ignored, because there is no such field: colour, images.0.start_frame_num." in err
     assert out == f"Video: {folder / 'v.mp4'} (seed 9)\n"
     comment = json.loads(read_metadata(folder / "v.mp4")["comment"])["request"]
     assert (comment["number_of_steps"], comment["seed"]) == (2, 9)

@@ -4,7 +4,7 @@ import pytest
 
 from keyreel.errors import RequestError
 from keyreel.fal.endpoints import ENDPOINTS, Endpoint
-from keyreel.fal.schema import NEGATIVE_PROMPT, Request, parse_request, with_published_steps
+from keyreel.fal.schema import NEGATIVE_PROMPT, Request, ignored_fields, parse_request, with_published_steps
 from keyreel.video.recipes import Published, RecipeChoice
 
 
@@ -92,6 +92,19 @@ def test_a_list_is_called_a_list(name: str) -> None:
 
 def test_unknown_fields_are_ignored() -> None:
     assert parse_request({"prompt": "x", "transformer": "y"}) == Request(prompt="x")
+
+
+def test_ignored_fields_are_named_at_their_places() -> None:
+    data = {"prompt": "x", "num_inference_steps": 3, "fps": 9, "images": [{"image_url": "a", "start_frame_num": 8}]}
+    assert ignored_fields(Request, data) == ("Ignored, because there is no such field: fps, images.0.start_frame_num.",)
+    assert ignored_fields(Request, {"prompt": "x", "passes": None}) == ()
+
+
+def test_any_number_of_ignored_fields_makes_a_short_message() -> None:
+    (message,) = ignored_fields(Request, {"prompt": "x"} | {f"field_{number}": 1 for number in range(10_000)})
+    assert message.startswith("Ignored, because there is no such field: field_0, field_1, ")
+    assert message.endswith(" ....")
+    assert len(message) < 400
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ def test_an_endpoint_has_its_recipe_where_the_model_can_run_it(
 def test_another_model_stands_in_with_its_own_recipe_and_steps(
     endpoint: str, model: tuple[str, Capabilities], recipe: str, steps: int
 ) -> None:
-    request, (notice,) = claimed(endpoint, model, video={"video_url": "a"})
+    fields: dict[str, Any] = {"video": {"video_url": "a"}} if endpoint.endswith("extend") else {}
+    request, (notice,) = claimed(endpoint, model, **fields)
     assert (request.recipe, request.number_of_steps, request.passes) == (recipe, steps, None)
     assert notice.endswith(f"The recipe here is {recipe}.")
 
@@ -83,6 +84,13 @@ def test_the_operators_recipe_counts_for_a_model_that_stands_in() -> None:
         "Recipe distilled-multiscale needs a distilled model, or a LoRA that distils this one: load another model or "
         "set KEYREEL_DISTILLED_LORA. The recipe here is stg."
     )
+
+
+def test_fields_that_the_endpoint_does_not_have_are_named() -> None:
+    other = [{"image_url": "a", "start_frame_number": 8}]
+    request, notices = claimed("ltx-video-13b-dev/multiconditioning", DEV, number_of_frames=17, images=other)
+    assert (request.number_of_frames, request.images[0].start_frame_number) == (121, 0)
+    assert notices == ("Ignored, because there is no such field: images.0.start_frame_number, number_of_frames.",)
 
 
 def test_the_requests_recipe_comes_first() -> None:

@@ -17,7 +17,7 @@ from keyreel.cli.arguments import flag, parse_condition, parse_lora
 from keyreel.cli.progress import event_bars
 from keyreel.engine.installed import check_engine
 from keyreel.errors import KeyreelError, RequestError
-from keyreel.fal.schema import EXAMPLE_PROMPTS, Output, Request, parse_request
+from keyreel.fal.schema import EXAMPLE_PROMPTS, Output, Request, ignored_fields, parse_request
 from keyreel.local import Done, stream
 from keyreel.media.sheet import contact_sheet
 from keyreel.video.canvas import AspectRatio, Resolution
@@ -78,7 +78,7 @@ def generate(
     console = Console(stderr=True)
     try:
         check_engine()
-        fields = _read(request, console) | flags | {name: items for name, items in lists.items() if items}
+        fields = _read(request) | flags | {name: items for name, items in lists.items() if items}
         output = _make(fields, model, device, out, request.parent if request else Path(), console)
         if sheet:
             sheet.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def generate(
     _report(output, sheet, as_json)
 
 
-def _read(path: Path | None, console: Console) -> dict[str, Any]:
+def _read(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
@@ -101,20 +101,15 @@ def _read(path: Path | None, console: Console) -> dict[str, Any]:
         raise RequestError.at((), f"Cannot read the request {path}: {error}", "json_invalid") from None
     if not isinstance(fields, dict):
         raise RequestError.at((), f"The request {path} must be a JSON object.", "model_type")
-    if unknown := sorted(fields.keys() - _known_names()):
-        console.print(f"Ignored in {path}: {', '.join(unknown)} (no such field).", markup=False)
     return fields
-
-
-def _known_names() -> set[str]:
-    aliases = (field.validation_alias for field in Request.model_fields.values())
-    return {str(choice) for alias in aliases for choice in getattr(alias, "choices", ())} | set(Request.model_fields)
 
 
 def _make(
     fields: dict[str, Any], model: str, device: str | None, out: Path | None, base: Path, console: Console
 ) -> Output:
     request = parse_request(fields)
+    for message in ignored_fields(Request, fields):
+        console.print(message, markup=False)
     console.print(f"Making a video of {request.number_of_frames} frames in {request.resolution} with {model}.")
     events = stream(request, model=model, device=device, out=out, base=base)
     with _interruptible() as stop, closing(events), event_bars(console) as bars:

@@ -1,10 +1,11 @@
 """Input and output of the main endpoint: the single source for the API, the command line, the page and the docs.
 
 Names, defaults and bounds are those that fal publishes for `fal-ai/ltx-video-lora/multiconditioning`. Fields that fal
-renamed later are accepted under both names. Unknown fields are ignored, as on fal.
+renamed later are accepted under both names. Unknown fields are ignored, as on fal; the request's log names them.
 """
 
 from collections.abc import Callable, Mapping
+from textwrap import shorten
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -46,6 +47,8 @@ EXAMPLE_PROMPTS = (
 """Prompts that the demo model understands. Larger models understand them, too."""
 SOURCE_FIELDS = {"images": "image_url", "videos": "video_url", "loras": "path"}
 """The lists in a request whose items refer to files, each with the item field that holds the URL or path."""
+MAX_IGNORED_LENGTH = 300
+"""Characters of a message about fields that are ignored: a client may send any number of them."""
 NEGATIVE_PROMPT = "blurry, low quality, low resolution, inconsistent motion, jittery, distorted"
 
 
@@ -274,6 +277,17 @@ def replace_sources(request: Request, change: Callable[[str], str]) -> Request:
 def parse_request(data: Any) -> Request:
     """Validates a decoded JSON object and returns the request. Raises RequestError naming every invalid field."""
     return validated(lambda: Request.model_validate(data))
+
+
+def ignored_fields(schema: type[BaseModel], data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns what to tell about fields in a valid input that the schema does not have: a sentence, or nothing."""
+    try:
+        schema.model_validate(data, extra="forbid")
+    except ValidationError as error:
+        places = (".".join(map(str, item["loc"])) for item in error.errors(include_url=False, include_input=False))
+        names = shorten(", ".join(sorted(places)), MAX_IGNORED_LENGTH, placeholder=" ...")
+        return (f"Ignored, because there is no such field: {names}.",)
+    return ()
 
 
 def validated(make: Callable[[], T]) -> T:

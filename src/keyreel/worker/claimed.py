@@ -3,7 +3,7 @@
 from keyreel.checkpoints.catalogue import catalogue_name
 from keyreel.fal.endpoints import ENDPOINTS, Endpoint
 from keyreel.fal.outcomes import JsonObject
-from keyreel.fal.schema import Request, with_published_steps
+from keyreel.fal.schema import Request, ignored_fields, with_published_steps
 from keyreel.store.records import Lease
 from keyreel.video.recipes import RecipeChoice, default_recipe
 from keyreel.worker.messages import Ready
@@ -20,6 +20,7 @@ def read_claimed(
     """
     data, endpoint = {**lease.input, "seed": lease.seed}, ENDPOINTS[lease.endpoint]
     request, notices = _with_recipe(endpoint, data, model, setting)
+    notices = (*ignored_fields(endpoint.input, data), *notices)
     if request.expand_prompt and not can_expand and data.get("expand_prompt") is None:
         return request.model_copy(update={"expand_prompt": False}), (*notices, UNEXPANDED)
     return request, notices
