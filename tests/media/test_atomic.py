@@ -48,6 +48,12 @@ def test_block_that_writes_no_file_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as caught, replacing(tmp_path):
+        raise AssertionError("the block must not run")
+    assert caught.value.filename == str(tmp_path)
+
+
 def write_and_raise(path: Path, error: type[BaseException], *, written: bool) -> None:
     with replacing(path) as partial:
         if written:
