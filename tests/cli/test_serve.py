@@ -107,6 +107,8 @@ def test_programs_work_with_the_lines_that_tls_prints(tmp_path: Path) -> None:
         assert node == ["IN_QUEUE", "499"]
 
         assert f"curl --cacert {authority} {url}/run/" in printed
+        (body,) = re.findall("-d '(.*)'", printed)
+        assert json.loads(body)["resolution"] == "480p"  # at 720p, the first video on a CPU takes minutes
         health = httpx.get(f"{url}/health", verify=ssl.create_default_context(cafile=authority), trust_env=False)
         assert health.status_code == 200
         assert manage_keys(tmp_path / "data", "create", "another").exit_code == 0

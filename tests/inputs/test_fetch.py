@@ -291,14 +291,14 @@ async def test_redirect_to_a_private_address_is_refused(site: Site, cache: Path)
     policy = AddressPolicy(("public.example",))
     async with Fetcher(cache, policy, 5, resolver=FixedResolver("127.0.0.1")) as fetcher:
         message = await refused(fetcher, site.url("/a", "public.example"))
-    assert "127.0.0.2 failed: its address is not public" in message
+    assert "127.0.0.2 failed: its address is not public, and KEYREEL_ALLOW_HOSTS does not allow it" in message
     assert [request.path for request in site.requests] == ["/a"]
 
 
 async def test_host_with_a_private_address_is_refused(site: Site, cache: Path) -> None:
     async with Fetcher(cache, AddressPolicy(), 5, resolver=FixedResolver("127.0.0.1")) as fetcher:
         message = await refused(fetcher, site.url("/a", "rebind.example"))
-    assert "rebind.example failed: its address is not public" in message
+    assert "rebind.example failed: its address is not public, and KEYREEL_ALLOW_HOSTS does not allow it" in message
     assert "127.0.0.1" not in message
     assert site.requests == []
 
@@ -392,7 +392,8 @@ async def test_local_files_are_refused_by_default(fetcher: Fetcher, tmp_path: Pa
     path = tmp_path / "a.png"
     path.write_bytes(CONTENT)
     for source in (str(path), "a.png", path.as_uri(), "~/a.png", "//127.0.0.1/a", ""):
-        assert "are not allowed" in await refused(fetcher, source)
+        message = await refused(fetcher, source)
+        assert "neither an HTTP URL nor a data URI, and paths on the server are not allowed" in message
 
 
 async def test_local_files_are_read_with_a_local_base(cache: Path, tmp_path: Path) -> None:

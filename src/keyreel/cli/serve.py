@@ -154,7 +154,7 @@ Keyreel {__version__} is at {page}
 
   curl        {curl} {url}/run/{MULTICONDITIONING.id} \\
                 -H "Authorization: Key {credentials}" -H "Content-Type: application/json" \\
-                -d '{{"prompt": "a red ball rolls to the right"}}'
+                -d '{{"prompt": "a red ball rolls to the right", "resolution": "480p", "number_of_frames": 41}}'
 
   JavaScript  fal.config({{
                 credentials: "{credentials}",

@@ -155,7 +155,7 @@ class Fetcher:
 
     async def _local(self, source: str, max_bytes: int, loc: Loc) -> InputFile:
         if self.local_base is None:
-            raise _failed(loc, "Paths on the server are not allowed. Give a URL or a data URI.")
+            raise _failed(loc, "This is neither an HTTP URL nor a data URI, and paths on the server are not allowed.")
         try:
             path = self.local_base / _local_path(source)
             status = path.stat()

@@ -142,7 +142,7 @@ class _Guard(AbstractResolver):
         family, kind, protocol, _, (address, *_) = info
         if address not in self._allowed_by_name and not self._policy.permits(address):
             # Without the address: the client must not learn what a name resolves to inside this network.
-            raise RefusedAddressError("its address is not public, and the operator has not allowed it")
+            raise RefusedAddressError("its address is not public, and KEYREEL_ALLOW_HOSTS does not allow it")
         return socket.socket(family, kind, protocol)
 
 
