@@ -115,6 +115,27 @@ async def test_a_request_that_does_not_start_in_time_fails(store: Store, clock: 
     assert (await status(store, request_id)).outcome == START_TIMEOUT
 
 
+async def test_a_request_that_only_waits_for_a_busy_device_has_not_started(store: Store, clock: Clock) -> None:
+    prepared, waiting = await leased(store, start_timeout=10), await leased(store, start_timeout=10)
+    await store.queue.heartbeat(prepared, {"stage": "inputs"})
+    await store.queue.heartbeat(waiting, {"stage": WAITING})
+    await clock.advance(10)
+    assert await store.queue.reap() == Reaped(released=0, timed_out=1, deleted=0)
+    assert (await status(store, waiting.id)).outcome == START_TIMEOUT
+    assert await store.queue.heartbeat(waiting) is LeaseStatus.LOST
+    assert await store.queue.enter_device(prepared)
+    assert (await status(store, prepared.id)).state is State.IN_PROGRESS
+
+
+async def test_a_request_on_the_device_has_no_start_timeout(store: Store, clock: Clock) -> None:
+    lease = await leased(store, start_timeout=10)
+    await store.queue.heartbeat(lease, {"stage": WAITING})
+    await store.queue.enter_device(lease)
+    await store.queue.leave_device(lease)
+    await clock.advance(10)
+    assert (await store.queue.reap()).timed_out == 0
+
+
 async def test_a_started_request_has_no_start_timeout(store: Store, clock: Clock) -> None:
     lease = await leased(store, start_timeout=10)
     await store.queue.hand_back(lease)

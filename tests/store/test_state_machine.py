@@ -95,7 +95,7 @@ class Model:
             self.complete(failure, now)
         else:
             self.end_lease()
-            self.state, self.not_before = State.IN_QUEUE, now + pause
+            self.state, self.not_before, self.start_deadline = State.IN_QUEUE, now + pause, None
             self.failures += failure is not None
 
 
@@ -195,7 +195,7 @@ class QueueMachine(RuleBasedStateMachine):
             return multiple()
         assert lease is not None
         request_id, model = min(startable.items(), key=lambda item: item[1].order)
-        model.state, model.attempt, model.start_deadline = State.IN_PROGRESS, model.attempt + 1, None
+        model.state, model.attempt = State.IN_PROGRESS, model.attempt + 1
         model.lease_until, model.device_since, model.progress = self.now + LEASE, None, None
         model.worker = worker
         assert (lease.id, lease.attempt, lease.checkpoint) == (request_id, model.attempt, model.checkpoint)
@@ -247,7 +247,7 @@ class QueueMachine(RuleBasedStateMachine):
         model = self.held(lease)
         assert self.run(self.store.queue.enter_device(lease)) is (model is not None)
         if model:
-            model.device_since = self.now
+            model.device_since, model.start_deadline = self.now, None
 
     @rule(lease=leases)
     def leave_device(self, lease: Lease) -> None:
@@ -304,7 +304,8 @@ class QueueMachine(RuleBasedStateMachine):
             if model.state is State.IN_PROGRESS and model.lease_until <= self.now:
                 model.release(WORKER_LOST, self.now, 0.0)
         for model in self.models.values():
-            if model.state is State.IN_QUEUE and model.start_deadline and model.start_deadline <= self.now:
+            is_waiting = model.state is State.IN_QUEUE or model.is_held_up
+            if is_waiting and model.start_deadline and model.start_deadline <= self.now:
                 model.complete(START_TIMEOUT, self.now)
         self.deleted += [model for model in self.models.values() if self.is_deleted(model)]
         self.models = {key: model for key, model in self.models.items() if not self.is_deleted(model)}

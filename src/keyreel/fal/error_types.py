@@ -141,7 +141,7 @@ PLATFORM_ERRORS: Mapping[str, ErrorType] = {
     ),
     "request_timeout": ErrorType(
         504,
-        "The request did not start within the start timeout that the client set.",
+        "The request did not get a device within the start timeout that the client set.",
         "Submit it again with a longer timeout, or without one.",
     ),
     "runner_disconnected": ErrorType(

@@ -12,7 +12,20 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Executable, Select, and_, case, delete, exists, false, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    FromClause,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    false,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -134,7 +147,7 @@ class Queue:
 
     async def enter_device(self, lease: Lease) -> bool:
         """Records that the attempt begins to use its device. Returns False if the lease is lost."""
-        return await self._change_held(lease, device_since=self._now)
+        return await self._change_held(lease, device_since=self._now, start_deadline=None)
 
     async def leave_device(self, lease: Lease) -> None:
         """Adds the time since `enter_device` to the request's. Does nothing if the lease is lost."""
@@ -250,7 +263,7 @@ class Queue:
         expired = and_(request.c.state == State.IN_PROGRESS, request.c.lease_until <= self._now)
         too_long = overlong_leases(self._now)
         # Read first: every process reaps, and usually nothing is due.
-        if not await self._is_any(expired, too_long, self._late(), request.c.expires_at <= self._now):
+        if not await self._is_any(expired, too_long, *self._late(), request.c.expires_at <= self._now):
             return Reaped(0, 0, 0)
         async with self._database.write() as connection:
             await self._database.serialise(connection, _SWEEP)
@@ -273,7 +286,6 @@ class Queue:
                 worker=worker,
                 lease_until=self._now + LEASE,
                 started=self._now,
-                start_deadline=None,
                 progress=None,
                 device_since=None,
             )
@@ -351,11 +363,13 @@ class Queue:
 
     async def _time_out(self, connection: AsyncConnection) -> int:
         """Completes waiting requests past their start deadline. Returns their number."""
-        ids = [row.id for row in await lock(connection, self._late(), skip_locked=True)]
+        ids = [row.id for row in await lock(connection, or_(*self._late()), skip_locked=True)]
         return len(await complete(connection, self._now, request.c.id.in_(ids), START_TIMEOUT))
 
-    def _late(self) -> ColumnElement[bool]:
-        return and_(request.c.state == State.IN_QUEUE, request.c.start_deadline <= self._now)
+    def _late(self) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+        """Returns the conditions for requests past their start deadline: in the queue, and waiting for a device."""
+        is_late = request.c.start_deadline <= self._now
+        return and_(request.c.state == State.IN_QUEUE, is_late), and_(*_waits_for_device(request), is_late)
 
     async def _is_any(self, *conditions: ColumnElement[bool]) -> bool:
         """Returns whether a request meets one of the conditions, each of which is looked up in an index of its own."""
@@ -375,10 +389,10 @@ class Queue:
 def _held_up(pool: str, worker: str) -> Select[tuple[int]]:
     """Selects the requests of the pool that wait for the device of another worker than this one."""
     return select(_waiting.c.seq).where(
-        _waiting.c.state == State.IN_PROGRESS,
-        _waiting.c.pool == pool,
-        _waiting.c.worker != worker,
-        _waiting.c.device_since.is_(None),
-        _waiting.c.progress["stage"].as_string() == WAITING,
-        _waiting.c.cancel_requested.is_(false()),
+        *_waits_for_device(_waiting), _waiting.c.pool == pool, _waiting.c.worker != worker
     )
+
+
+def _waits_for_device(row: FromClause) -> tuple[ColumnElement[bool], ...]:
+    has_none = row.c.device_since.is_(None), row.c.progress["stage"].as_string() == WAITING
+    return row.c.state == State.IN_PROGRESS, row.c.cancel_requested.is_(false()), *has_none

@@ -71,6 +71,7 @@ async def release(
         await complete(connection, now, condition, failure)
     else:
         values = {"state": State.IN_QUEUE, "worker": None, "failures": failures, "not_before": now + pause}
+        values["start_deadline"] = None  # it has started once
         await connection.execute(update(request).where(condition).values(**values, **_LEASE_ENDED))
 
 
