@@ -80,6 +80,7 @@ async def test_the_death_of_a_rank_costs_one_attempt(ranks: Bench, undisturbed: 
 
 
 @pytest.mark.usefixtures("ranks")
+@pytest.mark.usefixtures("undisturbed")
 async def test_a_rank_ends_with_the_engine_process() -> None:
     engine, rank = engine_and_rank()
     with its_end(rank):
