@@ -2,16 +2,20 @@ import asyncio
 import hashlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import c2pa
 import numpy as np
 import pytest
 from safetensors.numpy import save
+from tenacity import wait_none
 
 from keyreel.fal.outcomes import Success
+from keyreel.files.objects import Objects, ObjectStoreError, Stat
 from keyreel.store import open_store
 from keyreel.store.records import State, Status
 from keyreel.store.transitions import LEASE
+from keyreel.worker import retries, session
 from tests.spans import children, recorder
 from tests.store.conftest import Clock, wipe
 from tests.worker.conftest import PATIENCE, Bench, Gate, new_bench, steps_done
@@ -40,6 +44,46 @@ async def test_the_next_request_is_prepared_while_the_device_is_busy(
     gate.open()
     for request in (busy, following, third):
         await shared_bench.output(request)
+
+
+class AbsentObjects(Objects):
+    """A store that does not answer until `back` is set. `probed` is set when a worker has asked for it five times."""
+
+    back = asyncio.Event()
+    probed = asyncio.Event()
+    probes = 0
+
+    async def stat(self, path: str) -> Stat | None:
+        type(self).probes += 1
+        if self.probes == 5:
+            self.probed.set()
+        self._check()
+        return await super().stat(path)
+
+    async def put(self, path: str, content: Any, content_type: str | None = None) -> int:
+        self._check()
+        return await super().put(path, content, content_type)
+
+    def _check(self) -> None:
+        if not self.back.is_set():
+            raise ObjectStoreError("unreachable")
+
+
+@pytest.mark.slow
+async def test_an_outage_of_the_object_store_costs_one_attempt_at_most(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "PAUSES", wait_none())
+    monkeypatch.setattr(session, "POLL_INTERVAL", 0.1)
+    async with bench.worker(objects=AbsentObjects(bench.context.objects.store)), asyncio.timeout(PATIENCE):
+        requests = [await bench.submit(enable_safety_checker=False) for _ in range(3)]
+        await AbsentObjects.probed.wait()
+        states = [await bench.wait_until(request, lambda _: True) for request in requests]
+        assert all(status.attempt <= 1 and status.state is not State.COMPLETED for status in states)
+        AbsentObjects.back.set()
+        for request in requests:
+            await bench.output(request)
+            assert (await bench.completed(request)).attempt <= 2
 
 
 @pytest.mark.slow

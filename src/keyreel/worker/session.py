@@ -42,6 +42,9 @@ POLL_INTERVAL = 5.0
 """Seconds between two looks into the queue when nothing is announced: a notification may be lost."""
 POLL_PAUSE = 0.05
 """Minimum seconds between two looks into the queue."""
+PROBE = "probe"
+"""An object that does not exist. Only whether the object store answers is asked."""
+PROBE_TIMEOUT = 5.0
 COURTESY = 0.2
 """Seconds by which a worker with a busy device looks later than an idle one after a submit."""
 
@@ -78,6 +81,8 @@ class Session:
         self._marker = marker
         self._folder = folder
         self._stop = stop
+        self._doubts_storage = False
+        """Whether an attempt has failed since the object store last answered."""
         self._device: DeviceLock[Attempt] = DeviceLock()
         self._attempts: set[Attempt] = set()
         self._begun: set[Attempt] = set()
@@ -114,8 +119,22 @@ class Session:
         """Whether the device is free, and nobody is about to take it."""
         return self._device.holder is None and self._attempts <= self._begun
 
-    def _may_claim(self, at_least: Priority) -> bool:
-        return (at_least is Priority.LOW or self._is_held_up) and not self._context.disk.is_low
+    async def _may_claim(self, at_least: Priority) -> bool:
+        is_due = at_least is Priority.LOW or self._is_held_up
+        return is_due and not self._context.disk.is_low and await self._has_storage()
+
+    async def _has_storage(self) -> bool:
+        """Asks after a failed attempt whether the object store answers: while it does not, each attempt would fail."""
+        if not self._doubts_storage:
+            return True
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await self._context.objects.stat(PROBE)
+        except OSError as error:
+            _log.warning("object_store_unavailable", reason=str(error) or "it does not answer")
+            return False
+        self._doubts_storage = False
+        return True
 
     async def _claim(self, at_least: Priority = Priority.LOW) -> Lease | None:
         """Waits for the next request. Returns None when the session closes."""
@@ -123,7 +142,7 @@ class Session:
         while not self._is_closing:
             queued = database.changes.of(Topic.QUEUED)
             try:
-                if self._may_claim(at_least) and (lease := await self._find(at_least)):
+                if await self._may_claim(at_least) and (lease := await self._find(at_least)):
                     return lease
             except STORE_ERRORS as error:
                 _log.warning("claim_failed", **described(error))
@@ -195,6 +214,7 @@ class Session:
         except LeaseLostError:
             raise
         except Exception as error:  # noqa: BLE001
+            self._doubts_storage = True
             _log.warning("attempt_failed", reason=str(error), exc_info=not isinstance(error, RetryableError))
             await retry(queue, attempt, error)
 
