@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from keyreel.cli import app
 from keyreel.cli.serve import _welcome
+from keyreel.settings import Settings
 from tests.cli.servers import TIMEOUT
 
 ROOT = Path(__file__).parent.parent
@@ -150,7 +151,7 @@ def test_python_snippet_makes_a_video(checkout: Path, capsys: pytest.CaptureFixt
 def test_javascript_snippet_is_the_one_that_serve_prints() -> None:
     """tests/cli/test_serve.py runs that one."""
     (snippet,) = (text for language, text in BLOCKS if language == "js")
-    printed = _welcome("http://127.0.0.1:8000", None, None).replace("<id>:<secret>", "id:secret")
+    printed = _welcome("http://127.0.0.1:8000", None, None, Settings().data_dir).replace("<id>:<secret>", "id:secret")
     assert bare(snippet) in bare(printed)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from keyreel.cli.serve import _Trust, _welcome
 from keyreel.net.certificates import Certificate
+from keyreel.settings import Settings
 from tests.cli.servers import TIMEOUT, manage_keys, printed_address, running_serve, serving, start_error, submit
 from tests.js import JS, environment, install
 from tests.server.live import ENDPOINT
@@ -125,9 +126,17 @@ def run(*command: str, **variables: str) -> list[str]:
 
 def test_the_lines_for_clients_name_the_versions_that_they_are_for() -> None:
     """An older client would ignore the line, and call fal with the key."""
-    plain = _welcome("http://127.0.0.1:8000", None, None)
+    plain = _welcome("http://127.0.0.1:8000", None, None, Settings().data_dir)
     assert "@fal-ai/client before 1.10" in plain
     assert "import os, fal_client.client  # 0.5 or later" in plain
     authority = Path("authority.pem")
     trust = _Trust(Certificate(authority, authority), authority, authority)
-    assert "From fal_client 0.11 on" in _welcome("https://127.0.0.1:8000", None, trust)
+    assert "From fal_client 0.11 on" in _welcome("https://127.0.0.1:8000", None, trust, Settings().data_dir)
+
+
+def test_the_line_for_another_key_names_the_data_folder(tmp_path: Path) -> None:
+    """Elsewhere, the key would be one of another server."""
+    usual = _welcome("http://127.0.0.1:8000", None, None, Settings().data_dir)
+    assert "For another key: keyreel keys create NAME\n" in usual
+    other = _welcome("http://127.0.0.1:8000", None, None, tmp_path / "my videos")
+    assert f"For another key: keyreel keys create NAME --data-dir '{tmp_path}/my videos'\n" in other

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,6 @@ from keyreel.settings import Settings
 from keyreel.store.records import NewKey
 from keyreel.version import __version__
 
-NEW_KEY = "For another key: keyreel keys create NAME"
 PRIVATE = 0o077
 """The umask of servers and workers: what they write is for their own user."""
 
@@ -113,7 +113,7 @@ async def _serve(settings: Settings, host: str, port: int, workers: tuple[Worker
             local = LocalServer(url, f"{LOCAL}:{secret}", os.getpid(), str(trust.authority) if trust else None)
             with local.announced(settings.data_dir):
                 stop_on_signal(stop)
-                typer.echo(_welcome(services.links.base_url, new_key, trust))
+                typer.echo(_welcome(services.links.base_url, new_key, trust, settings.data_dir))
                 certificate = trust.served if trust else None
                 await serve_process(services, listener, workers, stop, certificate, is_gateway=not workers)
 
@@ -141,12 +141,16 @@ def _url(host: str, listener: socket.socket, scheme: str) -> str:
     return f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"
 
 
-def _welcome(url: str, new_key: NewKey | None, trust: _Trust | None) -> str:
+def _welcome(url: str, new_key: NewKey | None, trust: _Trust | None, data_dir: Path) -> str:
     credentials = f"{new_key.key.id}:{new_key.secret}" if new_key else "<id>:<secret>"
     # A fragment is not sent to the server, so neither proxies nor logs see the key.
     page = f"{url}/#key={credentials}" if new_key else url
     browser = "Open this address in a browser"
-    hint = f"{browser}: it signs you in. The key is shown only once." if new_key else f"{browser}. {NEW_KEY}"
+    hint = (
+        f"{browser}: it signs you in. The key is shown only once."
+        if new_key
+        else f"{browser}. For another key: {_keys_create(data_dir)}"
+    )
     curl = f"curl --cacert {trust.authority}" if trust else "curl"
     return f"""
 Keyreel {__version__} is at {page}
@@ -164,6 +168,12 @@ Keyreel {__version__} is at {page}
               programs that you do not want to change: keyreel wrap --server {url} -- node app.mjs
 {_python(url, credentials, trust)}
 """
+
+
+def _keys_create(data_dir: Path) -> str:
+    """Returns the command that creates a key for the server of this data folder."""
+    command = "keyreel keys create NAME"
+    return command if data_dir == Settings().data_dir else f"{command} --data-dir {shlex.quote(str(data_dir))}"
 
 
 def _python(url: str, credentials: str, trust: _Trust | None) -> str:
