@@ -5,6 +5,7 @@ in a text file of the same name. Ten clips of three seconds and 200 steps take a
 """
 
 import argparse
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -165,11 +166,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    try:
+        content = of_clips(read_clips(given.clips))
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     video, tokenizer, scales = load_parts(given.model)
     state = given.out.parent / f"{given.out.stem}.state"
-    content = of_clips(read_clips(given.clips))
     branches = train_lora(state, given.out.stem, content, (video, tokenizer), scales, given.steps, given.seed)
     write_lora(given.out, branches)
+    # A run that is complete must not be taken for the start of the next one, which may have other clips.
+    shutil.rmtree(state)
 
 
 if __name__ == "__main__":

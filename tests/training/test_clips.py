@@ -56,3 +56,13 @@ def test_the_command_trains_a_lora_for_the_demo_model(folder: Path) -> None:
     subprocess.run(command, check=True, timeout=300)
     tensors = load_file(out)
     assert any(tensor.any() for name, tensor in tensors.items() if name.endswith("lora_B.weight"))
+    assert not (folder / "look.state").exists(), "the next run would go on from this one and ignore its clips"
+
+
+@pytest.mark.slow
+def test_the_command_says_what_its_clips_lack(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "training.lora", "--clips", str(tmp_path), "--out", str(tmp_path / "look")]
+    ended = subprocess.run(command, check=False, timeout=300, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "holds no videos" in ended.stderr
+    assert "Traceback" not in ended.stderr
