@@ -2,7 +2,7 @@ import preact from "@preact/preset-vite";
 import { defineConfig } from "vite";
 
 /** The modules that the page needs at first. */
-const FIRST = /node_modules\/(preact|@preact)\/|src\/(server\/|ui\/(Confirm|controls|deletion|icons|lazy|Thumb)\.|model\/(arrange|canvas|draft|edits|entries|errors|format|keeping|trouble|history|intake|player|motion|queue|route|sizes|timeline|toast|uploads)\.)/;
+const FIRST = /node_modules\/(preact|@preact)\/|src\/(server\/|ui\/(Confirm|controls|deletion|icons|lazy|Thumb)\.|model\/(arrange|canvas|draft|edits|entries|errors|format|ids|keeping|trouble|history|intake|player|motion|queue|route|sizes|timeline|toast|uploads)\.)/;
 
 export default defineConfig({
   plugins: [preact()],

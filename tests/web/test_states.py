@@ -7,7 +7,18 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.server.live import LiveServer
-from tests.web.browser import PHONE, ROOT, add_files, compose, generate, opened, serious_issues, viewer, watched
+from tests.web.browser import (
+    ELSEWHERE,
+    PHONE,
+    ROOT,
+    add_files,
+    compose,
+    generate,
+    opened,
+    serious_issues,
+    viewer,
+    watched,
+)
 from tests.web.test_playground import PLAYS, revoke
 
 SUNRISE = ROOT / "examples" / "sunrise.png"
@@ -25,6 +36,14 @@ SMALL_TARGETS = """() => [...document.querySelectorAll("button, a, input, select
   .filter(([, box]) => box.width < 43.9 || box.height < 43.9)
   .map(([html, box]) => `${Math.round(box.width)} x ${Math.round(box.height)}: ${html.slice(0, 120)}`)"""
 """Lists what fingers miss. The playhead's grip is larger than its box: it has an invisible edge."""
+FOCUS = """() => {
+  const focused = document.activeElement;
+  const box = focused.getBoundingClientRect();
+  const top = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
+  const bar = top?.closest(".header, .go");
+  return [focused.getAttribute("aria-label") ?? focused.textContent.slice(0, 40), !!bar && !bar.contains(focused)];
+}"""
+"""Returns the name of what has the focus, and whether the header or the bar with Generate lies over it."""
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +110,58 @@ def test_a_server_that_is_away_is_told_of_and_the_draft_kept(page: Page) -> None
     page.evaluate("dispatchEvent(new Event('online'))")
     expect(page.locator(".toast.bad")).to_have_count(0)
     expect(page.locator(".worker")).to_have_class("worker none")
+
+
+def test_what_fails_while_the_server_is_away_is_told_and_can_be_done_again(page: Page) -> None:
+    away = "The server does not answer. Check that it runs"
+    compose(page, "a fox")
+    generate(page)
+    expect(viewer(page).get_by_role("link", name="Download")).to_be_visible()
+    page.route("**/api/**", lambda route: route.abort())
+    viewer(page).get_by_role("button", name="Vary").click()
+    expect(page.locator(".toasts")).to_contain_text(f"The request was not accepted. {away}")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.locator(".toast").filter(has_text=re.compile(f"^{away}"))).to_be_visible()
+    page.unroute_all(behavior="wait")
+    compose(page, "hold the fox")
+    generate(page)
+    expect(viewer(page).get_by_text("Step 1 of 2")).to_be_visible()
+    page.route("**/api/**", lambda route: route.abort())
+    cancel = viewer(page).get_by_role("button", name="Cancel")
+    cancel.click()
+    expect(page.locator(".toasts")).to_contain_text(away)
+    expect(cancel).to_be_enabled()
+    page.unroute_all(behavior="wait")
+    cancel.click()
+    expect(viewer(page).get_by_role("heading", name="Cancelled")).to_be_visible()
+
+
+def test_the_page_works_over_plain_http_from_another_machine(browser: Browser, server: LiveServer) -> None:
+    with watched(browser) as visitor:
+        url = server.url.replace("127.0.0.1", ELSEWHERE)
+        page = opened(visitor, f"{url}/#key={server.credentials}")
+        assert not page.evaluate("isSecureContext")
+        add_files(page, SUNRISE)
+        compose(page, "a fox next door")
+        page.locator(".go").get_by_role("button", name="Code").click()
+        page.get_by_role("button", name="Copy").click()
+        expect(page.locator(".toasts")).to_contain_text("Copied.")
+        page.keyboard.press("Escape")
+        prompt(page).press("Control+A")
+        prompt(page).press("Control+V")
+        expect(prompt(page)).to_have_value(re.compile("a fox next door.*sunrise.png", re.DOTALL))
+
+
+def test_the_bars_do_not_hide_what_has_the_focus(page: Page) -> None:
+    page.set_viewport_size({"width": LAPTOP[0], "height": LAPTOP[1]})
+    compose(page, "a fox")
+    reached = []
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        name, is_hidden = page.evaluate(FOCUS)
+        assert not is_hidden, name
+        reached.append(name)
+    assert "Steps" in reached
 
 
 def test_a_key_that_ends_at_a_submit_keeps_the_draft(browser: Browser, server: LiveServer) -> None:
@@ -201,6 +272,17 @@ def test_narrow_and_wide_screens_show_everything(browser: Browser, server: LiveS
         places = [page.get_by_role("region", name=name).bounding_box() for name in ("Prompt", "Timeline", "History")]
         lefts = {round(place["x"]) for place in places if place}
         assert len(lefts) == (1 if width == 320 else 3)
+
+
+def test_a_message_does_not_cover_generate_on_a_phone(browser: Browser, server: LiveServer) -> None:
+    with watched(browser, PHONE, has_touch=True, is_mobile=True) as visitor:
+        page = opened(visitor, f"{server.url}/#key={server.credentials}")
+        add_files(page, SUNRISE)
+        page.locator(".item").press("Delete")
+        toast, bar = page.locator(".toast").bounding_box(), page.locator(".go").bounding_box()
+        assert toast
+        assert bar
+        assert toast["y"] + toast["height"] <= bar["y"]
 
 
 def test_a_phone_has_large_targets_and_still_pictures(browser: Browser, server: LiveServer) -> None:

@@ -4,6 +4,7 @@ import type { Input, Seed } from "../server/requests";
 import { CENTRE } from "./crop";
 import { type Entry, type LoraEntry, commit, facts, isMissing, items, selected } from "./draft";
 import { UNDO } from "./edits";
+import { newId } from "./ids";
 import type { Kind } from "./timeline";
 import { say } from "./toast";
 
@@ -12,12 +13,12 @@ const LISTS = new Set(["images", "videos", "loras"]);
 
 export function newEntry(kind: Kind, name: string, part: Partial<Entry> = {}): Entry {
   const blank = { url: null, upload: null, limit: null, strength: 1, width: 0, height: 0, exact: true, skip: 0, focus: CENTRE };
-  return { id: crypto.randomUUID(), kind, name, wanted: 0, of: 0, length: 1, ...blank, ...part };
+  return { id: newId(), kind, name, wanted: 0, of: 0, length: 1, ...blank, ...part };
 }
 
 export function newLora(part: Partial<LoraEntry> = {}): LoraEntry {
   const scale = Number(facts.value?.schema.lora.scale?.default ?? 1);
-  return { id: crypto.randomUUID(), path: "", weight_name: null, scale, label: null, upload: null, ...part };
+  return { id: newId(), path: "", weight_name: null, scale, label: null, upload: null, ...part };
 }
 
 /** A short name for the path of a LoRA, if the path itself tells users little; else null. */

@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import { upload } from "../server/fal";
 import { closeIfRevoked } from "../server/session";
+import { newId } from "./ids";
 import { explain } from "./trouble";
 
 export interface Upload {
@@ -20,7 +21,7 @@ export const uploads = signal<ReadonlyMap<string, Upload>>(new Map());
 
 /** Starts an upload and returns its id. */
 export function startUpload(file: File, local = URL.createObjectURL(file)): string {
-  const id = crypto.randomUUID();
+  const id = newId();
   set(id, { file, local, url: null, progress: 0, failed: null });
   void send(id, file);
   return id;

@@ -2,8 +2,8 @@ import "../style/code.css";
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { coded } from "../model/code";
+import { copy } from "../model/copying";
 import { INSTRUCTIONS, LANGUAGES, type Language, snippet } from "../model/snippets";
-import { say } from "../model/toast";
 import { ownWorkers } from "../model/abilities";
 import type { Facts } from "../server/session";
 import { Button } from "./controls";
@@ -23,11 +23,6 @@ export function CodeDialog({ facts }: { facts: Facts }) {
     endpoint: shown.endpoint ?? facts.endpoint,
     model: ownWorkers.value[0]?.model ?? null,
   });
-  const copy = () =>
-    navigator.clipboard.writeText(code).then(
-      () => say("Copied."),
-      () => say("This browser allows copying only over HTTPS. Select the text instead."),
-    );
   return (
     <dialog ref={dialog} class="code" aria-labelledby="code-title" onClose={hide}>
       <div class="card-head">
@@ -62,7 +57,7 @@ export function CodeDialog({ facts }: { facts: Facts }) {
             </>
           )}
         </p>
-        <Button kind="primary" icon="copy" onClick={copy}>
+        <Button kind="primary" icon="copy" onClick={() => copy(code)}>
           Copy
         </Button>
       </div>

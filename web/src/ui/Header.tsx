@@ -1,6 +1,7 @@
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { route } from "../model/route";
+import { tell } from "../model/trouble";
 import { followHealth, isStale, workers } from "../server/health";
 import { type Facts, signOut } from "../server/session";
 import { Button } from "./controls";
@@ -29,7 +30,7 @@ export function Header({ facts }: { facts: Facts }) {
       </nav>
       <Workers />
       <ThemeButton />
-      <Button kind="quiet" onClick={signOut}>
+      <Button kind="quiet" onClick={() => signOut().catch(tell)}>
         Sign out
       </Button>
     </header>

@@ -2,6 +2,7 @@ import { useSignal } from "@preact/signals";
 import { tell } from "../model/trouble";
 import { comparing } from "../model/comparing";
 import { showAsCode } from "../model/code";
+import { copy } from "../model/copying";
 import { editRequest } from "../model/entries";
 import { ago, bytes, seconds } from "../model/format";
 import { extend, frameCount, frameRate, pinClip, pinFrame, pinLastFrame } from "../model/pins";
@@ -9,7 +10,6 @@ import { type Film, film } from "../model/player";
 import { go } from "../model/route";
 import { shownRatio } from "../model/shown";
 import { learnSize } from "../model/sizes";
-import { say } from "../model/toast";
 import { type VideoRequest, promptOf, submit } from "../server/requests";
 import { Button } from "./controls";
 import { deleteVideo } from "./deletion";
@@ -25,8 +25,12 @@ export function Result({ request }: { request: VideoRequest }) {
   const { url } = output.video;
   const vary = async () => {
     const { seed: _, ...input } = request.input;
-    const [id] = await submit(request.endpoint, [input]);
-    go(`#/r/${id ?? ""}`);
+    try {
+      const [id] = await submit(request.endpoint, [input]);
+      go(`#/r/${id ?? ""}`);
+    } catch (error) {
+      tell(error, "The request was not accepted. ");
+    }
   };
   return (
     <>
@@ -63,9 +67,10 @@ export function Result({ request }: { request: VideoRequest }) {
         <Button icon="edit" onClick={() => editRequest(request.input, output.seed)}>
           Edit
         </Button>
-        <span class="spring" />
-        <Button kind="quiet" icon="link" label="Copy a link to share" onClick={() => copyLink(request)} />
-        <Button kind="quiet" icon="trash" label="Delete" onClick={async () => (await deleteVideo(request)) && go("#/")} />
+        <span class="last-actions">
+          <Button kind="quiet" icon="link" label="Copy a link to share" onClick={() => copyLink(request)} />
+          <Button kind="quiet" icon="trash" label="Delete" onClick={async () => (await deleteVideo(request)) && go("#/")} />
+        </span>
       </div>
     </>
   );
@@ -120,8 +125,5 @@ function withFilm(work: (loaded: Film) => Promise<void>): void {
 
 function copyLink({ share }: VideoRequest): void {
   const link = new URL(`#/s/${share ?? ""}`, location.href).href;
-  navigator.clipboard.writeText(link).then(
-    () => say("The link is copied. Anyone with the link can see this video, its prompt and its seed."),
-    () => say(link),
-  );
+  void copy(link, "The link is copied. Anyone with the link can see this video, its prompt and its seed.");
 }

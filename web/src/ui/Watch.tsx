@@ -30,7 +30,10 @@ export function Watch({ request }: { request: VideoRequest }) {
   const stopping = useSignal(false);
   const stop = () => {
     stopping.value = true;
-    cancel(request).catch(tell);
+    cancel(request).catch((error: unknown) => {
+      stopping.value = false;
+      tell(error);
+    });
   };
   return (
     <>
