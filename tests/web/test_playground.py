@@ -52,7 +52,7 @@ def document_cookie(page: Page) -> str:
 def test_signing_in_and_out(visitor: BrowserContext, server: LiveServer) -> None:
     page = visitor.new_page()
     page.goto(f"{server.url}/#key=no:body")
-    expect(page.get_by_text("No user found")).to_be_visible()
+    expect(page.get_by_text("The server does not know this key")).to_be_visible()
     assert page.url == f"{server.url}/"
     page.get_by_label("Your key").fill(server.credentials)
     page.keyboard.press("Enter")
@@ -356,6 +356,7 @@ def test_an_administrator_manages_requests_webhooks_and_keys(visitor: BrowserCon
         headers=server.headers,
         trust_env=False,
     ).raise_for_status()
+    visitor.grant_permissions(["clipboard-read", "clipboard-write"])
     page = opened(visitor, f"{server.url}/#key={key}")
     page.get_by_role("link", name="Operate").click()
     requests = page.get_by_role("region", name="Requests of all keys", exact=True)
@@ -378,6 +379,12 @@ def test_an_administrator_manages_requests_webhooks_and_keys(visitor: BrowserCon
         page.get_by_role("button", name="Download daily usage as CSV").click()
     assert download.value.path().read_text().startswith("day,key_id,name,completed,failed,cancelled,")
     key = page.locator(".secret code").inner_text()
+    page.locator(".secret").get_by_role("button", name="Copy").click()
+    expect(page.locator(".toasts")).to_contain_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == key
+    assert page.evaluate(
+        "[...document.querySelectorAll('.keys .scrolls')].every((e) => e.scrollWidth <= e.clientWidth)"
+    )
     assert (
         httpx.get(f"{server.url}/api/requests", headers={"Authorization": f"Key {key}"}, trust_env=False).json() == []
     )

@@ -36,6 +36,8 @@ export type Session =
   | { readonly state: "closed"; readonly reason: string | null }
   | { readonly state: "open"; readonly facts: Facts };
 
+const UNKNOWN_KEY = "The server does not know this key, or the key has ended. Copy the whole key, with the colon in it, or create another.";
+
 export const session = signal<Session>({ state: "opening" });
 
 /** Signs in with the key in the URL, if there is one. Removes the key from the URL before anything else. */
@@ -52,7 +54,9 @@ export async function openSession(): Promise<void> {
 
 /** Throws HttpError. */
 export async function signIn(key: string): Promise<void> {
-  await call("POST", "api/session", undefined, { Authorization: `Key ${key.trim()}` });
+  await call("POST", "api/session", undefined, { Authorization: `Key ${key.trim()}` }).catch((error: unknown) => {
+    throw error instanceof HttpError && error.status === 401 ? new HttpError(401, UNKNOWN_KEY) : error;
+  });
   await load();
 }
 

@@ -1,5 +1,6 @@
 import { useSignal } from "@preact/signals";
 import { tell } from "../model/trouble";
+import { copy } from "../model/copying";
 import { ago } from "../model/format";
 import { describeQuotas, LIMIT_NAMES, type Limits, NO_LIMITS, type Quotas } from "../model/limits";
 import { describeEnd, describeScopes, type Scope, SCOPE_NAMES, USER_SCOPES } from "../model/scopes";
@@ -39,7 +40,7 @@ export function Keys({ keys, quotas, own, changed }: KeysProps) {
               <code>{key.id}</code>
             </td>
             <td>{describeScopes(key.scopes)}</td>
-            <td><LimitsOf quotas={quotas[key.id]} /></td>
+            <td class="wide"><LimitsOf quotas={quotas[key.id]} /></td>
             <td>{ago(key.created)}</td>
             <td>{describeEnd(key)}</td>
             <td>
@@ -111,6 +112,9 @@ function NewKey({ changed }: { changed: () => Promise<void> }) {
       {made.value && (
         <p class="secret" role="status">
           The key is shown only once: <code>{made.value}</code>
+          <Button icon="copy" onClick={() => copy(made.value ?? "")}>
+            Copy
+          </Button>
         </p>
       )}
     </form>
