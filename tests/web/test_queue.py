@@ -139,6 +139,19 @@ WORKER = {"name": "w", "device": "cpu", "model": "demo", "ready": True}
 SPEED = {"COMPLETED": {"started": 100.0, "finished": 140.0}}
 
 
+def test_no_wait_is_told_of_a_request_that_is_next(page: Page, server: LiveServer) -> None:
+    page.route("**/health", lambda route: route.fulfill(json={"workers": [WORKER]}))
+    page.reload()
+    compose(page, "a quick one")
+    generate(page)
+    expect(viewer(page).get_by_role("link", name="Download")).to_be_visible()
+    server.worker.paused = True
+    compose(page, "the next one")
+    page.get_by_role("button", name="Generate").click()
+    expect(viewer(page).locator(".watch-text")).to_have_text("Next in the queue")
+    page.unroute_all(behavior="wait")
+
+
 def test_a_notification_tells_who_looks_elsewhere(page: Page, server: LiveServer) -> None:
     hold(page, "hold the bell")
     bell = viewer(page).get_by_role("button", name="Notify me when it is done")

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.server.live import LiveServer
-from tests.web.browser import ROOT, add_files, compose, drop, generate, serious_issues, set_number, viewer
+from tests.web.browser import PHONE, ROOT, add_files, compose, drop, generate, serious_issues, set_number, viewer
 from tests.web.films import film
 
 SUNRISE = ROOT / "examples" / "sunrise.png"
@@ -22,6 +22,13 @@ WORKER = {
     "expands": True,
     "loras": ["keyreel:ink", "keyreel:neon"],
 }
+
+BROKEN_NAMES = """() => [...document.querySelectorAll(".details dt")].filter((name) => {
+  const text = document.createRange();
+  text.selectNodeContents(name);
+  return text.getClientRects().length > 1;
+}).map((name) => name.textContent)"""
+"""Lists the names of settings that take more than one line."""
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +59,7 @@ def test_a_result_tells_how_it_was_made(page: Page) -> None:
     viewer(page).get_by_text("All settings and inputs").click()
     details = viewer(page).locator(".details")
     expect(details.get_by_role("listitem")).to_contain_text("sunrise.pngFrame 0, strength 0.4")
+    assert page.evaluate(BROKEN_NAMES) == []
     for told in ("Steps12", "Frames89", "Seed9007199254740993", "Reverse videooff"):
         expect(details).to_contain_text(told)
     assert serious_issues(page) == []
@@ -62,6 +70,36 @@ def test_a_result_tells_how_it_was_made(page: Page) -> None:
     page.get_by_role("button", name="Undo (Ctrl+Z)").focus()
     viewer(page).get_by_role("button", name="Edit").click()
     expect(page.get_by_role("textbox", name="Seed")).to_have_value("9007199254740993")
+
+
+def test_compare_tells_how_two_videos_differ(page: Page) -> None:
+    add_files(page, SUNRISE)
+    compose(page, "a fox in the morning")
+    generate(page)
+    expect(viewer(page).get_by_role("link", name="Download")).to_be_visible()
+    page.locator(".item").press("Delete")
+    set_number(page, "Steps", 12)
+    compose(page, "a fox in the evening")
+    generate(page)
+    expect(viewer(page).get_by_text("a fox in the evening")).to_be_visible()
+    viewer(page).get_by_role("button", name="Compare").click()
+    page.locator(".made").get_by_role("link", name=re.compile("a fox in the morning")).click()
+    table = page.get_by_role("table", name="Differences")
+    expect(table.get_by_role("row", name="Steps")).to_have_text("Steps1230")
+    expect(table.get_by_role("row", name="Pictures")).to_have_text("Picturesnonesunrise.png (frame 0, strength 1)")
+    assert serious_issues(page) == []
+
+
+def test_the_history_brings_the_viewer_into_view(page: Page) -> None:
+    compose(page, "a fox above")
+    generate(page)
+    expect(viewer(page).get_by_role("link", name="Download")).to_be_visible()
+    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    card = page.locator(".made").get_by_role("link", name=re.compile("a fox above")).first
+    card.scroll_into_view_if_needed()
+    expect(viewer(page).locator(".screen")).not_to_be_in_viewport()
+    card.click()
+    expect(viewer(page).locator(".screen")).to_be_in_viewport(ratio=1)
 
 
 def test_a_dropped_video_brings_back_its_request(page: Page, tmp_path: Path) -> None:
@@ -129,3 +167,14 @@ def test_prompts_and_loras_of_before_are_at_hand(page: Page) -> None:
     page.get_by_role("button", name="a fox to remember", exact=True).click()
     assert prompt(page) == "a fox to remember"
     page.unroute_all(behavior="wait")
+
+
+def test_a_lora_of_a_request_that_failed_is_not_offered_again(page: Page) -> None:
+    page.get_by_role("button", name="Link or hub").click()
+    page.get_by_label("Link or repository").fill("https://example.com/broken.safetensors")
+    compose(page, "refuse lora_load_error")
+    generate(page)
+    expect(viewer(page).locator(".problems")).to_have_text("Picture 1: It is wrong.")
+    page.get_by_role("button", name="Remove LoRA 1").click()
+    expect(page.get_by_role("group", name="LoRA 1")).to_have_count(0)
+    expect(page.get_by_role("button", name="https://example.com/broken.safetensors")).to_have_count(0)

@@ -305,6 +305,7 @@ def test_a_finished_video_goes_on_in_the_next_one(page: Page) -> None:
     viewer(page).get_by_role("button", name="Extend").click()
     expect(page.locator(".item")).to_have_count(1)
     expect(toast(page)).to_contain_text(f"The timeline starts with the last {FRAMES} frames of this video.")
+    assert serious_issues(page) == []
     show_code(page)
     expect(page.get_by_role("tabpanel")).to_contain_text(re.compile('"videos": \\[\\s+{\\s+"video_url": "[^"]+"'))
     page.keyboard.press("Escape")
@@ -314,11 +315,23 @@ def test_a_finished_video_goes_on_in_the_next_one(page: Page) -> None:
 
 def test_extend_leaves_out_all_but_the_last_frames(page: Page) -> None:
     compose(page, "a bar")  # of 89 frames
+    page.get_by_role("radio", name="480p").check()
+    set_number(page, "Frames per second", 30)
     generate(page)
+    expect(viewer(page).get_by_role("button", name="Extend")).to_be_visible()
+    page.get_by_role("radio", name="720p").check()
+    page.get_by_role("radio", name="9:16").check()
+    set_number(page, "Frames per second", 24)
+    set_number(page, "Steps", 12)
     viewer(page).get_by_role("button", name="Extend").click()
     expect(page.locator(".item")).to_have_accessible_name(re.compile("clip of 25 frames"))
     show_code(page)
-    expect(page.get_by_role("tabpanel")).to_contain_text('"skip_frames": 64')
+    code = page.get_by_role("tabpanel")
+    expect(code).to_contain_text('"skip_frames": 64')
+    # The two videos can be joined.
+    for given in ('"resolution": "480p"', '"frame_rate": 30', '"number_of_steps": 12'):
+        expect(code).to_contain_text(given)
+    expect(code).not_to_contain_text("aspect_ratio")
 
 
 def test_the_crop_is_visible_and_can_be_moved(page: Page, tmp_path: Path) -> None:
@@ -345,6 +358,14 @@ def test_the_crop_is_visible_and_can_be_moved(page: Page, tmp_path: Path) -> Non
     crop.dblclick()
     expect(crop).to_have_attribute("aria-valuenow", "50")
     assert serious_issues(page) == []
+
+
+def test_only_safetensors_files_are_loras(page: Page, tmp_path: Path) -> None:
+    for name in ("style.ckpt", "LOOK.SAFETENSORS"):
+        (tmp_path / name).write_bytes(b"weights")
+    page.locator(".loras input[type=file]").set_input_files([tmp_path / "style.ckpt", tmp_path / "LOOK.SAFETENSORS"])
+    expect(toast(page)).to_contain_text("style.ckpt is not a LoRA (.safetensors).")
+    expect(page.locator(".lora .file-name")).to_have_text(["LOOK.SAFETENSORS"])
 
 
 def test_limits_speak_before_the_upload(page: Page, tmp_path: Path) -> None:

@@ -62,13 +62,17 @@ export async function replaceMedia(item: Item, file: File): Promise<void> {
 }
 
 export function addLoraFile(file: File): void {
+  if (!isLora(file)) {
+    say(`${file.name} is not a LoRA (.safetensors).`);
+    return;
+  }
   const problem = facts.value && tooManyBytes(file.name, file.size, "lora", facts.value.limits);
   if (problem) say(problem);
   else addLora(newLora({ label: file.name, upload: startUpload(file) }));
 }
 
 function isLora(file: File): boolean {
-  return file.name.endsWith(".safetensors");
+  return file.name.toLowerCase().endsWith(".safetensors");
 }
 
 /** Reads a picture or clip. If it cannot be used, says why and returns null. */

@@ -12,6 +12,9 @@ import { say } from "./toast";
 /** Latent frames of the model at the end of a video that the next one starts with: enough to carry on its motion. */
 const OVERLAP = 3;
 
+/** What two videos share that can be joined. */
+const SHAPE = new Set(["resolution", "aspect_ratio", "frame_rate"]);
+
 export function frameCount({ input }: VideoRequest): number {
   return Number(input.number_of_frames ?? facts.value?.schema.fields.number_of_frames?.default ?? rules.value.frames);
 }
@@ -40,13 +43,18 @@ export function pinClip(request: VideoRequest, url: string): void {
   addUrl(url, "video", { name: `clip-${request.seed}.mp4`, length: frameCount(request) });
 }
 
-/** Starts a video that goes on where this one ends: the timeline gets its last frames at frame 0, and nothing else. */
+/**
+ * Starts a video that goes on where this one ends: the timeline gets its last frames at frame 0, and nothing else. Its
+ * size and frame rate are those of this video.
+ */
 export function extend(request: VideoRequest, url: string): void {
   const length = Math.min(frameCount(request), OVERLAP * rules.value.temporal + 1);
   const skip = frameCount(request) - length;
   const entry = newEntry("video", `end-${request.seed}.mp4`, { url, length, skip, wanted: 0, of: rules.value.frames });
   const prompt = String(value("prompt") ?? "").trim() || promptOf(request);
-  const values = { ...draft.value.values, prompt };
+  const kept = Object.entries(draft.value.values).filter(([name]) => !SHAPE.has(name));
+  const taken = Object.entries(request.input).filter(([name]) => SHAPE.has(name));
+  const values = { ...Object.fromEntries([...kept, ...taken]), prompt };
   commit({ entries: [entry], values });
   selected.value = entry.id;
   say(`The timeline starts with the last ${length} frames of this video.`, UNDO);

@@ -26,7 +26,7 @@ export function progressText(progress: Progress | null): string {
   return done === null ? "Starting" : `${done} %`;
 }
 
-/** Seconds until a waiting request begins, judged by how long the last videos took; null if that is not known. */
+/** Seconds until a waiting request begins, judged by how long the last videos took; null if that is not known or it begins at once. */
 export function expectedWait(position: number | null): number | null {
   if (position === null) return null;
   const usual = usualSeconds(requests.value);
@@ -34,7 +34,7 @@ export function expectedWait(position: number | null): number | null {
   if (usual === null || !devices) return null;
   const begun = live.value.filter((each) => each.state === "IN_PROGRESS");
   const left = begun.reduce((sum, { progress }) => sum + (progress?.seconds_left ?? usual / 2), 0);
-  return (left + position * usual) / devices;
+  return (left + position * usual) / devices || null;
 }
 
 function usualSeconds(all: readonly VideoRequest[]): number | null {

@@ -2,7 +2,7 @@
 
 import { computed } from "@preact/signals";
 import { ownWorkers } from "./abilities";
-import { requests } from "../server/requests";
+import { type VideoRequest, requests } from "../server/requests";
 import { type LoraEntry, loras } from "./draft";
 import { labelOf } from "./entries";
 
@@ -19,12 +19,17 @@ export const recentPrompts = computed(() => {
 /** LoRAs that a click adds: those that ship with the model of a worker, then those of earlier requests. */
 export const knownLoras = computed(() => {
   const shipped = ownWorkers.value.flatMap((worker) => worker.loras ?? []).map((path): KnownLora => ({ path, weight_name: null, label: labelOf(path) }));
-  const used = requests.value.flatMap(({ input }) => (input.loras ?? []) as Partial<KnownLora>[]).map(({ path = "", weight_name = null, scale }): KnownLora => ({ path, weight_name, label: labelOf(path), ...(scale === undefined ? {} : { scale }) }));
+  const used = requests.value.filter(isUsable).flatMap(({ input }) => (input.loras ?? []) as Partial<KnownLora>[]).map(({ path = "", weight_name = null, scale }): KnownLora => ({ path, weight_name, label: labelOf(path), ...(scale === undefined ? {} : { scale }) }));
   const taken = new Set(loras.value.map(identity));
   const shownFirst = new Map([...shipped, ...used.filter(({ path }) => !path.startsWith("keyreel:"))].reverse().map((lora) => [identity(lora), lora]));
   const free = [...shownFirst.values()].reverse().filter((lora) => lora.path && !taken.has(identity(lora)));
   return free.slice(0, shipped.length + LORAS);
 });
+
+/** A request may have failed because of its LoRAs. */
+function isUsable({ state, output, error_type }: VideoRequest): boolean {
+  return state !== "COMPLETED" || output !== undefined || error_type === "client_cancelled";
+}
 
 function identity({ path, weight_name }: Pick<LoraEntry, "path" | "weight_name">): string {
   return `${path} ${weight_name ?? ""}`;

@@ -9,6 +9,7 @@ import { type Shown, shownPart } from "../model/window";
 import { type VideoRequest, promptOf } from "../server/requests";
 import { Button } from "./controls";
 import { deleteVideo } from "./deletion";
+import { scrollToViewer } from "./Viewer";
 
 const NEAR = "300px";
 /** In pixels, as in the style sheet. */
@@ -54,7 +55,10 @@ function Card({ request, isCurrent, place, of }: CardProps) {
   const prompt = promptOf(request);
   const open = (event: MouseEvent) => {
     const first = comparing.value;
-    if (!first || first === request.id || !request.output) return;
+    if (!first || first === request.id || !request.output) {
+      scrollToViewer();
+      return;
+    }
     event.preventDefault();
     comparing.value = null;
     go(`#/compare/${first}/${request.id}`);

@@ -1,6 +1,9 @@
 import "../style/operate.css";
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
+import { type Given, shown, shownList } from "../model/described";
+import { facts } from "../model/draft";
+import { titleOf } from "../model/titles";
 import { find, type VideoRequest, promptOf } from "../server/requests";
 import { isStill } from "../model/motion";
 import { Button } from "./controls";
@@ -64,7 +67,7 @@ function Side({ request, video }: { request: VideoRequest; video: { current: HTM
         <video ref={video} src={request.output?.video.url} autoPlay={!isStill()} loop muted playsInline aria-label={promptOf(request)} />
       </div>
       <figcaption>
-        <a href={`#/r/${request.id}`}>{promptOf(request)}</a>
+        <a class="clamped" href={`#/r/${request.id}`}>{promptOf(request) || "No prompt"}</a>
         <span class="note">Seed {request.seed}</span>
       </figcaption>
     </figure>
@@ -90,23 +93,28 @@ function Scrubber({ video, moment }: { video: { current: HTMLVideoElement | null
   );
 }
 
+const LISTS = new Set(["images", "videos", "loras"]);
+
 /** The fields in which the two requests differ. */
 function Differences({ both }: { both: readonly VideoRequest[] }) {
   const [one, two] = both;
   if (!one || !two) return null;
-  const inputs = [one, two].map((each): Record<string, unknown> => ({ ...each.input, seed: each.seed }));
-  const names = [...new Set(inputs.flatMap(Object.keys))].filter((name) => shown(inputs[0]?.[name]) !== shown(inputs[1]?.[name]));
-  if (!names.length) return <p class="hint">The two requests are the same.</p>;
+  const inputs = [one, two].map((each): Given => ({ ...each.input, seed: each.seed }));
+  const rows = [...new Set(inputs.flatMap(Object.keys))]
+    .map((name) => ({ name, values: inputs.map((given) => valueOf(given, name)) }))
+    .filter(({ values }) => values[0] !== values[1]);
+  if (!rows.length) return <p class="hint">The two requests are the same.</p>;
   return (
     <div class="card scrolls">
       <table>
         <caption>Differences</caption>
         <tbody>
-          {names.map((name) => (
+          {rows.map(({ name, values }) => (
             <tr key={name}>
-              <th scope="row">{name.replaceAll("_", " ")}</th>
-              <td>{shown(inputs[0]?.[name])}</td>
-              <td>{shown(inputs[1]?.[name])}</td>
+              <th scope="row">{titleOf(name)}</th>
+              {values.map((value, index) => (
+                <td key={index}>{value}</td>
+              ))}
             </tr>
           ))}
         </tbody>
@@ -115,7 +123,7 @@ function Differences({ both }: { both: readonly VideoRequest[] }) {
   );
 }
 
-function shown(value: unknown): string {
-  if (value === undefined) return "default";
-  return typeof value === "string" ? value : JSON.stringify(value);
+/** What the request did not set has the schema's default. */
+function valueOf(given: Given, name: string): string {
+  return LISTS.has(name) ? shownList(given[name]) : shown(given[name] ?? facts.value?.schema.fields[name]?.default);
 }

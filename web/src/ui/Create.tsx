@@ -18,7 +18,7 @@ import { Prompt } from "./Prompt";
 import { Settings } from "./Settings";
 import { useShortcuts } from "./shortcuts";
 import { Timeline } from "./Timeline";
-import { Viewer } from "./Viewer";
+import { Viewer, scrollToViewer } from "./Viewer";
 
 const Queue = lazy(() => import("./Queue").then((found) => found.Queue));
 /** How many videos a click can make, each with a seed of its own. */
@@ -91,7 +91,7 @@ function show([first, ...others]: readonly string[], current: string | null): vo
     return;
   }
   go(`#/r/${first ?? ""}`);
-  document.querySelector(".viewer")?.scrollIntoView({ block: "nearest" });
+  scrollToViewer();
 }
 
 function Summary() {

@@ -1,11 +1,10 @@
 import "../style/details.css";
-import { labelOf, nameOf } from "../model/entries";
+import { type Given, listOf, nameOfLora, placeOf, shown } from "../model/described";
+import { nameOf } from "../model/entries";
 import { facts } from "../model/draft";
 import type { VideoRequest } from "../server/requests";
 import { titleOf } from "../model/titles";
 import { Thumb } from "./Thumb";
-
-type Given = Readonly<Record<string, unknown>>;
 
 const LISTS = new Set(["prompt", "images", "videos", "loras"]);
 
@@ -43,29 +42,17 @@ function Inputs({ given }: { given: Given }) {
           <span class="file-name" title={url}>
             {nameOf(url)}
           </span>
-          <span class="note">
-            Frame {shown(each.start_frame_number ?? 0)}, strength {shown(each.strength ?? 1)}
-          </span>
+          <span class="note">{placeOf(each)}</span>
         </li>
       ))}
       {loras.map((each, index) => (
         <li key={`lora ${index}`}>
           <span class="file-name" title={String(each.path)}>
-            {labelOf(String(each.path)) ?? shown(each.weight_name ?? each.path)}
+            {nameOfLora(each)}
           </span>
           <span class="note">LoRA, scale {shown(each.scale ?? 1)}</span>
         </li>
       ))}
     </ul>
   );
-}
-
-function listOf(list: unknown): readonly Given[] {
-  return Array.isArray(list) ? (list as Given[]) : [];
-}
-
-function shown(value: unknown): string {
-  if (value === undefined || value === null) return "server default";
-  if (typeof value === "boolean") return value ? "on" : "off";
-  return typeof value === "string" ? value : JSON.stringify(value);
 }

@@ -1,6 +1,7 @@
 import { showAsCode } from "../model/code";
 import { editRequest } from "../model/entries";
 import { go } from "../model/route";
+import { titleOfPlace } from "../model/titles";
 import { type VideoRequest, promptOf } from "../server/requests";
 import { Button } from "./controls";
 import { deleteVideo } from "./deletion";
@@ -16,7 +17,7 @@ export function Failed({ request }: { request: VideoRequest }) {
           <ul class="problems">
             {problems.map((problem) => (
               <li key={problem.loc.join(".")}>
-                <code>{problem.loc.slice(1).join(".") || "request"}</code> {problem.msg}
+                <strong>{titleOfPlace(problem.loc)}:</strong> {problem.msg}
               </li>
             ))}
           </ul>

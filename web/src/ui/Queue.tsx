@@ -5,6 +5,7 @@ import { type VideoRequest, cancel, promptOf, reorder } from "../server/requests
 import { confirm } from "./Confirm";
 import { Button } from "./controls";
 import { Thumb } from "./Thumb";
+import { scrollToViewer } from "./Viewer";
 
 /** The user's requests that wait or run. */
 export function Queue({ current }: { current: string | null }) {
@@ -38,7 +39,7 @@ function Entry({ request, isCurrent }: { request: VideoRequest; isCurrent: boole
   const move = (by: number) => attempt(reorder(moved(request.id, by)));
   return (
     <li class={isCurrent ? "current" : ""}>
-      <a href={`#/r/${request.id}`} aria-current={isCurrent ? "true" : undefined} title={prompt}>
+      <a href={`#/r/${request.id}`} onClick={scrollToViewer} aria-current={isCurrent ? "true" : undefined} title={prompt}>
         <span class="queued-thumb">
           <Picture request={request} />
           <span class="queued-state">{stateOf(request)}</span>

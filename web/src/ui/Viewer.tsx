@@ -10,6 +10,11 @@ const BUSY = <div class="screen" aria-busy="true" />;
 const Result = lazy(() => import("./Result").then((found) => found.Result), BUSY);
 const Watch = lazy(() => import("./Watch").then((found) => found.Watch), BUSY);
 
+/** Scrolls to the viewer if what it shows is out of sight. */
+export function scrollToViewer(): void {
+  document.querySelector(".viewer .screen")?.scrollIntoView({ block: "nearest" });
+}
+
 /** Shows the request with this id, or the newest one if `id` is null. */
 export function Viewer({ id }: { id: string | null }) {
   const fetched = useSignal<VideoRequest | null>(null);
