@@ -42,8 +42,8 @@ Conditioned: TypeAlias = LTXVideoDecoder3d | LTXVideoMidBlock3d | LTXVideoUpBloc
 Modulation: TypeAlias = tuple[torch.Tensor, torch.Tensor] | tuple[None, None]
 """Shift and factor of a norm's channels, (C,) each, or nothing in an unconditioned block."""
 
-CPU_BATCH = 2**24
-"""Bytes of a convolution's input and output on a CPU. Larger ones leave its caches and take longer."""
+CPU_BATCH = 2**22
+"""Bytes of a convolution's input and output on a CPU. Larger ones take memory and save no time."""
 
 
 @dataclass(frozen=True, slots=True)
